@@ -1,0 +1,326 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * The one contract between the programs and Go. bpf2go turns the structs below
+ * into Go types; nothing is mirrored by hand.
+ *
+ * Byte order: what comes from or goes into a sockaddr (address, port) is in
+ * network byte order and named *_be or addr; everything else is in host order.
+ * IPv4 addresses are stored v4-mapped (::ffff:a.b.c.d), so that one key serves
+ * connect4, connect6 and the v4-mapped sockets in between.
+ *
+ * Change. An update of a hash map's entry is not atomic for its readers: the
+ * old element's memory is reused at once, for another key too. So a hash entry
+ * that programs read is inserted and deleted, never updated. What changes is
+ * one aligned 8-byte word, stored once and read once:
+ *   - a word in a BPF_F_MMAPABLE array, at the index that the entry names, or
+ *   - the entry's own 8-byte value, stored in place by the set_word program.
+ * A hash value carries a check of its key (SLB_CHECK), so that a reader whose
+ * element was deleted and reused between look-up and read sees it.
+ */
+#ifndef SLICELB_API_H
+#define SLICELB_API_H
+
+#define SLB_LAYOUT 1 /* of socket state, UDP flows and counters */
+
+/* ---- sizes ------------------------------------------------------------- */
+
+#define SLB_FRONTENDS 65536	 /* frontends, and the words they name */
+#define SLB_CELLS 65536		 /* one for each VIP and family, one for each view */
+#define SLB_VIEWS 65536
+#define SLB_BACKENDS 262144
+#define SLB_SLOTS (4 << 20)	 /* default of [daemon] slots */
+#define SLB_SLOTS_PER_ELEM 16	 /* an array's stride is 8 bytes at least: pack */
+#define SLB_GROUPS 65536
+#define SLB_CGROUPS 262144
+#define SLB_EXPECT 65536
+#define SLB_PATTERNS_PER_NODE 16
+#define SLB_PAIRS 16384		 /* group x cell counters */
+#define SLB_UDP_FLOWS 65536
+#define SLB_EVENTS_BYTES (1 << 20)
+#define SLB_NAME_LEN 64		 /* a group's or VIP's name, NUL included */
+#define SLB_COMPONENT_LEN 256	 /* a cgroup directory's name, NUL included */
+#define SLB_FILTER_BITS 20	 /* bits of a hashed address: 128 KiB a filter */
+#define SLB_MAX_LEVEL 31	 /* deepest anchor; callers may be deeper */
+
+/* ---- addresses --------------------------------------------------------- */
+
+/* in6_addr in network byte order; IPv4 as ::ffff:a.b.c.d. */
+struct slb_addr {
+	__u32 word_be[4];
+};
+
+/* Key of frontends. No implicit padding: all 24 bytes are compared. */
+struct slb_frontend_key {
+	struct slb_addr addr;
+	__u16 port_be;
+	__u8 proto; /* IPPROTO_TCP or IPPROTO_UDP */
+	__u8 pad[5];
+};
+
+/* ---- words ------------------------------------------------------------- */
+
+/*
+ * Value of frontends and views: the index in the low half, a check of the key
+ * in the high half.
+ */
+#define SLB_REF(index, check) ((__u64)(index) | ((__u64)(check) << 32))
+#define SLB_REF_INDEX(w) ((__u32)(w))
+#define SLB_REF_CHECK(w) ((__u32)((w) >> 32))
+
+/*
+ * Word of frontend_refs: the default cell of the frontend's VIP and family, and
+ * the generation of the frontend, which grows each time the index is reused, so
+ * that state left by an earlier owner is recognised (D9).
+ */
+#define SLB_FRONTEND(cell, gen) ((__u64)(cell) | ((__u64)(gen) << 32))
+#define SLB_FRONTEND_CELL(w) ((__u32)(w))
+#define SLB_FRONTEND_GEN(w) ((__u32)((w) >> 32))
+
+/*
+ * Word of cells: what happens to a call.
+ *   bits  0..27 base       first slot
+ *   bits 28..47 count      slots; 0 unless action is SLB_BALANCE
+ *   bits 48..51 action     enum slb_action
+ *   bit  52     selective  views of this cell exist: {cell, group} is asked first
+ *   bits 53..63 generation grows with every store, wraps
+ */
+#define SLB_CELL_BASE(w) ((__u32)((w) & 0xfffffff))
+#define SLB_CELL_COUNT(w) ((__u32)(((w) >> 28) & 0xfffff))
+#define SLB_CELL_ACTION(w) ((__u32)(((w) >> 48) & 0xf))
+#define SLB_CELL_SELECTIVE(w) (((w) >> 52) & 1)
+
+enum slb_action {
+	SLB_NONE = 0,		/* nothing here: as if there were no frontend */
+	SLB_BALANCE = 1,	/* a random slot of [base, base + count) */
+	SLB_PASS_EXCEPT = 2,	/* untouched: the group stands in except */
+	SLB_PASS_HIDDEN = 3,	/* untouched: the group is not among clients */
+	SLB_PASS_DOWN = 4,	/* untouched: no backend, when_down = "pass" */
+	SLB_REJECT_HIDDEN = 5,	/* EHOSTUNREACH: not among clients, hidden = "reject" */
+	SLB_REJECT_DOWN = 6,	/* EHOSTUNREACH: no backend */
+};
+
+/*
+ * Value of cgroups, stored in place.
+ *   bits  0..19 group  index into groups; 0 = no group (the search goes on upwards)
+ *   bits 20..39 node   state of the anchor automaton: what is expected below; 0 = nothing
+ *   bit  40     split  this cgroup is a split child: a group of its own, with group's rules
+ *   bit  41     spare
+ *   bits 42..63 check  low 22 bits of the cgroup id
+ */
+#define SLB_CGROUP_SPLIT (1ULL << 40)
+#define SLB_CGROUP_CHECK_SHIFT 42
+#define SLB_CGROUP(rule, id) \
+	(((rule) & ((1ULL << SLB_CGROUP_CHECK_SHIFT) - 1)) | ((__u64)(id) << SLB_CGROUP_CHECK_SHIFT))
+#define SLB_CGROUP_GROUP(w) ((__u32)((w) & 0xfffff))
+#define SLB_CGROUP_NODE(w) ((__u32)(((w) >> 20) & 0xfffff))
+#define SLB_CGROUP_VALID(w, id) \
+	(((w) >> SLB_CGROUP_CHECK_SHIFT) == ((id) & ((1ULL << (64 - SLB_CGROUP_CHECK_SHIFT)) - 1)))
+
+/*
+ * Value of expect and first word of expect_patterns: the group and node that a
+ * new directory gets: a cgroup's word without a check.
+ */
+#define SLB_RULE(group, node) ((__u64)(group) | ((__u64)(node) << 20))
+
+/* Word of groups. */
+#define SLB_GROUP_USED (1ULL << 0)
+#define SLB_GROUP_NO_TRANSLATE (1ULL << 1)
+
+/* Word of backend_cells: state in the low half, generation in the high half. */
+#define SLB_BACKEND_STATE(w) ((__u32)(w))
+#define SLB_BACKEND_GEN(w) ((__u32)((w) >> 32))
+
+enum slb_backend_state {
+	SLB_BACKEND_FREE = 0,
+	SLB_BACKEND_ACTIVE = 1,
+	SLB_BACKEND_DRAINING = 2, /* in no slot; UDP flows that have it keep it */
+	SLB_BACKEND_DOWN = 3,	  /* in no slot; UDP flows choose anew */
+};
+
+/* ---- views ------------------------------------------------------------- */
+
+struct slb_view_key {
+	__u32 cell; /* the default cell */
+	__u32 group;
+};
+
+/* ---- backends ---------------------------------------------------------- */
+
+#define SLB_BACKEND_LOOPBACK (1 << 0) /* serves the daemon's network namespace only */
+
+/* Element of backends: written while nothing names it, then constant. */
+struct slb_backend {
+	struct slb_addr addr;
+	__u16 port_be;
+	__u8 flags;
+	__u8 pad;
+	__u32 generation; /* equals the generation in backend_cells while valid */
+	__u32 cell;	  /* default cell of the VIP and family it belongs to */
+	__u32 spare;
+};
+
+/* Element of slots: sixteen backend indexes. */
+struct slb_slots {
+	__u32 backend[SLB_SLOTS_PER_ELEM];
+};
+
+/* ---- what a socket remembers -------------------------------------------- */
+
+/*
+ * Socket storage of connect: how to name the VIP again. Dies with the socket;
+ * valid only while the peer is still this backend and the frontend has kept
+ * its generation.
+ */
+struct slb_origin {
+	struct slb_addr vip;
+	struct slb_addr backend;
+	__u16 vip_port_be;
+	__u16 backend_port_be;
+	__u8 layout; /* SLB_LAYOUT; 0 = empty */
+	__u8 proto;
+	__u8 pad[2];
+	__u32 frontend;
+	__u32 frontend_gen;
+	__u32 backend_index;
+	__u32 backend_gen;
+	__u32 group;
+	__u32 cell; /* that decided: default or view */
+	__u64 spare[2];
+};
+
+/* udp_choice: which backend an unconnected UDP socket uses for a VIP. */
+struct slb_udp_choice_key {
+	__u64 cookie;
+	__u32 frontend;
+	__u32 frontend_gen;
+};
+
+struct slb_udp_choice {
+	struct slb_udp_choice_key key; /* LRU elements are reused at will: checked after reading */
+	__u32 backend;
+	__u32 backend_gen;
+	__u32 group;
+	__u32 layout;
+	__u64 spare;
+};
+
+/* udp_reverse: which VIP an unconnected UDP socket means by a backend. */
+struct slb_udp_reverse_key {
+	__u64 cookie;
+	struct slb_addr addr;
+	__u16 port_be;
+	__u8 pad[6];
+};
+
+struct slb_udp_reverse {
+	struct slb_udp_reverse_key key;
+	struct slb_addr vip;
+	__u16 vip_port_be;
+	__u16 layout;
+	__u32 frontend;
+	__u32 frontend_gen;
+	__u32 pad;
+	__u64 spare;
+};
+
+/* ---- the anchor automaton ---------------------------------------------- */
+
+/*
+ * Key of expect: below a cgroup whose word has this node, a directory of this
+ * name. Zero-padded: all bytes are compared. name_len excludes the NUL.
+ * name_len 0 is the node's rule for every other name (split anchors look for
+ * their children at any depth).
+ */
+struct slb_expect_key {
+	__u32 node;
+	__u32 name_len;
+	char name[SLB_COMPONENT_LEN];
+};
+
+/* Key of expect_patterns: the n-th pattern of a node, from 0, without holes. */
+struct slb_pattern_key {
+	__u32 node;
+	__u32 ordinal;
+};
+
+/* A name of at least prefix_len + suffix_len bytes that starts and ends so. */
+struct slb_pattern {
+	__u64 rule; /* SLB_RULE */
+	__u32 prefix_len;
+	__u32 suffix_len;
+	char prefix[SLB_COMPONENT_LEN];
+	char suffix[SLB_COMPONENT_LEN];
+};
+
+/* ---- names, for people: read by no program ------------------------------ */
+
+struct slb_cell_info {
+	char vip[SLB_NAME_LEN];
+	char group[SLB_NAME_LEN]; /* of a view; empty for a default cell */
+	__u8 family;		  /* 4 or 6; 0 = the cell is free */
+	__u8 pad[3];
+	__u32 of; /* of a view: its default cell */
+};
+
+struct slb_group_info {
+	char name[SLB_NAME_LEN]; /* empty = free */
+};
+
+/* ---- counters ----------------------------------------------------------- */
+
+/* Per CPU, by cell, by {cell, group} and by backend. */
+struct slb_counters {
+	__u64 connects; /* connect() calls that were translated */
+	__u64 flows;	/* choices made for unconnected UDP */
+	__u64 passed;	/* left untouched by except, clients, translate or when_down */
+	__u64 rejected; /* EHOSTUNREACH */
+};
+
+enum slb_stat {
+	SLB_STAT_STORAGE_FAILED,      /* no socket storage: the peer name is lost */
+	SLB_STAT_LOOPBACK_NETNS,      /* loopback backend asked for from another netns */
+	SLB_STAT_REPLY_UNKNOWN,	      /* datagram from a backend without a reverse entry */
+	SLB_STAT_STALE_FRONTEND,      /* reverse look-up declined: the frontend is gone */
+	SLB_STAT_PAIRS_FULL,	      /* counted by the cell alone */
+	SLB_STAT_CGROUPS_FULL,	      /* an anchor could not be mapped by the kernel */
+	SLB_STAT_EVENTS_LOST,	      /* ring buffer full */
+	SLB_STAT_ANCHORS_MAPPED,      /* directories mapped before mkdir returned */
+	SLB_STAT_BAD_SLOT,	      /* a slot named a backend that is not valid */
+	SLB_STATS
+};
+
+/* ---- events ------------------------------------------------------------- */
+
+enum slb_event_kind {
+	SLB_EVENT_MKDIR = 1,
+	SLB_EVENT_RMDIR = 2,
+};
+
+/* In events: a hint to look, never a state. */
+struct slb_cgroup_event {
+	__u64 time_ns; /* CLOCK_MONOTONIC */
+	__u64 id;
+	__u64 parent;
+	__u32 kind;
+	__u32 mapped; /* 1 = the kernel inserted or deleted an entry */
+};
+
+/* ---- set_word: the argument of the syscall program ----------------------- */
+
+enum slb_word_map {
+	SLB_WORD_CGROUP = 1,  /* key.cgroup */
+	SLB_WORD_EXPECT = 2,  /* key.expect */
+	SLB_WORD_PATTERN = 3, /* key.pattern */
+};
+
+/* Stores word into an existing entry in place; the program returns 0 or -ENOENT. */
+struct slb_set_word {
+	__u32 map;
+	__u32 pad;
+	__u64 word;
+	__u64 cgroup;
+	struct slb_pattern_key pattern;
+	struct slb_expect_key expect;
+};
+
+#endif

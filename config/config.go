@@ -1,0 +1,135 @@
+// Package config turns TOML into one validated, immutable Config. Only this
+// package knows TOML; nothing downstream validates again.
+package config
+
+import (
+	"fmt"
+	"net/netip"
+)
+
+// Config is everything an operator said, merged from slicelb.toml and its
+// drop-ins. Slices are in load order unless a field says otherwise.
+type Config struct {
+	Daemon Daemon
+	Groups []Group // load order, which is also precedence
+	VIPs   []VIP   // by name
+	Files  []string
+}
+
+// Daemon holds [daemon].
+type Daemon struct {
+	LogLevel string // debug, info, warn, error
+	Slots    uint32 // capacity of the slot table
+	Origin   Position
+}
+
+// Position is where a value stands. Line and Column count from 1, in runes.
+type Position struct {
+	File   string
+	Line   int
+	Column int
+}
+
+func (p Position) String() string { return fmt.Sprintf("%s:%d:%d", p.File, p.Line, p.Column) }
+
+// Group is [group.NAME]: slices that are one identity.
+type Group struct {
+	Name      string
+	Anchors   []Anchor
+	Split     string // path.Match pattern of basenames, "" = not split
+	Translate bool   // false: its sockets reach VIPs untranslated
+	Origin    Position
+}
+
+// Anchor is one entry of slices.
+type Anchor struct {
+	Text    string // as written: "web.slice" or "/a/b*.slice"
+	Pattern string // absolute, below the cgroup root: "/web.slice"
+	Origin  Position
+}
+
+// Proto is a frontend's transport protocol, by IP protocol number.
+type Proto uint8
+
+const (
+	TCP Proto = 6
+	UDP Proto = 17
+)
+
+func (p Proto) String() string {
+	if p == UDP {
+		return "udp"
+	}
+	return "tcp"
+}
+
+// Frontend is one address:port/protocol of a VIP. Addr is never v4-mapped.
+type Frontend struct {
+	Addr   netip.AddrPort
+	Proto  Proto
+	Origin Position
+}
+
+// String is the form of the configuration file: "/udp" follows the port, tcp is silent.
+func (f Frontend) String() string {
+	if f.Proto == UDP {
+		return f.Addr.String() + "/udp"
+	}
+	return f.Addr.String()
+}
+
+// Backend is one [[vip.NAME.backend]]. Weight 0 takes no new connections.
+type Backend struct {
+	Addr   netip.AddrPort // never v4-mapped
+	Weight uint32
+	Origin Position
+}
+
+// WhenDown says what a call gets when its family has no usable backend.
+type WhenDown string
+
+const (
+	DownReject WhenDown = "reject"  // EHOSTUNREACH
+	DownUseAll WhenDown = "use-all" // every backend that is configured
+	DownPass   WhenDown = "pass"    // untouched
+)
+
+// Hidden says what a group that is not among a VIP's clients gets.
+type Hidden string
+
+const (
+	HiddenPass   Hidden = "pass"   // untouched
+	HiddenReject Hidden = "reject" // EHOSTUNREACH
+)
+
+// VIP is [vip.NAME].
+type VIP struct {
+	Name      string
+	Frontends []Frontend
+	Backends  []Backend
+	Clients   []string // nil = every process on the host; group names
+	Except    []string
+	Hidden    Hidden
+	WhenDown  WhenDown
+	For       []View // by group name
+	Origin    Position
+}
+
+// View is [vip.NAME.for.GROUP]: what one group gets instead.
+type View struct {
+	Group    string
+	Backends []Backend
+	WhenDown WhenDown // the VIP's where it is not said
+	Origin   Position
+}
+
+// Defaults of values that are not said.
+const (
+	DefaultSlots    = 4 << 20
+	DefaultLogLevel = "info"
+	DefaultWeight   = 1
+)
+
+// MaxFileBytes bounds a configuration file.
+const MaxFileBytes = 1 << 20
+

@@ -1,0 +1,193 @@
+package bpf
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// How writes read. Goldens and errors hold these lines, so they stay as they
+// are; names that come from elsewhere are quoted.
+
+func (a Action) String() string {
+	switch a {
+	case None:
+		return "none"
+	case Balance:
+		return "balance"
+	case PassExcept:
+		return "pass-except"
+	case PassHidden:
+		return "pass-hidden"
+	case PassDown:
+		return "pass-down"
+	case RejectHidden:
+		return "reject-hidden"
+	case RejectDown:
+		return "reject-down"
+	}
+	return "action-" + strconv.Itoa(int(a))
+}
+
+func (s BackendState) String() string {
+	switch s {
+	case BackendFree:
+		return "free"
+	case BackendActive:
+		return "active"
+	case BackendDraining:
+		return "draining"
+	case BackendDown:
+		return "down"
+	}
+	return "state-" + strconv.FormatUint(uint64(s), 10)
+}
+
+// String is the address as a VIP's frontend is written in the configuration,
+// with the protocol always named.
+func (k FrontendKey) String() string { return k.Addr.String() + "/" + protocolName(k.Proto) }
+
+func protocolName(p uint8) string {
+	switch p {
+	case TCP:
+		return "tcp"
+	case UDP:
+		return "udp"
+	}
+	return strconv.Itoa(int(p))
+}
+
+func (r FrontendRef) String() string { return fmt.Sprintf("cell=%d gen=%d", r.Cell, r.Gen) }
+
+func (c Cell) String() string {
+	var b strings.Builder
+	b.WriteString(c.Action.String())
+	if c.Action == Balance || c.Count != 0 || c.Base != 0 {
+		fmt.Fprintf(&b, " base=%d count=%d", c.Base, c.Count)
+	}
+	if c.Selective {
+		b.WriteString(" selective")
+	}
+	fmt.Fprintf(&b, " gen=%d", c.Gen)
+	return b.String()
+}
+
+func (i CellInfo) String() string {
+	if i.Family == 0 {
+		return "free"
+	}
+	s := fmt.Sprintf("vip=%q family=%d", i.VIP, i.Family)
+	if i.Group != "" {
+		s += fmt.Sprintf(" group=%q of=%d", i.Group, i.Of)
+	}
+	return s
+}
+
+func (k ViewKey) String() string { return fmt.Sprintf("cell=%d group=%d", k.Cell, k.Group) }
+
+func (b Backend) String() string { return fmt.Sprintf("%s gen=%d cell=%d", b.Addr, b.Gen, b.Cell) }
+
+func (c BackendCell) String() string { return fmt.Sprintf("%s gen=%d", c.State, c.Gen) }
+
+func (g Group) String() string {
+	switch {
+	case g.Name == "":
+		return "free"
+	case g.Translate:
+		return strconv.Quote(g.Name)
+	}
+	return strconv.Quote(g.Name) + " no-translate"
+}
+
+func (r Rule) String() string {
+	s := fmt.Sprintf("group=%d node=%#x", r.Group, r.Node)
+	if r.Split {
+		s += " split"
+	}
+	return s
+}
+
+func (k ExpectKey) String() string {
+	if k.Name == "" {
+		return fmt.Sprintf("node=%#x rest", k.Node)
+	}
+	return fmt.Sprintf("node=%#x %q", k.Node, k.Name)
+}
+
+func (k PatternKey) String() string { return fmt.Sprintf("node=%#x #%d", k.Node, k.Ordinal) }
+
+func (p Pattern) String() string { return fmt.Sprintf("%q*%q %s", p.Prefix, p.Suffix, p.Rule) }
+
+func (w PutFrontend) String() string { return fmt.Sprintf("put frontend %s index=%d", w.Key, w.Index) }
+func (w DelFrontend) String() string { return "del frontend " + w.Key.String() }
+func (w SetFrontendRef) String() string {
+	return fmt.Sprintf("set frontend-ref %d %s", w.Index, w.Ref)
+}
+func (w SetCell) String() string     { return fmt.Sprintf("set cell %d %s", w.Index, w.Cell) }
+func (w SetCellInfo) String() string { return fmt.Sprintf("set cell-info %d %s", w.Index, w.Info) }
+func (w PutView) String() string     { return fmt.Sprintf("put view %s index=%d", w.Key, w.Cell) }
+func (w DelView) String() string     { return "del view " + w.Key.String() }
+func (w SetSlots) String() string {
+	return fmt.Sprintf("set slots %d count=%d [%s]", w.Base, len(w.Slots), runs(w.Slots))
+}
+func (w SetBackend) String() string { return fmt.Sprintf("set backend %d %s", w.Index, w.Backend) }
+func (w SetBackendCell) String() string {
+	return fmt.Sprintf("set backend-cell %d %s", w.Index, w.Cell)
+}
+func (w SetGroup) String() string   { return fmt.Sprintf("set group %d %s", w.Index, w.Group) }
+func (w PutCgroup) String() string  { return fmt.Sprintf("put cgroup %d %s", w.ID, w.Rule) }
+func (w SetCgroup) String() string  { return fmt.Sprintf("set cgroup %d %s", w.ID, w.Rule) }
+func (w DelCgroup) String() string  { return fmt.Sprintf("del cgroup %d", w.ID) }
+func (w PutExpect) String() string  { return fmt.Sprintf("put expect %s %s", w.Key, w.Rule) }
+func (w SetExpect) String() string  { return fmt.Sprintf("set expect %s %s", w.Key, w.Rule) }
+func (w DelExpect) String() string  { return "del expect " + w.Key.String() }
+func (w PutPattern) String() string { return fmt.Sprintf("put pattern %s %s", w.Key, w.Pattern) }
+func (w SetPattern) String() string { return fmt.Sprintf("set pattern %s %s", w.Key, w.Rule) }
+func (w DelPattern) String() string { return "del pattern " + w.Key.String() }
+
+func (PutFrontend) write()    {}
+func (DelFrontend) write()    {}
+func (SetFrontendRef) write() {}
+func (SetCell) write()        {}
+func (SetCellInfo) write()    {}
+func (PutView) write()        {}
+func (DelView) write()        {}
+func (SetSlots) write()       {}
+func (SetBackend) write()     {}
+func (SetBackendCell) write() {}
+func (SetGroup) write()       {}
+func (PutCgroup) write()      {}
+func (SetCgroup) write()      {}
+func (DelCgroup) write()      {}
+func (PutExpect) write()      {}
+func (SetExpect) write()      {}
+func (DelExpect) write()      {}
+func (PutPattern) write()     {}
+func (SetPattern) write()     {}
+func (DelPattern) write()     {}
+
+// runs writes slots as "7x3 8 9x2": a weighted set is mostly repeats. What is
+// longer than a line is cut; the count stands before it.
+func runs(slots []uint32) string {
+	const longest = 64
+	var b strings.Builder
+	for i, n := 0, 0; i < len(slots); n++ {
+		if n == longest {
+			b.WriteString(" ...")
+			break
+		}
+		end := i + 1
+		for end < len(slots) && slots[end] == slots[i] {
+			end++
+		}
+		if i > 0 {
+			b.WriteByte(' ')
+		}
+		b.WriteString(strconv.FormatUint(uint64(slots[i]), 10))
+		if end-i > 1 {
+			fmt.Fprintf(&b, "x%d", end-i)
+		}
+		i = end
+	}
+	return b.String()
+}

@@ -20,6 +20,8 @@
 #ifndef SLICELB_API_H
 #define SLICELB_API_H
 
+#include <linux/types.h>
+
 #define SLB_LAYOUT 1 /* of socket state, UDP flows and counters */
 
 /* ---- sizes ------------------------------------------------------------- */
@@ -27,7 +29,7 @@
 #define SLB_FRONTENDS 65536	 /* frontends, and the words they name */
 #define SLB_CELLS 65536		 /* one for each VIP and family, one for each view */
 #define SLB_VIEWS 65536
-#define SLB_BACKENDS 262144
+#define SLB_BACKENDS 131072
 #define SLB_SLOTS (4 << 20)	 /* default of [daemon] slots */
 #define SLB_SLOTS_PER_ELEM 16	 /* an array's stride is 8 bytes at least: pack */
 #define SLB_GROUPS 65536
@@ -57,6 +59,25 @@ struct slb_frontend_key {
 	__u8 pad[5];
 };
 
+/*
+ * A check of a key for the value that a hash keeps beside it: not a defence
+ * against collisions, but against reading another entry's value.
+ */
+#define SLB_FRONTEND_CHECK(k)                                                   \
+	((k)->addr.word_be[0] * 0x9e3779b1u ^ (k)->addr.word_be[1] * 0x85ebca6bu ^  \
+	 (k)->addr.word_be[2] * 0xc2b2ae35u ^ (k)->addr.word_be[3] * 0x27d4eb2fu ^  \
+	 ((__u32)(k)->port_be << 16 | (k)->proto))
+#define SLB_VIEW_CHECK(k) ((k)->cell * 0x9e3779b1u ^ (k)->group)
+
+/*
+ * Bit of an address in frontend_filter and backend_filter. Words are loaded as
+ * they lie in memory (network order, read natively).
+ */
+#define SLB_FILTER_BIT(a)                                                       \
+	((((a)->word_be[0] ^ (a)->word_be[1] << 7) * 0xc2b2ae35u ^                  \
+	  (a)->word_be[2] * 0x85ebca6bu ^ (a)->word_be[3] * 0x9e3779b1u) >>         \
+	 (32 - SLB_FILTER_BITS))
+
 /* ---- words ------------------------------------------------------------- */
 
 /*
@@ -70,7 +91,9 @@ struct slb_frontend_key {
 /*
  * Word of frontend_refs: the default cell of the frontend's VIP and family, and
  * the generation of the frontend, which grows each time the index is reused, so
- * that state left by an earlier owner is recognised (D9).
+ * that state left by an earlier owner is recognised (D9). Cell 0 = the frontend
+ * is gone. Index 0 of frontend_refs, cells, groups and backends is never given
+ * out: zeroed memory names nothing (group 0 is the host).
  */
 #define SLB_FRONTEND(cell, gen) ((__u64)(cell) | ((__u64)(gen) << 32))
 #define SLB_FRONTEND_CELL(w) ((__u32)(w))
@@ -155,7 +178,7 @@ struct slb_backend {
 	__u8 flags;
 	__u8 pad;
 	__u32 generation; /* equals the generation in backend_cells while valid */
-	__u32 cell;	  /* default cell of the VIP and family it belongs to */
+	__u32 cell;	  /* the cell that it serves: default or view */
 	__u32 spare;
 };
 
@@ -268,12 +291,18 @@ struct slb_group_info {
 
 /* ---- counters ----------------------------------------------------------- */
 
-/* Per CPU, by cell, by {cell, group} and by backend. */
+/* Per CPU, by default cell and by {default cell, group}. */
 struct slb_counters {
 	__u64 connects; /* connect() calls that were translated */
 	__u64 flows;	/* choices made for unconnected UDP */
 	__u64 passed;	/* left untouched by except, clients, translate or when_down */
 	__u64 rejected; /* EHOSTUNREACH */
+};
+
+/* Per CPU, by backend. */
+struct slb_backend_counters {
+	__u64 connects;
+	__u64 flows;
 };
 
 enum slb_stat {
@@ -283,9 +312,8 @@ enum slb_stat {
 	SLB_STAT_STALE_FRONTEND,      /* reverse look-up declined: the frontend is gone */
 	SLB_STAT_PAIRS_FULL,	      /* counted by the cell alone */
 	SLB_STAT_CGROUPS_FULL,	      /* an anchor could not be mapped by the kernel */
-	SLB_STAT_EVENTS_LOST,	      /* ring buffer full */
+	SLB_STAT_EVENTS_LOST,	      /* ring buffer full: user space looks everywhere */
 	SLB_STAT_ANCHORS_MAPPED,      /* directories mapped before mkdir returned */
-	SLB_STAT_BAD_SLOT,	      /* a slot named a backend that is not valid */
 	SLB_STATS
 };
 
@@ -305,7 +333,7 @@ struct slb_cgroup_event {
 	__u32 mapped; /* 1 = the kernel inserted or deleted an entry */
 };
 
-/* ---- set_word: the argument of the syscall program ----------------------- */
+/* ---- the argument of the syscall program slb_set_word ----------------------- */
 
 enum slb_word_map {
 	SLB_WORD_CGROUP = 1,  /* key.cgroup */
@@ -314,7 +342,7 @@ enum slb_word_map {
 };
 
 /* Stores word into an existing entry in place; the program returns 0 or -ENOENT. */
-struct slb_set_word {
+struct slb_word_store {
 	__u32 map;
 	__u32 pad;
 	__u64 word;

@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+#ifndef SLICELB_DECIDE_H
+#define SLICELB_DECIDE_H
+
+#include "count.h"
+#include "group.h"
+
+enum slb_verdict {
+	SLB_UNTOUCHED, /* not ours, or ours and to be left alone */
+	SLB_TRANSLATE,
+	SLB_REJECT,
+};
+
+struct slb_decision {
+	__u32 frontend;
+	__u32 frontend_gen;
+	__u32 default_cell; /* what is counted */
+	__u32 cell;	    /* what decided: the default cell or the group's view */
+	__u32 group;
+	__u64 word; /* the cell's, read once */
+};
+
+/* The word of a frontend that still is the one meant; 0 = gone. */
+static __always_inline __u64 frontend_word(__u32 index)
+{
+	__u64 *word = bpf_map_lookup_elem(&frontend_refs, &index);
+
+	return word ? READ_ONCE(*word) : 0;
+}
+
+static __always_inline bool frontend_alive(__u32 index, __u32 gen)
+{
+	__u64 w = frontend_word(index);
+
+	return SLB_FRONTEND_CELL(w) && SLB_FRONTEND_GEN(w) == gen;
+}
+
+static __always_inline __u64 cell_word(__u32 index)
+{
+	__u64 *word = bpf_map_lookup_elem(&cells, &index);
+
+	return word ? READ_ONCE(*word) : 0;
+}
+
+/*
+ * What becomes of a call to this address by the current task. Nothing is
+ * counted for what is not a frontend.
+ */
+static __always_inline enum slb_verdict decide(const struct slb_frontend_key *key,
+					       struct slb_decision *d)
+{
+	__u64 *ref, r, w, *flags;
+
+	if (!filter_has(frontend_filter, &key->addr))
+		return SLB_UNTOUCHED;
+	ref = bpf_map_lookup_elem(&frontends, key);
+	if (!ref)
+		return SLB_UNTOUCHED;
+	r = READ_ONCE(*ref);
+	if (SLB_REF_CHECK(r) != SLB_FRONTEND_CHECK(key))
+		return SLB_UNTOUCHED; /* deleted while we looked */
+
+	d->frontend = SLB_REF_INDEX(r);
+	w = frontend_word(d->frontend);
+	d->frontend_gen = SLB_FRONTEND_GEN(w);
+	d->default_cell = d->cell = SLB_FRONTEND_CELL(w);
+	d->word = cell_word(d->cell);
+	if (SLB_CELL_ACTION(d->word) == SLB_NONE)
+		return SLB_UNTOUCHED;
+
+	d->group = group_of_current();
+	flags = bpf_map_lookup_elem(&groups, &d->group);
+	if (flags && READ_ONCE(*flags) & SLB_GROUP_NO_TRANSLATE) {
+		count(d->default_cell, d->group, SLB_COUNT_PASSED);
+		return SLB_UNTOUCHED;
+	}
+
+	if (SLB_CELL_SELECTIVE(d->word)) {
+		struct slb_view_key view = { .cell = d->default_cell, .group = d->group };
+
+		ref = bpf_map_lookup_elem(&views, &view);
+		r = ref ? READ_ONCE(*ref) : 0;
+		if (ref && SLB_REF_CHECK(r) == SLB_VIEW_CHECK(&view)) {
+			w = cell_word(SLB_REF_INDEX(r));
+			if (SLB_CELL_ACTION(w) != SLB_NONE) {
+				d->cell = SLB_REF_INDEX(r);
+				d->word = w;
+			}
+		}
+	}
+
+	switch (SLB_CELL_ACTION(d->word)) {
+	case SLB_BALANCE:
+		return SLB_TRANSLATE;
+	case SLB_REJECT_HIDDEN:
+	case SLB_REJECT_DOWN:
+		return SLB_REJECT;
+	default:
+		count(d->default_cell, d->group, SLB_COUNT_PASSED);
+		return SLB_UNTOUCHED;
+	}
+}
+
+/* Ends a call with EHOSTUNREACH and counts it. */
+static __always_inline int reject(const struct slb_decision *d)
+{
+	count(d->default_cell, d->group, SLB_COUNT_REJECTED);
+	bpf_set_retval(-EHOSTUNREACH);
+	return 0;
+}
+
+#endif

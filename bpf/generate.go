@@ -1,0 +1,6 @@
+package bpf
+
+// The objects are committed, so that a build needs Go alone; `make generate`
+// rebuilds them with the pinned compiler and passes the place of the
+// architecture's <asm/types.h> in BPF2GO_CFLAGS.
+//go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel -type slb_addr -type slb_frontend_key -type slb_view_key -type slb_backend -type slb_slots -type slb_origin -type slb_udp_choice -type slb_udp_reverse -type slb_expect_key -type slb_pattern_key -type slb_pattern -type slb_cell_info -type slb_group_info -type slb_counters -type slb_backend_counters -type slb_cgroup_event -type slb_word_store slicelb slicelb.bpf.c -- -O2 -mcpu=v3 -Wall -Wextra -Wno-unused-parameter -Werror

@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+#ifndef SLICELB_ORIGIN_H
+#define SLICELB_ORIGIN_H
+
+#include "backend.h"
+
+static __always_inline bool addr_equal(const struct slb_addr *a, const struct slb_addr *b)
+{
+	return a->word_be[3] == b->word_be[3] && a->word_be[2] == b->word_be[2] &&
+	       a->word_be[1] == b->word_be[1] && a->word_be[0] == b->word_be[0];
+}
+
+/* What connect remembered of this socket, or NULL. */
+static __always_inline struct slb_origin *origin_of(struct bpf_sock_addr *ctx)
+{
+	struct slb_origin *o;
+
+	if (!ctx->sk)
+		return NULL;
+	o = bpf_sk_storage_get(&origins, ctx->sk, NULL, 0);
+	return o && o->layout == SLB_LAYOUT ? o : NULL;
+}
+
+/* A socket that connects anew has no past (D6, D7). */
+static __always_inline void origin_forget(struct bpf_sock_addr *ctx)
+{
+	struct slb_origin *o = origin_of(ctx);
+
+	if (o && bpf_get_retval() >= 0)
+		o->layout = 0;
+}
+
+static __always_inline void origin_remember(struct bpf_sock_addr *ctx,
+					    const struct slb_frontend_key *key,
+					    const struct slb_decision *d, __u32 index,
+					    const struct slb_backend *b)
+{
+	struct slb_origin *o;
+
+	if (!ctx->sk)
+		return;
+	o = bpf_sk_storage_get(&origins, ctx->sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!o) {
+		count_stat(SLB_STAT_STORAGE_FAILED);
+		return;
+	}
+	o->vip = key->addr;
+	o->vip_port_be = key->port_be;
+	o->backend = b->addr;
+	o->backend_port_be = b->port_be;
+	o->proto = key->proto;
+	o->frontend = d->frontend;
+	o->frontend_gen = d->frontend_gen;
+	o->backend_index = index;
+	o->backend_gen = b->generation;
+	o->group = d->group;
+	o->cell = d->cell;
+	o->layout = SLB_LAYOUT;
+}
+
+/*
+ * Is peer the backend that connect chose for this socket, and its frontend
+ * still the same? Then peer's name is the VIP.
+ */
+static __always_inline bool origin_names(const struct slb_origin *o,
+					 const struct slb_frontend_key *peer)
+{
+	if (o->backend_port_be != peer->port_be || !addr_equal(&o->backend, &peer->addr))
+		return false;
+	if (frontend_alive(o->frontend, o->frontend_gen))
+		return true;
+	count_stat(SLB_STAT_STALE_FRONTEND);
+	return false;
+}
+
+#endif

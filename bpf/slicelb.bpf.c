@@ -1,0 +1,333 @@
+//go:build ignore
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * The programs. Each SEC delegates to one inline function; IPv4 and IPv6 differ
+ * only in how an address is taken from the context and put back.
+ */
+#include "anchor.h"
+#include "udp.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+enum { CALL_ALLOWED = 1 };
+
+/* In no map's type: named here so that bpf2go finds it. */
+const struct slb_cgroup_event *slb_cgroup_event_type __attribute__((unused));
+
+/* ---- addresses in and out of the context ---------------------------------- */
+
+static __always_inline void take4(struct bpf_sock_addr *ctx, struct slb_frontend_key *key)
+{
+	__builtin_memset(key, 0, sizeof(*key));
+	key->addr.word_be[2] = bpf_htonl(0xffff);
+	key->addr.word_be[3] = ctx->user_ip4;
+	key->port_be = ctx->user_port;
+	key->proto = ctx->protocol;
+}
+
+static __always_inline void take6(struct bpf_sock_addr *ctx, struct slb_frontend_key *key)
+{
+	__builtin_memset(key, 0, sizeof(*key));
+	key->addr.word_be[0] = ctx->user_ip6[0];
+	key->addr.word_be[1] = ctx->user_ip6[1];
+	key->addr.word_be[2] = ctx->user_ip6[2];
+	key->addr.word_be[3] = ctx->user_ip6[3];
+	key->port_be = ctx->user_port;
+	key->proto = ctx->protocol;
+}
+
+static __always_inline void put4(struct bpf_sock_addr *ctx, const struct slb_addr *addr,
+				 __u16 port_be)
+{
+	ctx->user_ip4 = addr->word_be[3];
+	ctx->user_port = port_be;
+}
+
+static __always_inline void put6(struct bpf_sock_addr *ctx, const struct slb_addr *addr,
+				 __u16 port_be)
+{
+	ctx->user_ip6[0] = addr->word_be[0];
+	ctx->user_ip6[1] = addr->word_be[1];
+	ctx->user_ip6[2] = addr->word_be[2];
+	ctx->user_ip6[3] = addr->word_be[3];
+	ctx->user_port = port_be;
+}
+
+/* ---- connect --------------------------------------------------------------- */
+
+/* On SLB_TRANSLATE, *out is where the call goes. */
+static __always_inline enum slb_verdict do_connect(struct bpf_sock_addr *ctx,
+						   const struct slb_frontend_key *key,
+						   struct slb_backend **out)
+{
+	struct slb_decision d = {};
+	struct slb_backend *b;
+	__u32 index;
+
+	if (key->proto != IPPROTO_TCP && key->proto != IPPROTO_UDP)
+		return SLB_UNTOUCHED;
+	origin_forget(ctx);
+	if (!filter_has(frontend_filter, &key->addr))
+		return SLB_UNTOUCHED;
+	/* A program of a child cgroup has refused: nothing may be left behind (D44). */
+	if (bpf_get_retval() < 0)
+		return SLB_UNTOUCHED;
+
+	switch (decide(key, &d)) {
+	case SLB_UNTOUCHED:
+		return SLB_UNTOUCHED;
+	case SLB_REJECT:
+		reject(&d);
+		return SLB_REJECT;
+	default:
+		break;
+	}
+	index = random_backend(d.word);
+	b = backend_at(index);
+	if (!b || !backend_reachable(ctx, b)) {
+		reject(&d);
+		return SLB_REJECT;
+	}
+	origin_remember(ctx, key, &d, index, b);
+	count(d.default_cell, d.group, SLB_COUNT_CONNECT);
+	count_backend(index, SLB_COUNT_CONNECT);
+	*out = b;
+	return SLB_TRANSLATE;
+}
+
+SEC("cgroup/connect4")
+int slb_connect4(struct bpf_sock_addr *ctx)
+{
+	struct slb_frontend_key key;
+	struct slb_backend *b = NULL;
+	enum slb_verdict v;
+
+	take4(ctx, &key);
+	v = do_connect(ctx, &key, &b);
+	if (v == SLB_TRANSLATE && b)
+		put4(ctx, &b->addr, b->port_be);
+	return v == SLB_REJECT ? 0 : CALL_ALLOWED;
+}
+
+SEC("cgroup/connect6")
+int slb_connect6(struct bpf_sock_addr *ctx)
+{
+	struct slb_frontend_key key;
+	struct slb_backend *b = NULL;
+	enum slb_verdict v;
+
+	take6(ctx, &key);
+	v = do_connect(ctx, &key, &b);
+	if (v == SLB_TRANSLATE && b)
+		put6(ctx, &b->addr, b->port_be);
+	return v == SLB_REJECT ? 0 : CALL_ALLOWED;
+}
+
+/* ---- sendmsg ---------------------------------------------------------------- */
+
+static __always_inline enum slb_verdict do_sendmsg(struct bpf_sock_addr *ctx,
+						   const struct slb_frontend_key *key,
+						   struct slb_backend **out)
+{
+	struct slb_decision d = {};
+	struct slb_origin *o;
+	struct slb_backend *b;
+
+	if (key->proto != IPPROTO_UDP || !filter_has(frontend_filter, &key->addr) ||
+	    bpf_get_retval() < 0)
+		return SLB_UNTOUCHED;
+
+	/*
+	 * A v4-mapped socket's plain send comes here with its peer's address, which
+	 * connect has chosen (P8): a backend that is also a frontend is not asked again.
+	 */
+	o = origin_of(ctx);
+	if (o && origin_is_peer(ctx, o) && o->backend_port_be == key->port_be &&
+	    addr_equal(&o->backend, &key->addr))
+		return SLB_UNTOUCHED;
+
+	switch (decide(key, &d)) {
+	case SLB_UNTOUCHED:
+		return SLB_UNTOUCHED;
+	case SLB_REJECT:
+		reject(&d);
+		return SLB_REJECT;
+	default:
+		break;
+	}
+	b = udp_choose(ctx, key, &d);
+	if (!b) {
+		reject(&d);
+		return SLB_REJECT;
+	}
+	*out = b;
+	return SLB_TRANSLATE;
+}
+
+SEC("cgroup/sendmsg4")
+int slb_sendmsg4(struct bpf_sock_addr *ctx)
+{
+	struct slb_frontend_key key;
+	struct slb_backend *b = NULL;
+	enum slb_verdict v;
+
+	take4(ctx, &key);
+	v = do_sendmsg(ctx, &key, &b);
+	if (v == SLB_TRANSLATE && b)
+		put4(ctx, &b->addr, b->port_be);
+	return v == SLB_REJECT ? 0 : CALL_ALLOWED;
+}
+
+SEC("cgroup/sendmsg6")
+int slb_sendmsg6(struct bpf_sock_addr *ctx)
+{
+	struct slb_frontend_key key;
+	struct slb_backend *b = NULL;
+	enum slb_verdict v;
+
+	take6(ctx, &key);
+	v = do_sendmsg(ctx, &key, &b);
+	if (v == SLB_TRANSLATE && b)
+		put6(ctx, &b->addr, b->port_be);
+	return v == SLB_REJECT ? 0 : CALL_ALLOWED;
+}
+
+/* ---- recvmsg: the sender's name ---------------------------------------------- */
+
+static __always_inline bool do_recvmsg(struct bpf_sock_addr *ctx,
+				       const struct slb_frontend_key *from, struct slb_addr *vip,
+				       __u16 *vip_port_be)
+{
+	struct slb_udp_reverse_key key;
+	struct slb_udp_reverse *r;
+	struct slb_origin *o;
+
+	if (from->proto != IPPROTO_UDP)
+		return false;
+	o = NULL;
+	if (filter_has(backend_filter, &from->addr)) {
+		udp_reverse_key(&key, bpf_get_socket_cookie(ctx), &from->addr, from->port_be);
+		r = bpf_map_lookup_elem(&udp_reverse, &key);
+		if (r) {
+			__u32 frontend = r->frontend, gen = r->frontend_gen;
+
+			*vip = r->vip;
+			*vip_port_be = r->vip_port_be;
+			if (udp_reverse_is(&key, r) && frontend_alive(frontend, gen))
+				return true;
+		}
+	}
+	/* The backend may be gone from the configuration and still be this socket's peer. */
+	o = origin_of(ctx);
+	if (o && origin_is_peer(ctx, o) && origin_names(o, from)) {
+		*vip = o->vip;
+		*vip_port_be = o->vip_port_be;
+		return true;
+	}
+	return false;
+}
+
+SEC("cgroup/recvmsg4")
+int slb_recvmsg4(struct bpf_sock_addr *ctx)
+{
+	struct slb_frontend_key from;
+	struct slb_addr vip;
+	__u16 port_be;
+
+	take4(ctx, &from);
+	if (do_recvmsg(ctx, &from, &vip, &port_be))
+		put4(ctx, &vip, port_be);
+	return CALL_ALLOWED;
+}
+
+SEC("cgroup/recvmsg6")
+int slb_recvmsg6(struct bpf_sock_addr *ctx)
+{
+	struct slb_frontend_key from;
+	struct slb_addr vip;
+	__u16 port_be;
+
+	take6(ctx, &from);
+	if (do_recvmsg(ctx, &from, &vip, &port_be))
+		put6(ctx, &vip, port_be);
+	return CALL_ALLOWED;
+}
+
+/* ---- getpeername ---------------------------------------------------------------- */
+
+SEC("cgroup/getpeername4")
+int slb_getpeername4(struct bpf_sock_addr *ctx)
+{
+	struct slb_origin *o = origin_of(ctx);
+	struct slb_frontend_key peer;
+
+	if (!o)
+		return CALL_ALLOWED;
+	take4(ctx, &peer);
+	if (origin_names(o, &peer))
+		put4(ctx, &o->vip, o->vip_port_be);
+	return CALL_ALLOWED;
+}
+
+SEC("cgroup/getpeername6")
+int slb_getpeername6(struct bpf_sock_addr *ctx)
+{
+	struct slb_origin *o = origin_of(ctx);
+	struct slb_frontend_key peer;
+
+	if (!o)
+		return CALL_ALLOWED;
+	take6(ctx, &peer);
+	if (origin_names(o, &peer))
+		put6(ctx, &o->vip, o->vip_port_be);
+	return CALL_ALLOWED;
+}
+
+/* ---- cgroups ---------------------------------------------------------------------- */
+
+SEC("tp_btf/cgroup_mkdir")
+int BPF_PROG(slb_cgroup_mkdir, struct cgroup *cgrp)
+{
+	return anchor_made(cgrp);
+}
+
+SEC("tp_btf/cgroup_rmdir")
+int BPF_PROG(slb_cgroup_rmdir, struct cgroup *cgrp)
+{
+	return anchor_gone(cgrp);
+}
+
+/*
+ * Run by the reconciler: stores a word into an existing entry in place, which a
+ * map update cannot do (it replaces the element).
+ */
+SEC("syscall")
+int slb_set_word(struct slb_word_store *args)
+{
+	struct slb_expect_key expect_key;
+	struct slb_pattern_key pattern_key;
+	struct slb_pattern *pattern;
+	__u64 cgroup, *word;
+
+	switch (args->map) {
+	case SLB_WORD_CGROUP:
+		cgroup = args->cgroup;
+		word = bpf_map_lookup_elem(&cgroups, &cgroup);
+		break;
+	case SLB_WORD_EXPECT:
+		expect_key = args->expect;
+		word = bpf_map_lookup_elem(&expect, &expect_key);
+		break;
+	case SLB_WORD_PATTERN:
+		pattern_key = args->pattern;
+		pattern = bpf_map_lookup_elem(&expect_patterns, &pattern_key);
+		word = pattern ? &pattern->rule : NULL;
+		break;
+	default:
+		return -EINVAL;
+	}
+	if (!word)
+		return -ENOENT;
+	WRITE_ONCE(*word, args->word);
+	return 0;
+}

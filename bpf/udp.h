@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * Unconnected UDP. A socket may use several VIPs, so what it remembers is keyed
+ * by its cookie: which backend a VIP means (udp_choice), and which VIP a backend
+ * means (udp_reverse). Elements of an LRU are reused at will, under a reader
+ * too, so each value repeats its key and is checked after it was read.
+ */
+#ifndef SLICELB_UDP_H
+#define SLICELB_UDP_H
+
+#include "origin.h"
+
+#define SLB_UDP_TRIES 4
+
+/* The backend that this flow has, if it may keep it; else 0. */
+static __always_inline __u32 udp_kept(const struct slb_udp_choice_key *key,
+				      const struct slb_decision *d)
+{
+	struct slb_udp_choice *c = bpf_map_lookup_elem(&udp_choice, key);
+	struct slb_backend *b;
+	__u32 index, gen;
+	__u64 *word, w;
+
+	if (!c)
+		return 0;
+	index = c->backend;
+	gen = c->backend_gen;
+	if (c->group != d->group || c->layout != SLB_LAYOUT ||
+	    READ_ONCE(c->key.cookie) != key->cookie || c->key.frontend != key->frontend ||
+	    c->key.frontend_gen != key->frontend_gen)
+		return 0;
+	word = bpf_map_lookup_elem(&backend_cells, &index);
+	if (!word)
+		return 0;
+	w = READ_ONCE(*word);
+	if (SLB_BACKEND_GEN(w) != gen || (SLB_BACKEND_STATE(w) != SLB_BACKEND_ACTIVE &&
+					  SLB_BACKEND_STATE(w) != SLB_BACKEND_DRAINING))
+		return 0;
+	b = backend_at(index);
+	return b && b->cell == d->cell ? index : 0;
+}
+
+static __always_inline bool udp_reverse_is(const struct slb_udp_reverse_key *key,
+					   const struct slb_udp_reverse *r)
+{
+	return READ_ONCE(r->key.cookie) == key->cookie && r->key.port_be == key->port_be &&
+	       r->layout == SLB_LAYOUT && addr_equal(&r->key.addr, &key->addr);
+}
+
+/* Does this socket know the backend as another living frontend already? */
+static __always_inline bool udp_taken(const struct slb_udp_reverse_key *key,
+				      const struct slb_decision *d)
+{
+	struct slb_udp_reverse *r = bpf_map_lookup_elem(&udp_reverse, key);
+
+	return r && udp_reverse_is(key, r) && r->frontend != d->frontend &&
+	       frontend_alive(r->frontend, r->frontend_gen);
+}
+
+static __always_inline void udp_reverse_key(struct slb_udp_reverse_key *key, __u64 cookie,
+					    const struct slb_addr *addr, __u16 port_be)
+{
+	__builtin_memset(key, 0, sizeof(*key));
+	key->cookie = cookie;
+	key->addr = *addr;
+	key->port_be = port_be;
+}
+
+/*
+ * The backend for a datagram to a VIP: the one this flow has, else a new choice,
+ * preferably one that this socket does not know under another VIP's name; if
+ * there is none, the last VIP wins.
+ */
+static __always_inline struct slb_backend *udp_choose(struct bpf_sock_addr *ctx,
+						      const struct slb_frontend_key *key,
+						      const struct slb_decision *d)
+{
+	struct slb_udp_choice choice = {};
+	struct slb_udp_reverse reverse = {};
+	struct slb_udp_reverse *known;
+	struct slb_backend *b = NULL;
+	__u32 index;
+	bool kept;
+
+	choice.key.cookie = bpf_get_socket_cookie(ctx);
+	choice.key.frontend = d->frontend;
+	choice.key.frontend_gen = d->frontend_gen;
+
+	index = udp_kept(&choice.key, d);
+	kept = index;
+	if (kept) {
+		b = backend_at(index);
+		if (!b)
+			return NULL;
+		udp_reverse_key(&reverse.key, choice.key.cookie, &b->addr, b->port_be);
+	} else {
+		for (int i = 0; i < SLB_UDP_TRIES; i++) {
+			index = random_backend(d->word);
+			b = backend_at(index);
+			if (!b)
+				return NULL;
+			udp_reverse_key(&reverse.key, choice.key.cookie, &b->addr, b->port_be);
+			if (!udp_taken(&reverse.key, d))
+				break;
+		}
+	}
+	if (!b || !backend_reachable(ctx, b))
+		return NULL;
+
+	known = bpf_map_lookup_elem(&udp_reverse, &reverse.key);
+	if (!known || !udp_reverse_is(&reverse.key, known) || known->frontend != d->frontend ||
+	    known->frontend_gen != d->frontend_gen) {
+		reverse.vip = key->addr;
+		reverse.vip_port_be = key->port_be;
+		reverse.layout = SLB_LAYOUT;
+		reverse.frontend = d->frontend;
+		reverse.frontend_gen = d->frontend_gen;
+		bpf_map_update_elem(&udp_reverse, &reverse.key, &reverse, BPF_ANY);
+	}
+	if (!kept) {
+		choice.backend = index;
+		choice.backend_gen = b->generation;
+		choice.group = d->group;
+		choice.layout = SLB_LAYOUT;
+		bpf_map_update_elem(&udp_choice, &choice.key, &choice, BPF_ANY);
+		count(d->default_cell, d->group, SLB_COUNT_FLOW);
+		count_backend(index, SLB_COUNT_FLOW);
+	}
+	return b;
+}
+
+/* Is the socket connected, at this moment, to the backend that connect chose? */
+static __always_inline bool origin_is_peer(struct bpf_sock_addr *ctx, const struct slb_origin *o)
+{
+	struct bpf_sock *sk = ctx->sk;
+
+	/* dst_port is the peer's port in network order; 0 after connect(AF_UNSPEC). */
+	return sk && sk->dst_port == o->backend_port_be;
+}
+
+#endif

@@ -11,26 +11,33 @@ import (
 // drop-ins. Slices are in load order unless a field says otherwise.
 type Config struct {
 	Daemon Daemon
-	Groups []Group // load order, which is also precedence
-	VIPs   []VIP   // by name
-	Files  []string
+	Groups []Group  // load order, which is also precedence
+	VIPs   []VIP    // by name
+	Files  []string // that were read, in load order
 }
 
 // Daemon holds [daemon].
 type Daemon struct {
 	LogLevel string // debug, info, warn, error
 	Slots    uint32 // capacity of the slot table
+	UDPFlows uint32 // capacity of each table of unconnected UDP
 	Origin   Position
 }
 
-// Position is where a value stands. Line and Column count from 1, in runes.
+// Position is where a value stands. Line and Column count from 1, in runes; a
+// Line of 0 means the file as a whole.
 type Position struct {
-	File   string
-	Line   int
-	Column int
+	File   string `json:"file"`
+	Line   int    `json:"line,omitempty"`
+	Column int    `json:"column,omitempty"`
 }
 
-func (p Position) String() string { return fmt.Sprintf("%s:%d:%d", p.File, p.Line, p.Column) }
+func (p Position) String() string {
+	if p.Line == 0 {
+		return printable(p.File)
+	}
+	return fmt.Sprintf("%s:%d:%d", printable(p.File), p.Line, p.Column)
+}
 
 // Group is [group.NAME]: slices that are one identity.
 type Group struct {
@@ -126,10 +133,11 @@ type View struct {
 // Defaults of values that are not said.
 const (
 	DefaultSlots    = 4 << 20
+	DefaultUDPFlows = 64 << 10
 	DefaultLogLevel = "info"
 	DefaultWeight   = 1
 )
 
-// MaxFileBytes bounds a configuration file.
+// MaxFileBytes bounds a configuration file. The rendered form of a merged
+// configuration may be longer: see Parse.
 const MaxFileBytes = 1 << 20
-

@@ -1,0 +1,106 @@
+package config
+
+import (
+	"net/netip"
+	"strconv"
+	"strings"
+)
+
+// refusal says what is wrong with one value, and what to write instead.
+type refusal struct{ message, hint string }
+
+// parseFrontend reads "address:port", with "/udp" or "/tcp" after it.
+func parseFrontend(text string) (Frontend, *refusal) {
+	rest, proto, said := strings.Cut(text, "/")
+	f := Frontend{Proto: TCP}
+	if said {
+		switch proto {
+		case "tcp":
+		case "udp":
+			f.Proto = UDP
+		default:
+			hint := suggest(proto, []string{"tcp", "udp"})
+			if hint == "" {
+				hint = "tcp or udp"
+			}
+			return f, &refusal{"frontend " + quote(text) + ": unknown protocol " + quote(proto), hint}
+		}
+	}
+	addr, err := parseAddrPort("frontend", text, rest)
+	f.Addr = addr
+	return f, err
+}
+
+// parseBackend reads "address:port".
+func parseBackend(text string) (netip.AddrPort, *refusal) {
+	if rest, proto, said := strings.Cut(text, "/"); said && (proto == "tcp" || proto == "udp") {
+		return netip.AddrPort{}, &refusal{"backend " + quote(text) + ": a backend serves the protocols of the VIP's frontends", "write " + quote(rest)}
+	}
+	return parseAddrPort("backend", text, text)
+}
+
+// parseAddrPort reads rest, which is text or its beginning.
+func parseAddrPort(kind, text, rest string) (netip.AddrPort, *refusal) {
+	var none netip.AddrPort
+	refuse := func(message, hint string) (netip.AddrPort, *refusal) {
+		return none, &refusal{kind + " " + quote(text) + ": " + message, hint}
+	}
+
+	host, port, bracketed := rest, "", strings.HasPrefix(rest, "[")
+	if bracketed {
+		i := strings.IndexByte(rest, ']')
+		if i < 0 {
+			return refuse(`a "[" without "]"`, "")
+		}
+		host, port = rest[1:i], rest[i+1:]
+		if port != "" && port[0] != ':' {
+			return refuse(`after "]" comes ":" and the port`, "")
+		}
+		port = strings.TrimPrefix(port, ":")
+	} else if addr, err := netip.ParseAddr(rest); err == nil && addr.Is6() {
+		return refuse("no port", "an IPv6 address with a port is written ["+rest+"]:5432")
+	} else if i := strings.LastIndexByte(rest, ':'); i >= 0 {
+		host, port = rest[:i], rest[i+1:]
+	}
+
+	addr, err := netip.ParseAddr(host)
+	switch {
+	case host == "":
+		return refuse("no address", "")
+	case err != nil:
+		hint := ""
+		if strings.Trim(host, "0123456789.:abcdefABCDEF") != "" {
+			hint = "names are not resolved: write the address"
+		}
+		return refuse("not an IP address", hint)
+	case addr.Zone() != "":
+		return refuse("an address with a zone is not supported", "")
+	case addr.Is6() && !bracketed:
+		return refuse("an IPv6 address stands in brackets", "write ["+host+"]:"+port)
+	case addr.Is4() && bracketed:
+		return refuse("an IPv4 address stands without brackets", "write "+host+":"+port)
+	case addr.Is4In6():
+		return refuse("a v4-mapped address", "write "+addr.Unmap().String()+":"+port)
+	}
+	if port == "" {
+		return refuse("no port", "")
+	}
+	n, err := strconv.ParseUint(port, 10, 64)
+	if err != nil && strings.Trim(port, "0123456789") != "" {
+		return refuse("the port is not a number", "")
+	}
+	if err != nil || n < 1 || n > 65535 {
+		return refuse("port "+printable(port)+" is not from 1 to 65535", "")
+	}
+	switch {
+	case addr.IsUnspecified():
+		return refuse("the unspecified address names no host", "")
+	case addr.IsMulticast():
+		return refuse("a multicast address", "")
+	case addr == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
+		return refuse("the broadcast address", "")
+	case kind == "backend" && addr.Is6() && addr.IsLinkLocalUnicast():
+		return refuse("a link-local address means nothing without an interface", "")
+	}
+	return netip.AddrPortFrom(addr, uint16(n)), nil
+}

@@ -1,0 +1,246 @@
+package config
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// check refuses what is wrong across objects and files.
+func (b *builder) check() {
+	b.checkSlices()
+	b.checkFrontends()
+	for _, v := range b.vips {
+		b.checkWho(v)
+		b.checkBackends(v, "vip."+v.Name, v.Backends, v.backends, v.backendsOK)
+		for _, view := range v.views {
+			b.checkBackends(v, "vip."+v.Name+".for."+view.Group, view.Backends, view.backends, view.backendsOK)
+		}
+	}
+	b.checkCounts()
+}
+
+// checkSlices: a slice belongs to one group.
+func (b *builder) checkSlices() {
+	type owner struct {
+		group string
+		at    span
+	}
+	first := make(map[string]owner)
+	for _, g := range b.groups {
+		for i, a := range g.Anchors {
+			at := g.anchors[i]
+			o, taken := first[a.Pattern]
+			switch {
+			case !taken:
+				first[a.Pattern] = owner{g.Name, at}
+			case o.group == g.Name:
+				b.errorf(at, "", "slice %s stands twice in group.%s, first at %s", quote(a.Text), printable(g.Name), o.at.position())
+			default:
+				b.errorf(at, "", "slice %s belongs to group.%s already: %s", quote(a.Text), printable(o.group), o.at.position())
+			}
+		}
+	}
+}
+
+// checkFrontends: an address, port and protocol belongs to one VIP.
+func (b *builder) checkFrontends() {
+	type key struct {
+		addr  netip.AddrPort
+		proto Proto
+	}
+	type owner struct {
+		vip string
+		at  span
+	}
+	first := make(map[key]owner)
+	for _, v := range b.vips {
+		for i, f := range v.Frontends {
+			at := v.frontends[i]
+			k := key{f.Addr, f.Proto}
+			o, taken := first[k]
+			switch {
+			case !taken:
+				first[k] = owner{v.Name, at}
+			case o.vip == v.Name:
+				b.errorf(at, "", "frontend %s stands twice in vip.%s, first at %s", f, printable(v.Name), o.at.position())
+			default:
+				b.errorf(at, "", "frontend %s belongs to vip.%s already: %s", f, printable(o.vip), o.at.position())
+			}
+		}
+	}
+}
+
+// checkWho checks everything in v that names a group.
+func (b *builder) checkWho(v *vipDraft) {
+	title := "vip." + printable(v.Name)
+	client := b.checkGroups(v.clients, "clients", title)
+	except := b.checkGroups(v.except, "except", title)
+	for _, w := range v.except {
+		if c, both := client[w.text]; both {
+			b.errorf(w.at, "", "group %s stands in both clients (%s) and except of %s", quote(w.text), c.position(), title)
+		}
+	}
+	for _, view := range v.views {
+		g := b.group(view.at, view.Group, title+".for")
+		if g == nil {
+			continue
+		}
+		what := "for." + g.Name + ": "
+		if at, excepted := except[view.Group]; excepted {
+			b.errorf(view.at, "", "%sthe group does not see %s: it stands in except (%s)", what, title, at.position())
+		} else if _, listed := client[view.Group]; v.Clients != nil && !listed {
+			b.errorf(view.at, "", "%sthe group does not see %s: it is not among clients (%s)", what, title, v.clientsAt.position())
+		} else if !g.Translate {
+			b.errorf(view.at, "", "%sthe group does not see %s: it has translate = false (%s)", what, title, g.at.position())
+		}
+	}
+
+	if v.Clients != nil && len(v.clients) == 0 && v.clientsAt.src != nil {
+		b.warnf(v.clientsAt, "leave it out for every process on the host", "no group sees %s", title)
+	}
+	if v.Clients == nil && v.hiddenAt.src != nil {
+		b.warnf(v.hiddenAt, "", "hidden does nothing in %s: it has no clients, so that everyone sees it", title)
+	}
+	for _, w := range v.clients {
+		if g := b.groupByID[w.text]; g != nil && !g.Translate {
+			b.warnf(w.at, "", "group %s is a client of %s and has translate = false: it reaches the address itself", quote(w.text), title)
+		}
+	}
+}
+
+// checkGroups returns where each group is named.
+func (b *builder) checkGroups(words []word, key, title string) map[string]span {
+	seen := make(map[string]span, len(words))
+	for _, w := range words {
+		if _, twice := seen[w.text]; twice {
+			b.errorf(w.at, "", "group %s stands twice in %s of %s", quote(w.text), key, title)
+			continue
+		}
+		seen[w.text] = w.at
+		b.group(w.at, w.text, key+" of "+title)
+	}
+	return seen
+}
+
+// group returns the named group, or complains and returns nil.
+func (b *builder) group(at span, name, where string) *groupDraft {
+	g := b.groupByID[name]
+	switch {
+	case g != nil:
+	case name == "host" || name == "any":
+		b.errorf(at, "", "%s in %s is no group: processes outside all groups cannot be named in this version", quote(name), where)
+	case !b.unread: // else a file that could not be read may have it
+		known := make([]string, 0, len(b.groups))
+		if len(b.groups) <= 1000 {
+			for _, g := range b.groups {
+				known = append(known, g.Name)
+			}
+		}
+		b.errorf(at, suggest(name, known), "unknown group %s in %s", quote(name), where)
+	}
+	return g
+}
+
+// checkBackends checks the backends of a VIP or of one of its views.
+func (b *builder) checkBackends(v *vipDraft, title string, list []Backend, at []span, complete bool) {
+	title = printable(title)
+	first := make(map[netip.AddrPort]span, len(list))
+	var has4, has6 bool
+	for i, be := range list {
+		if o, twice := first[be.Addr]; twice {
+			b.errorf(at[i], "", "backend %s stands twice in %s, first at %s", be.Addr, title, o.position())
+		} else {
+			first[be.Addr] = at[i]
+		}
+		has4 = has4 || be.Addr.Addr().Is4()
+		has6 = has6 || be.Addr.Addr().Is6()
+	}
+	if !complete || len(list) == 0 {
+		return
+	}
+	var wants4, wants6 bool
+	for i, f := range v.Frontends {
+		is4 := f.Addr.Addr().Is4()
+		wants4 = wants4 || is4
+		wants6 = wants6 || !is4
+		switch {
+		case is4 && !has4:
+			b.errorf(v.frontends[i], "", "frontend %s has no IPv4 backend: %s has IPv6 ones only", f, title)
+		case !is4 && !has6:
+			b.errorf(v.frontends[i], "", "frontend %s has no IPv6 backend: %s has IPv4 ones only", f, title)
+		}
+	}
+	if !v.frontendsOK {
+		return
+	}
+	for i, be := range list {
+		switch is4 := be.Addr.Addr().Is4(); {
+		case is4 && !wants4 && wants6:
+			b.warnf(at[i], "", "backend %s serves nobody: vip.%s has no IPv4 frontend", be.Addr, printable(v.Name))
+		case !is4 && !wants6 && wants4:
+			b.warnf(at[i], "", "backend %s serves nobody: vip.%s has no IPv6 frontend", be.Addr, printable(v.Name))
+		}
+	}
+}
+
+// checkCounts bounds the whole, at the first object too many.
+func (b *builder) checkCounts() {
+	if len(b.groups) > maxGroups {
+		b.errorf(b.groups[maxGroups].at, "", "more than %d groups", maxGroups)
+	}
+	if len(b.vips) > maxVIPs {
+		b.errorf(b.vips[maxVIPs].at, "", "more than %d VIPs", maxVIPs)
+	}
+	anchors := 0
+	for _, g := range b.groups {
+		if anchors += len(g.Anchors); anchors > maxAnchors {
+			b.errorf(g.at, "", "more than %d slices in all groups", maxAnchors)
+			break
+		}
+	}
+	frontends, backends := 0, 0
+	tooManyF, tooManyB := false, false
+	for _, v := range b.vips {
+		frontends += len(v.Frontends)
+		backends += len(v.Backends)
+		for _, view := range v.views {
+			backends += len(view.Backends)
+		}
+		if frontends > maxFrontends && !tooManyF {
+			tooManyF = true
+			b.errorf(v.at, "", "more than %d frontends of all VIPs", maxFrontends)
+		}
+		if backends > maxBackends && !tooManyB {
+			tooManyB = true
+			b.errorf(v.at, "", "more than %d backends of all VIPs", maxBackends)
+		}
+	}
+}
+
+// config turns the drafts, which nothing refuses, into the value.
+func (b *builder) config() *Config {
+	c := &Config{
+		Daemon: Daemon{LogLevel: DefaultLogLevel, Slots: DefaultSlots, UDPFlows: DefaultUDPFlows},
+		Files:  b.files,
+	}
+	if b.daemon != nil {
+		c.Daemon = b.daemon.Daemon
+		c.Daemon.Origin = b.daemon.at.position()
+	}
+	for _, g := range b.groups {
+		g.Origin = g.at.position()
+		c.Groups = append(c.Groups, g.Group)
+	}
+	for _, v := range b.vips {
+		v.Origin = v.at.position()
+		for _, view := range v.views {
+			view.Origin = view.at.position()
+			v.For = append(v.For, view.View)
+		}
+		slices.SortFunc(v.For, func(a, b View) int { return strings.Compare(a.Group, b.Group) })
+		c.VIPs = append(c.VIPs, v.VIP)
+	}
+	slices.SortFunc(c.VIPs, func(a, b VIP) int { return strings.Compare(a.Name, b.Name) })
+	return c
+}

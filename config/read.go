@@ -1,0 +1,255 @@
+package config
+
+import (
+	"bytes"
+	"regexp"
+)
+
+// Keys that this version reads, and keys that it knows but refuses.
+var (
+	topKeys   = []string{"daemon", "group", "vip"}
+	topLater  = []string{"policy"}
+	daemonKey = []string{"log_level", "slots", "udp_flows"}
+	daemonLtr = []string{"http"}
+	groupKeys = []string{"slices", "split", "translate"}
+	groupLtr  = []string{"strict"}
+	vipKeys   = []string{"frontends", "algorithm", "clients", "except", "hidden", "when_down", "backend", "for"}
+	vipLater  = []string{"affinity", "terminate", "reject_unknown_ports", "health", "discover"}
+	backKeys  = []string{"address", "weight"}
+	backLater = []string{"unit"}
+	viewKeys  = []string{"backend", "when_down"}
+)
+
+// Bounds of single values.
+const (
+	minSlots    = 4096
+	maxSlots    = 1 << 28
+	minUDPFlows = 4096
+	maxUDPFlows = 1 << 24
+	maxWeight   = 65535
+)
+
+var nameSyntax = regexp.MustCompile(`^[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?$`)
+
+// read adds one file.
+func (b *builder) read(src *source) {
+	b.files = append(b.files, src.name)
+	m, ix, faults := decode(src)
+	if len(faults) > 0 {
+		b.unread = true
+		b.add(src, faults...)
+		return
+	}
+	if n := len(src.data); n > 0 && bytes.IndexByte(src.data[n-1:], '\n') < 0 {
+		b.warnf(span{src, n - 1, n}, "cut short?", "no newline at the end of the file")
+	}
+	top := &table{builder: b, ix: ix, title: "the top level", m: m}
+	if t := top.table("daemon", "[daemon]"); t != nil {
+		b.readDaemon(t)
+	}
+	if all := top.table("group", "[group]"); all != nil {
+		for _, name := range all.keys() {
+			key, _ := all.places(name)
+			if t := all.table(name, "[group."+printable(name)+"]"); t != nil {
+				b.checkName(key, "group", name)
+				b.readGroup(t, name)
+			}
+		}
+	}
+	if all := top.table("vip", "[vip]"); all != nil {
+		for _, name := range all.keys() {
+			key, _ := all.places(name)
+			if t := all.table(name, "[vip."+printable(name)+"]"); t != nil {
+				b.checkName(key, "VIP", name)
+				b.readVIP(t, name)
+			}
+		}
+	}
+	top.rest(topKeys, topLater)
+}
+
+func (b *builder) checkName(at span, kind, name string) {
+	switch {
+	case name == "host" || name == "any":
+		b.errorf(at, "", "a %s cannot be named %s: the word means something else in rules", kind, quote(name))
+	case !nameSyntax.MatchString(name):
+		b.errorf(at, "1 to 63 of a-z, 0-9, _ and -, with a letter or digit at both ends", "bad %s name %s", kind, quote(name))
+	}
+}
+
+// twice refuses an object that another file holds already.
+func (b *builder) twice(at span, what string, first span) {
+	b.errorf(at, "", "%s stands in another file already: %s", what, first.position())
+}
+
+func (b *builder) readDaemon(t *table) {
+	d := &daemonDraft{at: t.own()}
+	d.LogLevel = t.choice("log_level", DefaultLogLevel, "debug", "info", "warn", "error")
+	d.Slots = t.number("slots", DefaultSlots, minSlots, maxSlots)
+	d.UDPFlows = t.number("udp_flows", DefaultUDPFlows, minUDPFlows, maxUDPFlows)
+	t.rest(daemonKey, daemonLtr)
+	if b.daemon != nil {
+		b.twice(d.at, "[daemon]", b.daemon.at)
+		return
+	}
+	b.daemon = d
+}
+
+func (b *builder) readGroup(t *table, name string) {
+	g := &groupDraft{at: t.own()}
+	g.Name = name
+	g.Translate = t.boolean("translate", true)
+
+	slices, _ := t.words("slices")
+	if len(slices) == 0 {
+		b.errorf(g.at, `slices = ["web.slice"]`, "%s names no slices", t.title)
+	}
+	for _, w := range slices {
+		pattern, err := anchorPattern(w.text)
+		if err != nil {
+			b.errorf(w.at, err.hint, "%s", err.message)
+			continue
+		}
+		g.Anchors = append(g.Anchors, Anchor{Text: w.text, Pattern: pattern, Origin: w.at.position()})
+		g.anchors = append(g.anchors, w.at)
+	}
+	if s, at, ok := t.text("split"); ok {
+		if err := checkSplit(s); err != nil {
+			b.errorf(at, err.hint, "%s", err.message)
+		}
+		g.Split = s
+	}
+	t.rest(groupKeys, groupLtr)
+
+	if first := b.groupByID[name]; first != nil {
+		b.twice(g.at, "group."+printable(name), first.at)
+		return
+	}
+	b.groupByID[name] = g
+	b.groups = append(b.groups, g)
+}
+
+func (b *builder) readVIP(t *table, name string) {
+	v := &vipDraft{at: t.own(), frontendsOK: true}
+	v.Name = name
+
+	if s, at, ok := t.text("algorithm"); ok && s != "random" {
+		switch s {
+		case "maglev", "least-connections":
+			b.errorf(at, "", "algorithm %s is not supported by this version", quote(s))
+		default:
+			b.errorf(at, suggest(s, []string{"random", "maglev", "least-connections"}), "algorithm %s is not known", quote(s))
+		}
+	}
+	v.WhenDown = WhenDown(t.choice("when_down", string(DownReject), string(DownReject), string(DownUseAll), string(DownPass)))
+	_, v.hiddenAt = t.places("hidden")
+	if _, ok := t.m["hidden"]; !ok {
+		v.hiddenAt = span{}
+	}
+	v.Hidden = Hidden(t.choice("hidden", string(HiddenPass), string(HiddenPass), string(HiddenReject)))
+
+	frontends, _ := t.words("frontends")
+	if len(frontends) == 0 {
+		b.errorf(v.at, `frontends = ["10.96.0.10:5432"]`, "%s has no frontends", t.title)
+	}
+	if len(frontends) > maxPerVIP {
+		b.errorf(frontends[maxPerVIP].at, "", "%s has more than %d frontends", t.title, maxPerVIP)
+		frontends = frontends[:maxPerVIP]
+	}
+	for _, w := range frontends {
+		f, err := parseFrontend(w.text)
+		if err != nil {
+			b.errorf(w.at, err.hint, "%s", err.message)
+			v.frontendsOK = false
+			continue
+		}
+		f.Origin = w.at.position()
+		v.Frontends = append(v.Frontends, f)
+		v.frontends = append(v.frontends, w.at)
+	}
+
+	v.clients, v.clientsAt = t.words("clients")
+	v.except, _ = t.words("except")
+	v.Clients = names(v.clients)
+	v.Except = names(v.except)
+
+	v.Backends, v.backends, v.backendsOK = b.readBackends(t, "vip."+printable(name)+".backend")
+
+	if all := t.table("for", "[vip."+printable(name)+".for]"); all != nil {
+		for _, group := range all.keys() {
+			key, _ := all.places(group)
+			title := "vip." + printable(name) + ".for." + printable(group)
+			if vt := all.table(group, "["+title+"]"); vt != nil {
+				b.readView(vt, v, group, key, title)
+			}
+		}
+	}
+	t.rest(vipKeys, vipLater)
+
+	if first := b.vipByID[name]; first != nil {
+		b.twice(v.at, "vip."+printable(name), first.at)
+		return
+	}
+	b.vipByID[name] = v
+	b.vips = append(b.vips, v)
+}
+
+func (b *builder) readView(t *table, v *vipDraft, group string, at span, title string) {
+	view := &viewDraft{at: at}
+	view.Group = group
+	view.WhenDown = WhenDown(t.choice("when_down", string(v.WhenDown), string(DownReject), string(DownUseAll), string(DownPass)))
+	view.Backends, view.backends, view.backendsOK = b.readBackends(t, title+".backend")
+	t.rest(viewKeys, nil)
+	v.views = append(v.views, view)
+}
+
+// readBackends reads t's backends; false: some of them are wrong.
+func (b *builder) readBackends(t *table, title string) ([]Backend, []span, bool) {
+	list, _ := t.tables("backend", "["+title+"]")
+	if len(list) > maxPerVIP {
+		b.errorf(list[maxPerVIP].own(), "", "%s has more than %d backends", t.title, maxPerVIP)
+		list = list[:maxPerVIP]
+	}
+	var out []Backend
+	var at []span
+	ok := true
+	for _, bt := range list {
+		bt.title = "[[" + title + "]]"
+		be := Backend{Weight: bt.number("weight", DefaultWeight, 0, maxWeight)}
+		_, byUnit := bt.m["unit"]
+		s, where, said := bt.text("address")
+		switch {
+		case byUnit: // its address may hold %i; rest refuses the unit
+			ok = false
+		case !said:
+			if where.src == nil { // not of the wrong type: absent
+				b.errorf(bt.own(), `address = "192.0.2.11:5432"`, "%s has no address", bt.title)
+			}
+			ok = false
+		default:
+			addr, err := parseBackend(s)
+			if err != nil {
+				b.errorf(where, err.hint, "%s", err.message)
+				ok = false
+				break
+			}
+			be.Addr = addr
+			be.Origin = where.position()
+			out = append(out, be)
+			at = append(at, where)
+		}
+		bt.rest(backKeys, backLater)
+	}
+	return out, at, ok
+}
+
+func names(words []word) []string {
+	if words == nil {
+		return nil
+	}
+	out := make([]string, 0, len(words))
+	for _, w := range words {
+		out = append(out, w.text)
+	}
+	return out
+}

@@ -178,7 +178,7 @@ struct slb_backend {
 	__u8 flags;
 	__u8 pad;
 	__u32 generation; /* equals the generation in backend_cells while valid */
-	__u32 cell;	  /* the cell that it serves: default or view */
+	__u32 cell;	  /* whose backend it is: a default cell, or the view with backends of its own */
 	__u32 spare;
 };
 
@@ -222,8 +222,9 @@ struct slb_udp_choice {
 	struct slb_udp_choice_key key; /* LRU elements are reused at will: checked after reading */
 	__u32 backend;
 	__u32 backend_gen;
-	__u32 group;
-	__u32 layout;
+	__u32 cell; /* that decided; another one decides anew */
+	__u16 layout;
+	__u16 pad;
 	__u64 spare;
 };
 

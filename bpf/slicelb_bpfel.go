@@ -124,8 +124,9 @@ type slicelbSlbUdpChoice struct {
 	Key        slicelbSlbUdpChoiceKey
 	Backend    uint32
 	BackendGen uint32
-	Group      uint32
-	Layout     uint32
+	Cell       uint32
+	Layout     uint16
+	Pad        uint16
 	Spare      uint64
 }
 

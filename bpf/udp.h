@@ -17,15 +17,15 @@ static __always_inline __u32 udp_kept(const struct slb_udp_choice_key *key,
 				      const struct slb_decision *d)
 {
 	struct slb_udp_choice *c = bpf_map_lookup_elem(&udp_choice, key);
-	struct slb_backend *b;
-	__u32 index, gen;
+	__u32 index, gen, cell;
 	__u64 *word, w;
 
 	if (!c)
 		return 0;
 	index = c->backend;
 	gen = c->backend_gen;
-	if (c->group != d->group || c->layout != SLB_LAYOUT ||
+	cell = c->cell;
+	if (cell != d->cell || c->layout != SLB_LAYOUT ||
 	    READ_ONCE(c->key.cookie) != key->cookie || c->key.frontend != key->frontend ||
 	    c->key.frontend_gen != key->frontend_gen)
 		return 0;
@@ -36,8 +36,7 @@ static __always_inline __u32 udp_kept(const struct slb_udp_choice_key *key,
 	if (SLB_BACKEND_GEN(w) != gen || (SLB_BACKEND_STATE(w) != SLB_BACKEND_ACTIVE &&
 					  SLB_BACKEND_STATE(w) != SLB_BACKEND_DRAINING))
 		return 0;
-	b = backend_at(index);
-	return b && b->cell == d->cell ? index : 0;
+	return index;
 }
 
 static __always_inline bool udp_reverse_is(const struct slb_udp_reverse_key *key,
@@ -120,7 +119,7 @@ static __always_inline struct slb_backend *udp_choose(struct bpf_sock_addr *ctx,
 	if (!kept) {
 		choice.backend = index;
 		choice.backend_gen = b->generation;
-		choice.group = d->group;
+		choice.cell = d->cell;
 		choice.layout = SLB_LAYOUT;
 		bpf_map_update_elem(&udp_choice, &choice.key, &choice, BPF_ANY);
 		count(d->default_cell, d->group, SLB_COUNT_FLOW);

@@ -113,7 +113,7 @@ func (t *Tree) Child(n Node, name string) (Match, bool) {
 	if len(s.globs) == 0 {
 		return s.rest.match, s.rest.known
 	}
-	r := s.outcomes[key(t.matching(s, name))]
+	r := s.outcomes[key(t.matching(s, name))] // in the order of globs, which is sorted
 	return r.match, r.known
 }
 

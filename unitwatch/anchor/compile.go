@@ -260,12 +260,13 @@ func (b *builder) expand(s *state) error {
 	t := b.tree
 	s.literals = map[string]result{}
 	s.outcomes = map[string]result{}
-	names := map[string]bool{}
+	names := map[string][]int{} // patterns by their literal name
 	add := func(pattern int, c component) {
 		if c.shape == literal {
-			names[c.name] = true
+			names[c.name] = append(names[c.name], pattern)
+		} else {
+			s.globs = append(s.globs, glob{pattern, c})
 		}
-		s.globs = append(s.globs, glob{pattern, c})
 	}
 	if s.search >= 0 { // first, so that it is the last to be dropped
 		add(splitChild, *b.splits[s.search])
@@ -283,8 +284,8 @@ func (b *builder) expand(s *state) error {
 		return fmt.Errorf("pattern %q: too many overlapping patterns below one directory", b.text(s, rest[0]))
 	}
 	for _, n := range slices.Concat(overlaps, more) {
-		if len(n) <= MaxName {
-			names[n] = true
+		if _, ok := names[n]; !ok && len(n) <= MaxName {
+			names[n] = nil
 		}
 	}
 	if err := b.enumerate(s, all); err != nil {
@@ -293,7 +294,7 @@ func (b *builder) expand(s *state) error {
 
 	s.rest = b.result(s, nil)
 	for _, name := range slices.Sorted(maps.Keys(names)) {
-		r := b.result(s, t.matching(s, name))
+		r := b.result(s, append(t.matching(s, name), names[name]...))
 		s.literals[name] = r
 		b.edge(s, r, Edge{Kind: Literal, Name: name})
 	}
@@ -303,7 +304,6 @@ func (b *builder) expand(s *state) error {
 	if s.rest.known {
 		b.edge(s, s.rest, Edge{Kind: Rest})
 	}
-	s.globs = slices.DeleteFunc(s.globs, func(g glob) bool { return g.shape == literal })
 	return nil
 }
 
@@ -392,7 +392,6 @@ func (b *builder) enumerate(s *state, regions []region) error {
 					matched = append(matched, p)
 				}
 			}
-			slices.Sort(matched)
 			b.result(s, matched)
 		}
 	}
@@ -403,7 +402,7 @@ func (b *builder) enumerate(s *state, regions []region) error {
 	return nil
 }
 
-// result is the outcome for the sorted matched patterns, made once.
+// result is the outcome for the patterns in matched, which it sorts, made once.
 func (b *builder) result(s *state, matched []int) result {
 	slices.Sort(matched)
 	k := key(matched)
@@ -419,7 +418,7 @@ func (b *builder) result(s *state, matched []int) result {
 	return r
 }
 
-// matching are the patterns below s that a name fits, sorted.
+// matching are the patterns below s, but for literal names, that a name fits.
 func (t *Tree) matching(s *state, name string) []int {
 	var matched []int
 	for _, g := range s.globs {

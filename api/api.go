@@ -1,0 +1,208 @@
+// Package api is how a running daemon is asked: HTTP with JSON on a Unix
+// socket. It owns the types that cross the socket, the server's limits and who
+// may ask for what, and the client. It decides nothing about load balancing:
+// the daemon answers through the Daemon interface, and the command line turns
+// the answers into tables.
+//
+// Whoever can open the socket may read; the socket's mode and group say who
+// that is. What changes the daemon is for uid 0 and the daemon's own user, by
+// the peer credentials that the kernel keeps for each connection.
+package api
+
+import (
+	"time"
+)
+
+// Prefix is the path that every endpoint stands below. A change that an older
+// client would misread gets a new one.
+const Prefix = "/v1"
+
+// DefaultSocket is where the daemon listens unless it is told otherwise.
+const DefaultSocket = "/run/slicelb/api.sock"
+
+// State is the daemon's own verdict over itself.
+type State string
+
+const (
+	OK       State = "ok"
+	Degraded State = "degraded" // serving, with at least one problem
+)
+
+// Status is the daemon on one screen.
+type Status struct {
+	State     State     `json:"state"`
+	Version   string    `json:"version"`
+	PID       int       `json:"pid"`
+	Started   time.Time `json:"started"`
+	Config    Config    `json:"config"`
+	DataPlane DataPlane `json:"data_plane"`
+	Tracking  Tracking  `json:"tracking"`
+	VIPs      []VIP     `json:"vips"`
+	Groups    []Group   `json:"groups"`
+	Problems  []string  `json:"problems"` // why State is degraded
+	Notes     []string  `json:"notes"`    // worth knowing, nothing is wrong
+}
+
+// Config says which configuration runs.
+type Config struct {
+	Path      string    `json:"path"`
+	Files     []string  `json:"files"`
+	Loaded    time.Time `json:"loaded"`
+	LastGood  bool      `json:"last_good"` // restored from the descriptor store: the files did not load
+	Failed    time.Time `json:"failed,omitzero"`
+	LastError string    `json:"last_error,omitempty"` // of the newest reload, when it failed
+}
+
+// DataPlane says what is in the kernel and who keeps it there.
+type DataPlane struct {
+	Attached   bool     `json:"attached"` // false while there is no VIP
+	CgroupRoot string   `json:"cgroup_root"`
+	Namespaced bool     `json:"namespaced"` // the root is not the hierarchy's own
+	Adopted    bool     `json:"adopted"`    // this process took it over from the one before
+	Hooks      []string `json:"hooks"`
+	Missing    []string `json:"missing"` // kernel features that are not there
+	Held       Held     `json:"held"`
+	Slots      Usage    `json:"slots"`
+	Writes     uint64   `json:"writes"` // to the maps since the start
+	// Events counts what went wrong on the way of a call, by name.
+	Events map[string]uint64 `json:"events"`
+}
+
+// Held says whether the data plane outlives the process.
+type Held struct {
+	Store  bool   `json:"store"`  // systemd holds every descriptor
+	Count  int    `json:"count"`  // descriptors in the store
+	Want   int    `json:"want"`   // descriptors that belong there
+	Reason string `json:"reason"` // why Store is false
+}
+
+// Usage is a bounded table's fill.
+type Usage struct {
+	Used     uint64 `json:"used"`
+	Capacity uint64 `json:"capacity"`
+}
+
+// Tracking says how cgroups are followed.
+type Tracking struct {
+	Mode     string   `json:"mode"` // "bus" or "cgroupfs-only"
+	Complete bool     `json:"complete"`
+	Cause    string   `json:"cause,omitempty"`
+	Cgroups  int      `json:"cgroups"`
+	Pending  []string `json:"pending"` // configured slices that do not exist
+	Lost     []string `json:"lost"`    // patterns that another group's decided over
+}
+
+// Counters are what calls to a VIP got, since the VIP exists.
+type Counters struct {
+	Connects uint64 `json:"connects"` // connect() calls that were translated
+	Flows    uint64 `json:"flows"`    // backends chosen for unconnected UDP
+	Passed   uint64 `json:"passed"`   // left untouched
+	Rejected uint64 `json:"rejected"` // EHOSTUNREACH
+}
+
+// VIP is one VIP as it runs.
+type VIP struct {
+	Name      string    `json:"name"`
+	Frontends []string  `json:"frontends"`
+	Backends  []Backend `json:"backends"`
+	Clients   []string  `json:"clients"` // null: every process on the host
+	Except    []string  `json:"except"`
+	Hidden    string    `json:"hidden"`
+	WhenDown  string    `json:"when_down"`
+	For       []View    `json:"for"`
+	Up        int       `json:"up"` // backends that take new connections
+	Counters  Counters  `json:"counters"`
+	Origin    string    `json:"origin"`
+}
+
+// View is what one group gets instead of a VIP's own backends.
+type View struct {
+	Group    string    `json:"group"`
+	Backends []Backend `json:"backends"`
+	WhenDown string    `json:"when_down"`
+	Counters Counters  `json:"counters"`
+}
+
+// Backend is one backend of a VIP, or of one group's view of it.
+type Backend struct {
+	VIP      string   `json:"vip"`
+	Group    string   `json:"group,omitempty"` // of a view
+	Address  string   `json:"address"`
+	Weight   uint32   `json:"weight"`
+	State    string   `json:"state"` // active, draining, down
+	Counters Counters `json:"counters"`
+	Origin   string   `json:"origin"`
+}
+
+// Group is one configured group, with the split children it has.
+type Group struct {
+	Name      string   `json:"name"`
+	Slices    []string `json:"slices"`
+	Split     string   `json:"split,omitempty"`
+	Translate bool     `json:"translate"`
+	Cgroups   []Cgroup `json:"cgroups"` // anchors and members; null in listings
+	Anchors   int      `json:"anchors"` // that exist
+	Members   int      `json:"members"`
+	Pending   []string `json:"pending"`
+	Origin    string   `json:"origin"`
+}
+
+// Cgroup is a directory that has a group. Path and Unit are other people's
+// text: quote them.
+type Cgroup struct {
+	ID     uint64 `json:"id"`
+	Path   string `json:"path"` // below the cgroup root
+	Group  string `json:"group"`
+	Anchor bool   `json:"anchor"`
+	Split  bool   `json:"split"`
+	Unit   string `json:"unit,omitempty"`
+}
+
+// RunningConfig is what runs, as one merged file.
+type RunningConfig struct {
+	Path     string   `json:"path"`
+	Files    []string `json:"files"`
+	TOML     string   `json:"toml"`
+	LastGood bool     `json:"last_good"`
+}
+
+// Reloaded is the answer to a reload that took effect.
+type Reloaded struct {
+	Writes   int           `json:"writes"`
+	Took     time.Duration `json:"took_ns"`
+	VIPs     int           `json:"vips"`
+	Groups   int           `json:"groups"`
+	Warnings []string      `json:"warnings"`
+}
+
+// Question is what explain asks: what a call from a cgroup to an address gets.
+type Question struct {
+	Address string `json:"address"` // address:port, or address:port/udp
+	Cgroup  string `json:"cgroup"`  // path below the cgroup root
+}
+
+// Explanation is the answer, from what the kernel's maps hold.
+type Explanation struct {
+	Address  string    `json:"address"`
+	Cgroup   string    `json:"cgroup"`
+	Group    string    `json:"group"`      // "host" where no group covers the caller
+	Decided  string    `json:"decided_by"` // the cgroup whose entry names the group
+	Pattern  string    `json:"pattern,omitempty"`
+	VIP      string    `json:"vip,omitempty"` // "" = the address is no frontend
+	Action   string    `json:"action"`        // balance, pass, reject
+	Reason   string    `json:"reason"`
+	View     string    `json:"view,omitempty"` // the group whose view decides
+	Backends []Backend `json:"backends"`
+	Steps    []Step    `json:"steps"`
+}
+
+// Step is one look-up on the way to an answer.
+type Step struct {
+	Look  string `json:"look"`
+	Found string `json:"found"`
+}
+
+// Dump is the text of what the kernel's maps hold, one entry a line, sorted.
+type Dump struct {
+	Lines []string `json:"lines"`
+}

@@ -1,0 +1,109 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/url"
+	"syscall"
+	"time"
+)
+
+// maxAnswer bounds what a client reads: a dump of full maps fits.
+const maxAnswer = 512 << 20
+
+// Client asks the daemon at one socket. Its methods return ErrNotRunning,
+// ErrNotPermitted, an *Error from the daemon, or the context's error, wrapped.
+type Client struct {
+	socket string
+	http   http.Client
+}
+
+// NewClient asks at socket; it connects when it is used.
+func NewClient(socket string) *Client {
+	var d net.Dialer
+	return &Client{socket: socket, http: http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return d.DialContext(ctx, "unix", socket)
+		},
+	}}}
+}
+
+func (c *Client) Status(ctx context.Context) (*Status, error) {
+	return get[Status](ctx, c, "/status")
+}
+
+// VIP asks for one VIP; NotFound where there is none of that name.
+func (c *Client) VIP(ctx context.Context, name string) (*VIP, error) {
+	return get[VIP](ctx, c, "/vips/"+url.PathEscape(name))
+}
+
+// Group asks for one group, or a split child of one, with its cgroups.
+func (c *Client) Group(ctx context.Context, name string) (*Group, error) {
+	return get[Group](ctx, c, "/groups/"+url.PathEscape(name))
+}
+
+func (c *Client) RunningConfig(ctx context.Context) (*RunningConfig, error) {
+	return get[RunningConfig](ctx, c, "/config")
+}
+
+func (c *Client) Dump(ctx context.Context) (*Dump, error) {
+	return get[Dump](ctx, c, "/dump")
+}
+
+func (c *Client) Explain(ctx context.Context, q Question) (*Explanation, error) {
+	v := url.Values{"address": {q.Address}, "cgroup": {q.Cgroup}}
+	return get[Explanation](ctx, c, "/explain?"+v.Encode())
+}
+
+// Reload has the daemon read its configuration again and returns when the
+// kernel has it. BadConfig means that what ran before runs on.
+func (c *Client) Reload(ctx context.Context, wait time.Duration) (*Reloaded, error) {
+	// The daemon's own timeout comes first, so that its reason is seen.
+	ctx, cancel := context.WithTimeout(ctx, wait+5*time.Second)
+	defer cancel()
+	return do[Reloaded](ctx, c, http.MethodPost, "/reload?timeout="+wait.String())
+}
+
+func get[T any](ctx context.Context, c *Client, path string) (*T, error) {
+	return do[T](ctx, c, http.MethodGet, path)
+}
+
+func do[T any](ctx context.Context, c *Client, method, path string) (*T, error) {
+	req, err := http.NewRequestWithContext(ctx, method, "http://slicelb"+Prefix+path, nil)
+	if err != nil {
+		return nil, fmt.Errorf("ask daemon: %w", err)
+	}
+	resp, err := c.http.Do(req)
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
+		return nil, fmt.Errorf("%w: nothing answers at %s", ErrNotRunning, c.socket)
+	case errors.Is(err, fs.ErrPermission):
+		return nil, fmt.Errorf("open %s: %w", c.socket, ErrNotPermitted)
+	case err != nil:
+		return nil, fmt.Errorf("ask daemon at %s: %w", c.socket, err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	if err != nil {
+		return nil, fmt.Errorf("read daemon's answer: %w", err)
+	}
+	if resp.StatusCode != http.StatusOK {
+		e := new(Error)
+		if err := json.Unmarshal(body, e); err != nil || e.Text == "" {
+			return nil, fmt.Errorf("daemon answered %s", resp.Status)
+		}
+		return nil, e
+	}
+	v := new(T)
+	if err := json.Unmarshal(body, v); err != nil {
+		return nil, fmt.Errorf("read daemon's answer: %w", err)
+	}
+	return v, nil
+}

@@ -1,0 +1,70 @@
+package api
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+)
+
+// Code says what kind of failure an answer is; the command line turns it into
+// an exit status.
+type Code string
+
+const (
+	BadRequest Code = "bad-request"
+	NotFound   Code = "not-found"
+	Forbidden  Code = "forbidden"
+	BadConfig  Code = "bad-config"
+	Busy       Code = "busy"
+	Timeout    Code = "timeout"
+	Failed     Code = "failed"
+)
+
+// Error is a failure as it crosses the socket. Text is what a person reads;
+// it may span lines (a configuration's errors do).
+type Error struct {
+	Code Code   `json:"code"`
+	Text string `json:"text"`
+	Hint string `json:"hint,omitempty"`
+}
+
+func (e *Error) Error() string { return e.Text }
+
+// Errorf makes an Error; its hint is empty.
+func Errorf(code Code, format string, args ...any) *Error {
+	return &Error{Code: code, Text: fmt.Sprintf(format, args...)}
+}
+
+// ErrNotRunning means that nothing answers at the socket.
+var ErrNotRunning = errors.New("daemon not running")
+
+// ErrNotPermitted means that the socket may not be opened by this user.
+var ErrNotPermitted = errors.New("not permitted")
+
+func (c Code) status() int {
+	switch c {
+	case BadRequest:
+		return http.StatusBadRequest
+	case NotFound:
+		return http.StatusNotFound
+	case Forbidden:
+		return http.StatusForbidden
+	case BadConfig:
+		return http.StatusUnprocessableEntity
+	case Busy:
+		return http.StatusServiceUnavailable
+	case Timeout:
+		return http.StatusGatewayTimeout
+	default:
+		return http.StatusInternalServerError
+	}
+}
+
+// asError makes any error one that can be sent.
+func asError(err error) *Error {
+	var e *Error
+	if errors.As(err, &e) {
+		return e
+	}
+	return &Error{Code: Failed, Text: err.Error()}
+}

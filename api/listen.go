@@ -1,0 +1,166 @@
+package api
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Limits on connections: a user who opens many, or sits on them, takes nothing
+// from another user.
+const (
+	maxConns    = 256
+	maxUserConn = 16 // for each uid but 0
+)
+
+// Peer is who is at the other end, as the kernel saw it at connect().
+type Peer struct {
+	UID, GID uint32
+	PID      int32
+}
+
+// Listen makes the socket at path with mode 0660 and, where gid is not
+// negative, that group. A socket that nobody listens on is replaced; anything
+// else that stands there is an error. The caller holds the daemon's lock, so
+// that no other daemon is between its own bind and listen here.
+func Listen(path string, gid int) (net.Listener, error) {
+	if err := removeStale(path); err != nil {
+		return nil, err
+	}
+	// Bound under another name and renamed into place, so that the path never
+	// names a socket whose mode is still the umask's.
+	tmp := path + ".new"
+	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("remove %s: %w", tmp, err)
+	}
+	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: tmp, Net: "unix"})
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", path, err)
+	}
+	ln.SetUnlinkOnClose(false)
+	prepare := func() error {
+		if gid >= 0 {
+			if err := os.Lchown(tmp, -1, gid); err != nil {
+				return err
+			}
+		}
+		// The unit's UMask= is 0077.
+		if err := os.Chmod(tmp, 0o660); err != nil {
+			return err
+		}
+		return os.Rename(tmp, path)
+	}
+	if err := prepare(); err != nil {
+		ln.Close()
+		os.Remove(tmp)
+		return nil, fmt.Errorf("listen on %s: %w", path, err)
+	}
+	return &listener{UnixListener: ln, path: path, users: map[uint32]int{}}, nil
+}
+
+func removeStale(path string) error {
+	info, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return fmt.Errorf("listen on %s: %w", path, err)
+	case info.Mode().Type() != fs.ModeSocket:
+		return fmt.Errorf("listen on %s: a file that is no socket is in the way", path)
+	}
+	conn, err := net.Dial("unix", path)
+	if err == nil {
+		conn.Close()
+		return fmt.Errorf("listen on %s: another process answers there", path)
+	}
+	if !errors.Is(err, syscall.ECONNREFUSED) && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("listen on %s: %w", path, err)
+	}
+	return nil // the rename replaces it
+}
+
+// listener reads each peer's credentials and bounds connections by user.
+type listener struct {
+	*net.UnixListener
+	path string
+
+	mu    sync.Mutex
+	total int
+	users map[uint32]int
+}
+
+func (l *listener) Accept() (net.Conn, error) {
+	for {
+		c, err := l.AcceptUnix()
+		if err != nil {
+			return nil, err
+		}
+		peer, err := peerOf(c)
+		if err != nil || !l.admit(peer.UID) {
+			c.Close()
+			continue
+		}
+		return &conn{UnixConn: c, peer: peer, leave: sync.OnceFunc(func() { l.leave(peer.UID) })}, nil
+	}
+}
+
+func (l *listener) Close() error {
+	os.Remove(l.path)
+	return l.UnixListener.Close()
+}
+
+func (l *listener) admit(uid uint32) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if uid != 0 && (l.users[uid] >= maxUserConn || l.total >= maxConns) {
+		return false
+	}
+	l.users[uid]++
+	l.total++
+	return true
+}
+
+func (l *listener) leave(uid uint32) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.total--
+	if l.users[uid]--; l.users[uid] == 0 {
+		delete(l.users, uid)
+	}
+}
+
+// conn is a connection whose peer is known.
+type conn struct {
+	*net.UnixConn
+	peer  Peer
+	leave func()
+}
+
+func (c *conn) Close() error {
+	c.leave()
+	return c.UnixConn.Close()
+}
+
+func peerOf(c *net.UnixConn) (Peer, error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return Peer{}, err
+	}
+	var cred *unix.Ucred
+	var credErr error
+	if err := raw.Control(func(fd uintptr) {
+		cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	}); err != nil {
+		return Peer{}, err
+	}
+	if credErr != nil {
+		return Peer{}, fmt.Errorf("peer credentials: %w", credErr)
+	}
+	return Peer{UID: cred.Uid, GID: cred.Gid, PID: cred.Pid}, nil
+}

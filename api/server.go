@@ -1,0 +1,177 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"time"
+)
+
+// Daemon answers. Every method may be called from many goroutines at once; the
+// reading ones return values that nobody changes. An *Error keeps its code on
+// the way to the client, any other error is Failed.
+type Daemon interface {
+	Status(context.Context) (*Status, error)
+	VIP(ctx context.Context, name string) (*VIP, error)
+	Group(ctx context.Context, name string) (*Group, error)
+	RunningConfig(context.Context) (*RunningConfig, error)
+	Explain(context.Context, Question) (*Explanation, error)
+	Dump(context.Context) (*Dump, error)
+	Reload(context.Context) (*Reloaded, error)
+}
+
+// Bounds of one request. A client that is slow, or sends without end, is cut
+// off; a reload has as long as its caller is willing to wait, up to maxWait.
+const (
+	headerTimeout = 5 * time.Second
+	readTimeout   = 10 * time.Second
+	writeTimeout  = 30 * time.Second
+	idleTimeout   = 30 * time.Second
+	maxHeader     = 16 << 10
+	maxBody       = 64 << 10
+	maxWait       = 10 * time.Minute
+)
+
+// Server answers requests from one listener.
+type Server struct {
+	Daemon Daemon
+	Log    *slog.Logger
+}
+
+type peerKey struct{}
+
+// Serve answers until ctx ends; requests that are under way then get a second.
+// It closes ln.
+func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
+	srv := &http.Server{
+		Handler:           s.routes(),
+		ReadHeaderTimeout: headerTimeout,
+		ReadTimeout:       readTimeout,
+		WriteTimeout:      writeTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeader,
+		ErrorLog:          slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug),
+		BaseContext:       func(net.Listener) context.Context { return context.WithoutCancel(ctx) },
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			if c, ok := c.(*conn); ok {
+				return context.WithValue(ctx, peerKey{}, c.peer)
+			}
+			return ctx
+		},
+	}
+	stopped := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(stopped)
+		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		if err := srv.Shutdown(grace); err != nil {
+			srv.Close()
+		}
+	})
+	err := srv.Serve(ln)
+	if !stop() {
+		<-stopped
+	}
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return err
+}
+
+func (s *Server) routes() http.Handler {
+	mux := http.NewServeMux()
+	read := func(path string, f func(*http.Request) (any, error)) {
+		mux.Handle("GET "+Prefix+path, s.answer(f))
+	}
+	change := func(path string, f func(*http.Request) (any, error)) {
+		mux.Handle("POST "+Prefix+path, s.answer(func(r *http.Request) (any, error) {
+			if err := mayChange(r); err != nil {
+				return nil, err
+			}
+			return f(r)
+		}))
+	}
+	read("/status", func(r *http.Request) (any, error) { return s.Daemon.Status(r.Context()) })
+	read("/vips/{name}", func(r *http.Request) (any, error) { return s.Daemon.VIP(r.Context(), r.PathValue("name")) })
+	read("/groups/{name...}", func(r *http.Request) (any, error) { return s.Daemon.Group(r.Context(), r.PathValue("name")) })
+	read("/config", func(r *http.Request) (any, error) { return s.Daemon.RunningConfig(r.Context()) })
+	read("/dump", func(r *http.Request) (any, error) { return s.Daemon.Dump(r.Context()) })
+	read("/explain", func(r *http.Request) (any, error) {
+		q := r.URL.Query()
+		return s.Daemon.Explain(r.Context(), Question{Address: q.Get("address"), Cgroup: q.Get("cgroup")})
+	})
+	change("/reload", s.reload)
+	mux.Handle("/", s.answer(func(r *http.Request) (any, error) {
+		return nil, Errorf(NotFound, "%s %s: no such request", r.Method, r.URL.Path)
+	}))
+	return mux
+}
+
+// reload waits as long as its caller does. The change itself is not undone when
+// the caller goes away.
+func (s *Server) reload(r *http.Request) (any, error) {
+	wait, err := time.ParseDuration(r.URL.Query().Get("timeout"))
+	if err != nil || wait <= 0 || wait > maxWait {
+		return nil, Errorf(BadRequest, "timeout %q: want a duration between 0 and %v", r.URL.Query().Get("timeout"), maxWait)
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), wait)
+	defer cancel()
+	return s.Daemon.Reload(ctx)
+}
+
+// answer runs f and writes what it returns.
+func (s *Server) answer(f func(*http.Request) (any, error)) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+		// No request of this version has a body; one that comes is read up to
+		// its bound and forgotten.
+		if _, err := io.Copy(io.Discard, r.Body); err != nil {
+			s.write(w, http.StatusRequestEntityTooLarge, Errorf(BadRequest, "request body: %v", err))
+			return
+		}
+		if r.Method == http.MethodPost {
+			if err := http.NewResponseController(w).SetWriteDeadline(time.Now().Add(maxWait + writeTimeout)); err != nil {
+				s.Log.Debug("api deadline", "err", err)
+			}
+		}
+		v, err := f(r)
+		if err != nil {
+			e := asError(err)
+			s.write(w, e.Code.status(), e)
+			return
+		}
+		s.write(w, http.StatusOK, v)
+	})
+}
+
+func (s *Server) write(w http.ResponseWriter, status int, v any) {
+	b, err := json.Marshal(v)
+	if err != nil {
+		status = http.StatusInternalServerError
+		b, _ = json.Marshal(Errorf(Failed, "encode answer: %v", err))
+		s.Log.Error("api answer", "err", err)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	if _, err := w.Write(append(b, '\n')); err != nil {
+		s.Log.Debug("api answer", "err", err)
+	}
+}
+
+// mayChange admits uid 0 and the daemon's own user, and nobody whose
+// credentials are unknown.
+func mayChange(r *http.Request) error {
+	peer, ok := r.Context().Value(peerKey{}).(Peer)
+	if !ok {
+		return Errorf(Forbidden, "peer credentials unknown")
+	}
+	if peer.UID != 0 && int(peer.UID) != os.Geteuid() {
+		return &Error{Code: Forbidden, Text: "only root and the daemon's own user may change it", Hint: "run it as root"}
+	}
+	return nil
+}

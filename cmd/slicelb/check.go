@@ -1,0 +1,81 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/slicelb/slicelb/config"
+)
+
+func newCheck(g *globals) *cobra.Command {
+	var out output
+	cmd := &cobra.Command{
+		Use:   "check",
+		Short: "Validate the configuration",
+		Long: `Validate the configuration and print everything that is wrong with it, with its
+place. Needs no daemon and no root. With --config FILE, that file alone; with a
+folder, a tree like /etc/slicelb: slicelb.toml and conf.d/*.toml.
+
+Exit status 0 when it could be loaded, with warnings or without, 78 when not.`,
+		Example: "  slicelb check\n  slicelb check -c ./slicelb.toml\n  slicelb check -o json | jq -r '.problems[].message'",
+		Args:    exactly(),
+		RunE: func(*cobra.Command, []string) error {
+			cfg, warnings, err := g.load()
+			var bad *config.Error
+			if err != nil && !errors.As(err, &bad) {
+				return &exitError{code: exitBadConfig, err: err}
+			}
+			if out.format == "json" {
+				return checkJSON(g, cfg, warnings, bad)
+			}
+			return checkText(g, cfg, warnings, bad)
+		},
+	}
+	out.flags(cmd)
+	return cmd
+}
+
+// checked is the answer of check -o json.
+type checked struct {
+	OK       bool             `json:"ok"`
+	Files    []string         `json:"files"`
+	VIPs     int              `json:"vips"`
+	Groups   int              `json:"groups"`
+	Problems []config.Problem `json:"problems"`
+}
+
+func checkJSON(g *globals, cfg *config.Config, warnings config.Warnings, bad *config.Error) error {
+	v := checked{OK: bad == nil, Problems: append([]config.Problem{}, warnings...), Files: []string{}}
+	if bad != nil {
+		v.Problems = append(v.Problems, bad.Problems...)
+		config.Sort(v.Problems)
+	} else {
+		v.Files, v.VIPs, v.Groups = cfg.Files, len(cfg.VIPs), len(cfg.Groups)
+	}
+	if err := printJSON(g.stdout, v); err != nil {
+		return err
+	}
+	if bad != nil {
+		return &exitError{code: exitBadConfig}
+	}
+	return nil
+}
+
+func checkText(g *globals, cfg *config.Config, warnings config.Warnings, bad *config.Error) error {
+	if bad != nil {
+		text := problems(warnings, bad)
+		fmt.Fprint(g.stderr, text)
+		return &exitError{code: exitBadConfig, err: errors.New(plural(len(bad.Problems), "error"))}
+	}
+	if _, err := warnings.WriteTo(g.stderr); err != nil {
+		return err
+	}
+	summary := fmt.Sprintf("%s, %s in %s", plural(len(cfg.VIPs), "VIP"), plural(len(cfg.Groups), "group"), plural(len(cfg.Files), "file"))
+	if len(warnings) > 0 {
+		summary += ", " + plural(len(warnings), "warning")
+	}
+	_, err := fmt.Fprintf(g.stderr, "slicelb: ok: %s\n", summary)
+	return err
+}

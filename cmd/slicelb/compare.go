@@ -1,0 +1,146 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/slicelb/slicelb/config"
+)
+
+// Kinds of a change.
+const (
+	added   = "+"
+	removed = "-"
+	changed = "~"
+)
+
+// change is what happened to one object between two configurations.
+type change struct {
+	Kind   string  `json:"kind"`
+	Object string  `json:"object"` // as in the file: vip.db, group.web, daemon
+	Fields []field `json:"fields"`
+}
+
+// field is one value that is only in the one or the other.
+type field struct {
+	Kind string `json:"kind"`
+	Text string `json:"text"`
+}
+
+// object is a named part of a configuration, as the lines that say all of it.
+type object struct {
+	name  string
+	lines []string
+}
+
+// compare lists what a change from have to want does, in the order of want,
+// then what is gone.
+func compare(have, want *config.Config) []change {
+	old := map[string][]string{}
+	for _, o := range objects(have) {
+		old[o.name] = o.lines
+	}
+	changes := []change{}
+	for _, o := range objects(want) {
+		before, ok := old[o.name]
+		delete(old, o.name)
+		if ok && slices.Equal(before, o.lines) {
+			continue
+		}
+		c := change{Kind: changed, Object: o.name, Fields: []field{}}
+		if !ok {
+			c.Kind = added
+		}
+		for _, l := range before {
+			if !slices.Contains(o.lines, l) {
+				c.Fields = append(c.Fields, field{removed, l})
+			}
+		}
+		for _, l := range o.lines {
+			if !slices.Contains(before, l) {
+				c.Fields = append(c.Fields, field{added, l})
+			}
+		}
+		if len(c.Fields) == 0 { // the order alone
+			c.Fields = append(c.Fields, field{changed, "order"})
+		}
+		changes = append(changes, c)
+	}
+	for _, o := range objects(have) {
+		if _, gone := old[o.name]; gone {
+			changes = append(changes, change{Kind: removed, Object: o.name, Fields: []field{}})
+		}
+	}
+	if c, ok := reordered(have, want); ok {
+		changes = append(changes, c)
+	}
+	return changes
+}
+
+// reordered says whether groups that stay have another precedence.
+func reordered(have, want *config.Config) (change, bool) {
+	common := func(from, other *config.Config) (out []string) {
+		for _, g := range from.Groups {
+			if slices.ContainsFunc(other.Groups, func(o config.Group) bool { return o.Name == g.Name }) {
+				out = append(out, g.Name)
+			}
+		}
+		return out
+	}
+	before, after := common(have, want), common(want, have)
+	if slices.Equal(before, after) {
+		return change{}, false
+	}
+	return change{Kind: changed, Object: "order of groups", Fields: []field{
+		{removed, strings.Join(before, " ")}, {added, strings.Join(after, " ")},
+	}}, true
+}
+
+func objects(c *config.Config) []object {
+	out := []object{{"daemon", []string{
+		fmt.Sprintf("log_level = %q", c.Daemon.LogLevel),
+		fmt.Sprintf("slots = %d", c.Daemon.Slots),
+	}}}
+	for _, g := range c.Groups {
+		o := object{name: "group." + g.Name}
+		for _, a := range g.Anchors {
+			o.lines = append(o.lines, fmt.Sprintf("slice %q", a.Text))
+		}
+		if g.Split != "" {
+			o.lines = append(o.lines, fmt.Sprintf("split = %q", g.Split))
+		}
+		o.lines = append(o.lines, fmt.Sprintf("translate = %t", g.Translate))
+		out = append(out, o)
+	}
+	for _, v := range c.VIPs {
+		o := object{name: "vip." + v.Name}
+		for _, f := range v.Frontends {
+			o.lines = append(o.lines, "frontend "+f.String())
+		}
+		o.lines = append(o.lines, "clients = "+groupList(v.Clients), "except = "+groupList(v.Except),
+			fmt.Sprintf("hidden = %q", v.Hidden), fmt.Sprintf("when_down = %q", v.WhenDown))
+		o.lines = append(o.lines, backendLines("", v.Backends)...)
+		for _, view := range v.For {
+			o.lines = append(o.lines, fmt.Sprintf("for %s: when_down = %q", view.Group, view.WhenDown))
+			o.lines = append(o.lines, backendLines("for "+view.Group+": ", view.Backends)...)
+		}
+		out = append(out, o)
+	}
+	return out
+}
+
+func groupList(names []string) string {
+	if names == nil {
+		return "any"
+	}
+	return "[" + strings.Join(names, " ") + "]"
+}
+
+func backendLines(prefix string, backends []config.Backend) []string {
+	out := make([]string, len(backends))
+	for i, b := range backends {
+		out[i] = fmt.Sprintf("%sbackend %s weight %d", prefix, b.Addr, b.Weight)
+	}
+	return out
+}

@@ -1,0 +1,172 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	systemd "github.com/coreos/go-systemd/v22/dbus"
+	"github.com/spf13/cobra"
+
+	"github.com/slicelb/slicelb/api"
+)
+
+func newExplain(g *globals) *cobra.Command {
+	var (
+		out          output
+		pid          int
+		unit, cgroup string
+	)
+	cmd := &cobra.Command{
+		Use:   "explain ADDRESS:PORT[/udp]",
+		Short: "Say what a caller's connect to an address gets, and why",
+		Long: `Say what a connect from one caller to one address gets, and why: which group the
+caller has, which VIP the address is, and which backends it may reach. The caller
+is a process, a unit or a cgroup.
+
+The answer is worked out from what the kernel's maps hold, look-up by look-up, as
+the kernel would. A process of another user is found only where /proc shows it.`,
+		Example: "  slicelb explain 10.96.0.10:5432 --pid 4711\n  slicelb explain '[fd00:96::10]:53/udp' --unit web@1.service\n  slicelb explain 10.96.0.10:5432 --cgroup /web.slice",
+		Args:    exactly("ADDRESS:PORT"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			path, err := g.caller(cmd.Context(), pid, unit, cgroup)
+			if err != nil {
+				return err
+			}
+			x, err := g.client().Explain(cmd.Context(), api.Question{Address: args[0], Cgroup: path})
+			if err != nil {
+				return err
+			}
+			if out.format == "json" {
+				return printJSON(g.stdout, x)
+			}
+			return printExplanation(g, &out, x)
+		},
+	}
+	out.flags(cmd)
+	cmd.Flags().IntVar(&pid, "pid", 0, "the caller is the process `N`")
+	cmd.Flags().StringVar(&unit, "unit", "", "the caller is in the unit `U`")
+	cmd.Flags().StringVar(&cgroup, "cgroup", "", "the caller is in the cgroup `PATH`, below the cgroup root")
+	return cmd
+}
+
+// caller is the cgroup that the flags name. It is resolved here, because the
+// daemon's sandbox hides other users' processes from it.
+func (g *globals) caller(ctx context.Context, pid int, unit, cgroup string) (string, error) {
+	if said := btoi(pid != 0) + btoi(unit != "") + btoi(cgroup != ""); said > 1 {
+		return "", usageErrorf("explain: --pid, --unit and --cgroup: only one of them")
+	}
+	switch {
+	case cgroup != "":
+		root := strings.TrimSuffix(g.cgroupRoot, "/")
+		if rest, ok := strings.CutPrefix(cgroup, root); ok && root != "" {
+			cgroup = rest
+		}
+		return filepath.Clean("/" + cgroup), nil
+	case unit != "":
+		return unitCgroup(ctx, unit)
+	case pid > 0:
+		return pidCgroup("/proc", pid)
+	case pid < 0:
+		return "", usageErrorf("--pid %d: want a process id", pid)
+	}
+	return "", &exitError{
+		code: exitUsage, err: errors.New("explain: who is calling?"),
+		hint: "name a caller with --pid, --unit or --cgroup",
+	}
+}
+
+func btoi(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// pidCgroup reads the cgroup2 path of a process.
+func pidCgroup(proc string, pid int) (string, error) {
+	f, err := os.Open(filepath.Join(proc, strconv.Itoa(pid), "cgroup"))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return "", &exitError{code: exitNoObject, err: fmt.Errorf("process %d: no such process", pid)}
+	case errors.Is(err, fs.ErrPermission):
+		return "", &exitError{code: exitNotPermitted, err: fmt.Errorf("process %d: not permitted", pid), hint: "run it as root"}
+	case err != nil:
+		return "", fmt.Errorf("process %d: %w", pid, err)
+	}
+	defer f.Close()
+	for s := bufio.NewScanner(f); s.Scan(); {
+		if path, ok := strings.CutPrefix(s.Text(), "0::"); ok {
+			if strings.HasPrefix(path, "/..") {
+				return "", &exitError{
+					code: exitNoObject, err: fmt.Errorf("process %d: its cgroup %s is outside this cgroup namespace", pid, foreign(path)),
+					hint: "run explain in the namespace of the daemon",
+				}
+			}
+			return strings.TrimSuffix(path, " (deleted)"), nil
+		}
+	}
+	return "", fmt.Errorf("process %d: in no cgroup2 hierarchy", pid)
+}
+
+// unitCgroup asks systemd. GetUnit does not load a unit, reading properties of
+// an unloaded one would.
+func unitCgroup(ctx context.Context, unit string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	conn, err := systemd.NewSystemConnectionContext(ctx)
+	if err != nil {
+		return "", fmt.Errorf("ask systemd about %s: %w", foreign(unit), err)
+	}
+	defer conn.Close()
+	loaded, err := conn.ListUnitsByPatternsContext(ctx, nil, []string{globEscape(unit)})
+	if err != nil {
+		return "", fmt.Errorf("ask systemd about %s: %w", foreign(unit), err)
+	}
+	for _, u := range loaded {
+		if u.Name != unit {
+			continue
+		}
+		kind := strings.TrimPrefix(filepath.Ext(unit), ".")
+		if kind == "" {
+			break
+		}
+		p, err := conn.GetUnitTypePropertyContext(ctx, unit, strings.ToUpper(kind[:1])+kind[1:], "ControlGroup")
+		if err != nil {
+			return "", fmt.Errorf("ask systemd about %s: %w", foreign(unit), err)
+		}
+		if path, ok := p.Value.Value().(string); ok && path != "" {
+			return path, nil
+		}
+		return "", &exitError{code: exitNoObject, err: fmt.Errorf("unit %s has no cgroup: it is %s", foreign(unit), u.ActiveState)}
+	}
+	return "", &exitError{code: exitNoObject, err: fmt.Errorf("unit %s: not loaded", foreign(unit)), hint: "give the whole name, such as web@1.service"}
+}
+
+func globEscape(s string) string {
+	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(s)
+}
+
+func printExplanation(g *globals, out *output, x *api.Explanation) error {
+	tw := tabwriter.NewWriter(g.stdout, 0, 8, 2, ' ', 0)
+	for i, s := range x.Steps {
+		fmt.Fprintf(tw, "%d.\t%s\t%s\n", i+1, s.Look, s.Found)
+	}
+	if err := tw.Flush(); err != nil {
+		return err
+	}
+	fmt.Fprintf(g.stdout, "\n%s: %s\n", x.Action, x.Reason)
+	if len(x.Backends) == 0 {
+		return nil
+	}
+	fmt.Fprintln(g.stdout)
+	return out.print(g.stdout, nil, backendTable(x.Backends))
+}

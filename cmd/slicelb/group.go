@@ -1,0 +1,105 @@
+package main
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/slicelb/slicelb/api"
+)
+
+func newGroup(g *globals) *cobra.Command {
+	return family("group", "List and show groups",
+		"List and show the groups: the slices that the configuration makes one identity.",
+		newGroupList(g), newGroupShow(g))
+}
+
+func newGroupList(g *globals) *cobra.Command {
+	var out output
+	cmd := &cobra.Command{
+		Use:     "list",
+		Short:   "List groups",
+		Long:    "List the groups in the order in which they are matched.",
+		Example: "  slicelb group list -o wide",
+		Args:    exactly(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			s, err := g.client().Status(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return out.print(g.stdout, s.Groups, groupTable(s.Groups))
+		},
+	}
+	out.flags(cmd)
+	return cmd
+}
+
+func groupTable(groups []api.Group) *table {
+	t := &table{columns: []string{"GROUP", "SLICES", "ANCHORS", "MEMBERS", "TRANSLATE", "SPLIT", "PENDING", "ORIGIN"}, wide: 5}
+	for _, g := range groups {
+		translate := "yes"
+		if !g.Translate {
+			translate = "no"
+		}
+		t.add(foreign(g.Name), list(foreignAll(g.Slices)), strconv.Itoa(g.Anchors), strconv.Itoa(g.Members),
+			translate, foreign(g.Split), list(foreignAll(g.Pending)), g.Origin)
+	}
+	return t
+}
+
+func newGroupShow(g *globals) *cobra.Command {
+	var out output
+	cmd := &cobra.Command{
+		Use:               "show NAME",
+		Short:             "Show one group and its cgroups",
+		Long:              "Show one group, or one split child of a group, with the cgroups that have it.",
+		Example:           "  slicelb group show web\n  slicelb group show jobs/build-17.scope",
+		Args:              exactly("NAME"),
+		ValidArgsFunction: g.completeNames(func(s *api.Status) []string { return names(s.Groups, func(v api.Group) string { return v.Name }) }),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			v, err := g.client().Group(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			if out.format == "json" {
+				return printJSON(g.stdout, v)
+			}
+			return printGroup(g, &out, v)
+		},
+	}
+	out.flags(cmd)
+	return cmd
+}
+
+func printGroup(g *globals, out *output, v *api.Group) error {
+	tw := tabwriter.NewWriter(g.stdout, 0, 8, 2, ' ', 0)
+	fmt.Fprintf(tw, "group\t%s\n", foreign(v.Name))
+	fmt.Fprintf(tw, "slices\t%s\n", strings.Join(foreignAll(v.Slices), " "))
+	if v.Split != "" {
+		fmt.Fprintf(tw, "split\t%s\n", foreign(v.Split))
+	}
+	fmt.Fprintf(tw, "translate\t%t\n", v.Translate)
+	if len(v.Pending) > 0 {
+		fmt.Fprintf(tw, "pending\t%s\n", strings.Join(foreignAll(v.Pending), " "))
+	}
+	fmt.Fprintf(tw, "origin\t%s\n", v.Origin)
+	if err := tw.Flush(); err != nil {
+		return err
+	}
+	fmt.Fprintln(g.stdout)
+	t := &table{columns: []string{"CGROUP", "KIND", "UNIT", "GROUP", "ID"}, wide: 3}
+	for _, c := range v.Cgroups {
+		kind := "member"
+		switch {
+		case c.Anchor:
+			kind = "anchor"
+		case c.Split:
+			kind = "split"
+		}
+		t.add(foreign(c.Path), kind, foreign(c.Unit), foreign(c.Group), strconv.FormatUint(c.ID, 10))
+	}
+	return out.print(g.stdout, nil, t)
+}

@@ -1,0 +1,57 @@
+// Command slicelb gives service VIPs to hosts without Kubernetes: a process
+// calls connect(VIP), and the kernel puts a backend's address in its place.
+//
+// This package is the only one that prints or exits. Data goes to standard
+// output, messages to standard error; an error says what is wrong, in lower
+// case, and a hint says what to do about it.
+package main
+
+import (
+	"context"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// env is the process as the commands see it: no command touches a global of
+// package os, so that a test can run any of them in its own process.
+type env struct {
+	stdout, stderr io.Writer
+	lookup         func(string) (string, bool) // environment variables
+	terminal       bool                        // standard output is one
+	open           openDataPath                // of serve
+}
+
+func (e *env) getenv(name string) string {
+	v, _ := e.lookup(name)
+	return v
+}
+
+// colour reports whether standard output may carry escape sequences.
+func (e *env) colour() bool {
+	return e.terminal && e.getenv("NO_COLOR") == "" && e.getenv("TERM") != "dumb"
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	_, err := unix.IoctlGetTermios(1, unix.TCGETS)
+	code := run(ctx, &env{
+		stdout:   os.Stdout,
+		stderr:   os.Stderr,
+		lookup:   os.LookupEnv,
+		terminal: err == nil,
+		open:     openKernel,
+	}, os.Args[1:])
+	stop()
+	os.Exit(code)
+}
+
+// run is the whole program: it returns what the process exits with.
+func run(ctx context.Context, e *env, args []string) int {
+	root := newRoot(e)
+	root.SetArgs(args)
+	return report(e, root.ExecuteContext(ctx))
+}

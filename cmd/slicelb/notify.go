@@ -1,0 +1,107 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// notifier speaks sd_notify's protocol, with descriptors. Where there is no
+// service manager every call does nothing and succeeds.
+type notifier struct {
+	addr     *net.UnixAddr // nil = nobody to tell
+	watchdog time.Duration // how often the manager wants a sign of life; 0 = never
+}
+
+// newNotifier reads NOTIFY_SOCKET and WATCHDOG_USEC.
+func newNotifier(lookup func(string) (string, bool)) *notifier {
+	n := &notifier{}
+	path, _ := lookup("NOTIFY_SOCKET")
+	if !strings.HasPrefix(path, "/") && !strings.HasPrefix(path, "@") {
+		return n
+	}
+	n.addr = &net.UnixAddr{Name: path, Net: "unixgram"}
+	if pid, ok := lookup("WATCHDOG_PID"); ok && pid != strconv.Itoa(os.Getpid()) {
+		return n
+	}
+	if v, ok := lookup("WATCHDOG_USEC"); ok {
+		if usec, err := strconv.ParseInt(v, 10, 64); err == nil && usec > 0 {
+			n.watchdog = time.Duration(usec) * time.Microsecond
+		}
+	}
+	return n
+}
+
+// managed reports whether a service manager listens.
+func (n *notifier) managed() bool { return n.addr != nil }
+
+// send tells the manager the assignments in lines, with the descriptors fds.
+// The manager takes copies; the caller keeps its own.
+func (n *notifier) send(fds []int, lines ...string) error {
+	if n.addr == nil {
+		return nil
+	}
+	conn, err := net.DialUnix("unixgram", nil, n.addr)
+	if err != nil {
+		return fmt.Errorf("notify: %w", err)
+	}
+	defer conn.Close()
+	var rights []byte
+	if len(fds) > 0 {
+		rights = unix.UnixRights(fds...)
+	}
+	// A manager that is stopped or busy must not hold the caller for ever.
+	if err := conn.SetWriteDeadline(time.Now().Add(notifyTimeout)); err != nil {
+		return fmt.Errorf("notify: %w", err)
+	}
+	if _, _, err := conn.WriteMsgUnix([]byte(strings.Join(lines, "\n")), rights, nil); err != nil {
+		return fmt.Errorf("notify: %w", err)
+	}
+	return nil
+}
+
+const notifyTimeout = 5 * time.Second
+
+// barrier returns when the manager has worked off all that was sent before.
+func (n *notifier) barrier(ctx context.Context) error {
+	if n.addr == nil {
+		return nil
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		return fmt.Errorf("notify barrier: %w", err)
+	}
+	defer r.Close()
+	err = n.send([]int{int(w.Fd())}, "BARRIER=1")
+	w.Close()
+	if err != nil {
+		return err
+	}
+	// The manager closes its end when it comes to the message; so the read ends.
+	deadline := time.Now().Add(notifyTimeout)
+	if d, ok := ctx.Deadline(); ok && d.Before(deadline) {
+		deadline = d
+	}
+	if err := r.SetReadDeadline(deadline); err != nil {
+		return fmt.Errorf("notify barrier: %w", err)
+	}
+	if _, err := r.Read(make([]byte, 1)); errors.Is(err, os.ErrDeadlineExceeded) {
+		return fmt.Errorf("notify barrier: %w", err)
+	}
+	return nil
+}
+
+// reloading is what the manager is told before a reload; READY=1 ends it.
+func reloading() []string {
+	var ts unix.Timespec
+	// CLOCK_MONOTONIC is always there.
+	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts)
+	return []string{"RELOADING=1", "MONOTONIC_USEC=" + strconv.FormatInt(ts.Nano()/1000, 10)}
+}

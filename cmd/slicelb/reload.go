@@ -1,0 +1,38 @@
+package main
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+func newReload(g *globals) *cobra.Command {
+	var timeout time.Duration
+	cmd := &cobra.Command{
+		Use:   "reload",
+		Short: "Have the daemon read its configuration again",
+		Long: `Have the daemon read its configuration again, and return when the kernel has it.
+A configuration with errors changes nothing: the errors are printed, what ran
+before runs on, and the exit status is 78. For root and the daemon's own user.`,
+		Example: "  slicelb check && slicelb reload",
+		Args:    exactly(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if timeout <= 0 {
+				return usageErrorf("--timeout %v: want more than 0", timeout)
+			}
+			r, err := g.client().Reload(cmd.Context(), timeout)
+			if err != nil {
+				return err
+			}
+			for _, w := range r.Warnings {
+				fmt.Fprintln(g.stderr, w)
+			}
+			fmt.Fprintf(g.stderr, "slicelb: reloaded in %v: %s, %s, %s\n", r.Took.Round(100*time.Microsecond),
+				plural(r.VIPs, "VIP"), plural(r.Groups, "group"), plural(r.Writes, "write"))
+			return nil
+		},
+	}
+	cmd.Flags().DurationVar(&timeout, "timeout", 30*time.Second, "how `long` to wait for the kernel to have it")
+	return cmd
+}

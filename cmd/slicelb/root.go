@@ -1,0 +1,117 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/slicelb/slicelb/api"
+)
+
+// globals are the flags that every command takes.
+type globals struct {
+	*env
+	socket     string
+	config     string // "" = the installed tree
+	cgroupRoot string // "" = from the mount table
+}
+
+func (g *globals) client() *api.Client { return api.NewClient(g.socket) }
+
+func newRoot(e *env) *cobra.Command {
+	g := &globals{env: e}
+	root := &cobra.Command{
+		Use:   "slicelb",
+		Short: "Service VIPs for hosts without Kubernetes",
+		Long: `slicelb gives a host service VIPs: a process calls connect(VIP), and the kernel
+puts a backend's address in its place before a packet exists. Which backend, or
+whether at all, depends on who is calling: the systemd slices that the
+configuration names are groups.
+
+The daemon (slicelb serve) is run by systemd. The other commands ask it over a
+Unix socket, except check, doctor, version and completion, which need none.
+
+Exit status: 0 ok, 1 failed (status: degraded; diff: differs), 2 usage,
+3 daemon not running, 4 no such object, 77 not permitted, 78 bad configuration.`,
+		Args:              noSuchCommand,
+		RunE:              func(cmd *cobra.Command, _ []string) error { return needCommand(cmd) },
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
+	}
+	socket := api.DefaultSocket
+	if v := e.getenv("SLICELB_SOCKET"); v != "" {
+		socket = v
+	}
+	flags := root.PersistentFlags()
+	flags.StringVar(&g.socket, "socket", socket, "the daemon's `socket`; also SLICELB_SOCKET")
+	flags.StringVarP(&g.config, "config", "c", "", "configuration `file or folder` (default /etc/slicelb with its drop-ins)")
+	flags.StringVar(&g.cgroupRoot, "cgroup-root", "", "`folder` to take for the cgroup2 root (default: where cgroup2 is mounted)")
+	root.SetOut(e.stdout)
+	root.SetErr(e.stderr)
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return &exitError{code: exitUsage, err: err, hint: "see " + cmd.CommandPath() + " --help"}
+	})
+	root.AddCommand(
+		newServe(g), newCheck(g), newDiff(g), newReload(g), newStatus(g),
+		newVIP(g), newGroup(g), newBackend(g), newExplain(g), newDump(g),
+		newDoctor(g), newVersion(g), newCompletion(g),
+	)
+	root.SetHelpCommand(&cobra.Command{Hidden: true, Use: "no-help"})
+	return root
+}
+
+// family makes a command that only holds others.
+func family(use, short, long string, subs ...*cobra.Command) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: use, Short: short, Long: long,
+		Args: noSuchCommand,
+		RunE: func(cmd *cobra.Command, _ []string) error { return needCommand(cmd) },
+	}
+	cmd.AddCommand(subs...)
+	return cmd
+}
+
+func needCommand(cmd *cobra.Command) error {
+	cmd.SetOut(cmd.ErrOrStderr()) // it is a message here, not what was asked for
+	if err := cmd.Usage(); err != nil {
+		return err
+	}
+	return &exitError{code: exitUsage}
+}
+
+func noSuchCommand(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	hint := "see " + cmd.CommandPath() + " --help"
+	cmd.SuggestionsMinimumDistance = 2
+	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+		hint = "did you mean " + cmd.CommandPath() + " " + strings.Join(near, " or ") + "?"
+	}
+	return &exitError{
+		code: exitUsage,
+		err:  fmt.Errorf("unknown command %q for %q", args[0], cmd.CommandPath()),
+		hint: hint,
+	}
+}
+
+// exactly is cobra.ExactArgs with our exit status and the names of what is missing.
+func exactly(names ...string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		switch {
+		case len(args) < len(names):
+			return &exitError{code: exitUsage, err: fmt.Errorf("%s: missing %s", below(cmd), names[len(args)]), hint: "usage: " + cmd.UseLine()}
+		case len(args) > len(names):
+			return &exitError{code: exitUsage, err: fmt.Errorf("%s: unexpected argument %q", below(cmd), args[len(names)]), hint: "usage: " + cmd.UseLine()}
+		}
+		return nil
+	}
+}
+
+// below is a command's path without the program's name, which stands in front
+// of every message.
+func below(cmd *cobra.Command) string {
+	return strings.TrimPrefix(cmd.CommandPath(), cmd.Root().Name()+" ")
+}

@@ -1,0 +1,131 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/slicelb/slicelb/api"
+)
+
+func newStatus(g *globals) *cobra.Command {
+	var out output
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Show the daemon on one screen",
+		Long: `Show the daemon on one screen: which configuration runs, what is attached and
+who keeps it, how cgroups are followed, VIPs, groups, and what is wrong.
+
+Exit status 0 when all is well, 1 when the daemon serves but reports a problem,
+3 when it does not run.`,
+		Example: "  slicelb status\n  slicelb status -o json",
+		Args:    exactly(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			s, err := g.client().Status(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if out.format == "json" {
+				err = printJSON(g.stdout, s)
+			} else {
+				err = printStatus(g, s, out.format == "wide", time.Now())
+			}
+			if err == nil && s.State != api.OK {
+				err = &exitError{code: exitFailed}
+			}
+			return err
+		},
+	}
+	out.flags(cmd)
+	return cmd
+}
+
+func printStatus(g *globals, s *api.Status, wide bool, now time.Time) error {
+	p := painter{g.colour()}
+	state := p.green(string(s.State))
+	if s.State != api.OK {
+		state = p.red(string(s.State))
+	}
+	fmt.Fprintf(g.stdout, "slicelb %s  %s  pid %d, up %s\n", s.Version, state, s.PID, since(s.Started, now))
+	tw := tabwriter.NewWriter(g.stdout, 0, 8, 2, ' ', 0)
+	line := func(name, format string, args ...any) {
+		fmt.Fprintf(tw, "%s\t%s\n", name, fmt.Sprintf(format, args...))
+	}
+
+	files := plural(len(s.Config.Files), "file")
+	if s.Config.LastGood {
+		line("config", "%s: the last good one, loaded %s ago; the files have errors", s.Config.Path, since(s.Config.Loaded, now))
+	} else {
+		line("config", "%s (%s), loaded %s ago", s.Config.Path, files, since(s.Config.Loaded, now))
+	}
+	d := s.DataPlane
+	switch {
+	case !d.Attached:
+		line("data plane", "nothing attached: no VIP is configured")
+	case d.Held.Store:
+		line("data plane", "%s at %s, kept by systemd over restarts", plural(len(d.Hooks), "hook"), foreign(d.CgroupRoot))
+	default:
+		line("data plane", "%s at %s, held by this process only: %s", plural(len(d.Hooks), "hook"), foreign(d.CgroupRoot), d.Held.Reason)
+	}
+	if wide {
+		line("hooks", "%s", strings.Join(d.Hooks, " "))
+		line("slots", "%d of %d", d.Slots.Used, d.Slots.Capacity)
+		line("writes", "%d", d.Writes)
+	}
+	t := s.Tracking
+	mode := "systemd and cgroupfs"
+	if t.Mode != "bus" {
+		mode = "cgroupfs only"
+	}
+	if t.Cause != "" {
+		mode += " (" + foreign(t.Cause) + ")"
+	}
+	line("cgroups", "%d followed, by %s", t.Cgroups, mode)
+	if len(t.Pending) > 0 {
+		line("pending", "%s", strings.Join(foreignAll(t.Pending), " "))
+	}
+	if err := tw.Flush(); err != nil {
+		return err
+	}
+	if len(s.VIPs) > 0 {
+		fmt.Fprintln(g.stdout)
+		if err := (&output{}).print(g.stdout, nil, vipTable(s.VIPs)); err != nil {
+			return err
+		}
+	}
+	if len(s.Groups) > 0 {
+		fmt.Fprintln(g.stdout)
+		if err := (&output{}).print(g.stdout, nil, groupTable(s.Groups)); err != nil {
+			return err
+		}
+	}
+	if len(s.Problems)+len(s.Notes) > 0 {
+		fmt.Fprintln(g.stdout)
+	}
+	for _, text := range s.Problems {
+		fmt.Fprintln(g.stdout, p.red("problem:"), indent(text))
+	}
+	for _, text := range s.Notes {
+		fmt.Fprintln(g.stdout, "note:", indent(text))
+	}
+	return nil
+}
+
+// indent keeps the lines of one text together.
+func indent(s string) string { return strings.ReplaceAll(strings.TrimRight(s, "\n"), "\n", "\n  ") }
+
+// painter colours words where the output is a terminal.
+type painter struct{ on bool }
+
+func (p painter) paint(code, s string) string {
+	if !p.on {
+		return s
+	}
+	return "\x1b[" + code + "m" + s + "\x1b[0m"
+}
+
+func (p painter) green(s string) string { return p.paint("32", s) }
+func (p painter) red(s string) string   { return p.paint("31", s) }

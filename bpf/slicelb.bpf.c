@@ -11,8 +11,15 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 enum { CALL_ALLOWED = 1 };
 
-/* In no map's type: named here so that bpf2go finds it. */
-const struct slb_cgroup_event *slb_cgroup_event_type __attribute__((unused));
+/* In no map's type: named here so that bpf2go finds them. */
+const struct {
+	struct slb_cgroup_event event;
+	enum slb_event_kind event_kind;
+	enum slb_action action;
+	enum slb_backend_state backend_state;
+	enum slb_stat stat;
+	enum slb_word_map word_map;
+} *slb_types __attribute__((unused));
 
 /* ---- addresses in and out of the context ---------------------------------- */
 
@@ -202,10 +209,12 @@ static __always_inline bool do_recvmsg(struct bpf_sock_addr *ctx,
 	struct slb_udp_reverse *r;
 	struct slb_origin *o;
 
+	bool backend;
+
 	if (from->proto != IPPROTO_UDP)
 		return false;
-	o = NULL;
-	if (filter_has(backend_filter, &from->addr)) {
+	backend = filter_has(backend_filter, &from->addr);
+	if (backend) {
 		udp_reverse_key(&key, bpf_get_socket_cookie(ctx), &from->addr, from->port_be);
 		r = bpf_map_lookup_elem(&udp_reverse, &key);
 		if (r) {
@@ -213,8 +222,12 @@ static __always_inline bool do_recvmsg(struct bpf_sock_addr *ctx,
 
 			*vip = r->vip;
 			*vip_port_be = r->vip_port_be;
-			if (udp_reverse_is(&key, r) && frontend_alive(frontend, gen))
-				return true;
+			if (udp_reverse_is(&key, r)) {
+				if (frontend_alive(frontend, gen))
+					return true;
+				count_stat(SLB_STAT_STALE_FRONTEND);
+				backend = false;
+			}
 		}
 	}
 	/* The backend may be gone from the configuration and still be this socket's peer. */
@@ -224,6 +237,9 @@ static __always_inline bool do_recvmsg(struct bpf_sock_addr *ctx,
 		*vip_port_be = o->vip_port_be;
 		return true;
 	}
+	/* Evicted, or never asked for by a VIP's name: the two look alike here. */
+	if (backend)
+		count_stat(SLB_STAT_REPLY_UNKNOWN);
 	return false;
 }
 

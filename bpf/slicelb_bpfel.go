@@ -13,6 +13,18 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type slicelbSlbAction uint32
+
+const (
+	slicelbSlbActionSLB_NONE          slicelbSlbAction = 0
+	slicelbSlbActionSLB_BALANCE       slicelbSlbAction = 1
+	slicelbSlbActionSLB_PASS_EXCEPT   slicelbSlbAction = 2
+	slicelbSlbActionSLB_PASS_HIDDEN   slicelbSlbAction = 3
+	slicelbSlbActionSLB_PASS_DOWN     slicelbSlbAction = 4
+	slicelbSlbActionSLB_REJECT_HIDDEN slicelbSlbAction = 5
+	slicelbSlbActionSLB_REJECT_DOWN   slicelbSlbAction = 6
+)
+
 type slicelbSlbAddr struct {
 	_      structs.HostLayout
 	WordBe [4]uint32
@@ -34,6 +46,15 @@ type slicelbSlbBackendCounters struct {
 	Connects uint64
 	Flows    uint64
 }
+
+type slicelbSlbBackendState uint32
+
+const (
+	slicelbSlbBackendStateSLB_BACKEND_FREE     slicelbSlbBackendState = 0
+	slicelbSlbBackendStateSLB_BACKEND_ACTIVE   slicelbSlbBackendState = 1
+	slicelbSlbBackendStateSLB_BACKEND_DRAINING slicelbSlbBackendState = 2
+	slicelbSlbBackendStateSLB_BACKEND_DOWN     slicelbSlbBackendState = 3
+)
 
 type slicelbSlbCellInfo struct {
 	_      structs.HostLayout
@@ -60,6 +81,13 @@ type slicelbSlbCounters struct {
 	Passed   uint64
 	Rejected uint64
 }
+
+type slicelbSlbEventKind uint32
+
+const (
+	slicelbSlbEventKindSLB_EVENT_MKDIR slicelbSlbEventKind = 1
+	slicelbSlbEventKindSLB_EVENT_RMDIR slicelbSlbEventKind = 2
+)
 
 type slicelbSlbExpectKey struct {
 	_       structs.HostLayout
@@ -119,6 +147,20 @@ type slicelbSlbSlots struct {
 	Backend [16]uint32
 }
 
+type slicelbSlbStat uint32
+
+const (
+	slicelbSlbStatSLB_STAT_STORAGE_FAILED slicelbSlbStat = 0
+	slicelbSlbStatSLB_STAT_LOOPBACK_NETNS slicelbSlbStat = 1
+	slicelbSlbStatSLB_STAT_REPLY_UNKNOWN  slicelbSlbStat = 2
+	slicelbSlbStatSLB_STAT_STALE_FRONTEND slicelbSlbStat = 3
+	slicelbSlbStatSLB_STAT_PAIRS_FULL     slicelbSlbStat = 4
+	slicelbSlbStatSLB_STAT_CGROUPS_FULL   slicelbSlbStat = 5
+	slicelbSlbStatSLB_STAT_EVENTS_LOST    slicelbSlbStat = 6
+	slicelbSlbStatSLB_STAT_ANCHORS_MAPPED slicelbSlbStat = 7
+	slicelbSlbStatSLB_STATS               slicelbSlbStat = 8
+)
+
 type slicelbSlbUdpChoice struct {
 	_          structs.HostLayout
 	Key        slicelbSlbUdpChoiceKey
@@ -163,6 +205,14 @@ type slicelbSlbViewKey struct {
 	Group uint32
 }
 
+type slicelbSlbWordMap uint32
+
+const (
+	slicelbSlbWordMapSLB_WORD_CGROUP  slicelbSlbWordMap = 1
+	slicelbSlbWordMapSLB_WORD_EXPECT  slicelbSlbWordMap = 2
+	slicelbSlbWordMapSLB_WORD_PATTERN slicelbSlbWordMap = 3
+)
+
 type slicelbSlbWordStore struct {
 	_       structs.HostLayout
 	Map     uint32
@@ -177,43 +227,43 @@ type slicelbSlbWordStore struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	slicelbMapBackendCells       = "backend_cells"
-	slicelbMapBackendCounters    = "backend_counters"
-	slicelbMapBackends           = "backends"
-	slicelbMapCellCounters       = "cell_counters"
-	slicelbMapCellInfos          = "cell_infos"
-	slicelbMapCells              = "cells"
-	slicelbMapCgroups            = "cgroups"
-	slicelbMapEvents             = "events"
-	slicelbMapExpect             = "expect"
-	slicelbMapExpectPatterns     = "expect_patterns"
-	slicelbMapFrontendRefs       = "frontend_refs"
-	slicelbMapFrontends          = "frontends"
-	slicelbMapGroupInfos         = "group_infos"
-	slicelbMapGroups             = "groups"
-	slicelbMapOrigins            = "origins"
-	slicelbMapPairCounters       = "pair_counters"
-	slicelbMapScratch            = "scratch"
-	slicelbMapSlots              = "slots"
-	slicelbMapStats              = "stats"
-	slicelbMapUdpChoice          = "udp_choice"
-	slicelbMapUdpReverse         = "udp_reverse"
-	slicelbMapViews              = "views"
-	slicelbProgSlbCgroupMkdir    = "slb_cgroup_mkdir"
-	slicelbProgSlbCgroupRmdir    = "slb_cgroup_rmdir"
-	slicelbProgSlbConnect4       = "slb_connect4"
-	slicelbProgSlbConnect6       = "slb_connect6"
-	slicelbProgSlbGetpeername4   = "slb_getpeername4"
-	slicelbProgSlbGetpeername6   = "slb_getpeername6"
-	slicelbProgSlbRecvmsg4       = "slb_recvmsg4"
-	slicelbProgSlbRecvmsg6       = "slb_recvmsg6"
-	slicelbProgSlbSendmsg4       = "slb_sendmsg4"
-	slicelbProgSlbSendmsg6       = "slb_sendmsg6"
-	slicelbProgSlbSetWord        = "slb_set_word"
-	slicelbVarBackendFilter      = "backend_filter"
-	slicelbVarFrontendFilter     = "frontend_filter"
-	slicelbVarHostNetnsCookie    = "host_netns_cookie"
-	slicelbVarSlbCgroupEventType = "slb_cgroup_event_type"
+	slicelbMapBackendCells     = "backend_cells"
+	slicelbMapBackendCounters  = "backend_counters"
+	slicelbMapBackends         = "backends"
+	slicelbMapCellCounters     = "cell_counters"
+	slicelbMapCellInfos        = "cell_infos"
+	slicelbMapCells            = "cells"
+	slicelbMapCgroups          = "cgroups"
+	slicelbMapEvents           = "events"
+	slicelbMapExpect           = "expect"
+	slicelbMapExpectPatterns   = "expect_patterns"
+	slicelbMapFrontendRefs     = "frontend_refs"
+	slicelbMapFrontends        = "frontends"
+	slicelbMapGroupInfos       = "group_infos"
+	slicelbMapGroups           = "groups"
+	slicelbMapOrigins          = "origins"
+	slicelbMapPairCounters     = "pair_counters"
+	slicelbMapScratch          = "scratch"
+	slicelbMapSlots            = "slots"
+	slicelbMapStats            = "stats"
+	slicelbMapUdpChoice        = "udp_choice"
+	slicelbMapUdpReverse       = "udp_reverse"
+	slicelbMapViews            = "views"
+	slicelbProgSlbCgroupMkdir  = "slb_cgroup_mkdir"
+	slicelbProgSlbCgroupRmdir  = "slb_cgroup_rmdir"
+	slicelbProgSlbConnect4     = "slb_connect4"
+	slicelbProgSlbConnect6     = "slb_connect6"
+	slicelbProgSlbGetpeername4 = "slb_getpeername4"
+	slicelbProgSlbGetpeername6 = "slb_getpeername6"
+	slicelbProgSlbRecvmsg4     = "slb_recvmsg4"
+	slicelbProgSlbRecvmsg6     = "slb_recvmsg6"
+	slicelbProgSlbSendmsg4     = "slb_sendmsg4"
+	slicelbProgSlbSendmsg6     = "slb_sendmsg6"
+	slicelbProgSlbSetWord      = "slb_set_word"
+	slicelbVarBackendFilter    = "backend_filter"
+	slicelbVarFrontendFilter   = "frontend_filter"
+	slicelbVarHostNetnsCookie  = "host_netns_cookie"
+	slicelbVarSlbTypes         = "slb_types"
 )
 
 // loadSlicelb returns the embedded CollectionSpec for slicelb.
@@ -303,10 +353,10 @@ type slicelbMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type slicelbVariableSpecs struct {
-	BackendFilter      *ebpf.VariableSpec `ebpf:"backend_filter"`
-	FrontendFilter     *ebpf.VariableSpec `ebpf:"frontend_filter"`
-	HostNetnsCookie    *ebpf.VariableSpec `ebpf:"host_netns_cookie"`
-	SlbCgroupEventType *ebpf.VariableSpec `ebpf:"slb_cgroup_event_type"`
+	BackendFilter   *ebpf.VariableSpec `ebpf:"backend_filter"`
+	FrontendFilter  *ebpf.VariableSpec `ebpf:"frontend_filter"`
+	HostNetnsCookie *ebpf.VariableSpec `ebpf:"host_netns_cookie"`
+	SlbTypes        *ebpf.VariableSpec `ebpf:"slb_types"`
 }
 
 // slicelbObjects contains all objects after they have been loaded into the kernel.
@@ -384,10 +434,10 @@ func (m *slicelbMaps) Close() error {
 //
 // It can be passed to loadSlicelbObjects or ebpf.CollectionSpec.LoadAndAssign.
 type slicelbVariables struct {
-	BackendFilter      *ebpf.Variable `ebpf:"backend_filter"`
-	FrontendFilter     *ebpf.Variable `ebpf:"frontend_filter"`
-	HostNetnsCookie    *ebpf.Variable `ebpf:"host_netns_cookie"`
-	SlbCgroupEventType *ebpf.Variable `ebpf:"slb_cgroup_event_type"`
+	BackendFilter   *ebpf.Variable `ebpf:"backend_filter"`
+	FrontendFilter  *ebpf.Variable `ebpf:"frontend_filter"`
+	HostNetnsCookie *ebpf.Variable `ebpf:"host_netns_cookie"`
+	SlbTypes        *ebpf.Variable `ebpf:"slb_types"`
 }
 
 // slicelbPrograms contains all programs after they have been loaded into the kernel.

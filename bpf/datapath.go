@@ -1,0 +1,273 @@
+package bpf
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+)
+
+const slotsPerElem = uint32(len(slicelbSlbSlots{}.Backend))
+
+// Options of New and Adopt. The zero value is the default of everything.
+type Options struct {
+	Slots    uint32 // [daemon] slots; rounded up to 16
+	UDPFlows uint32 // entries of each LRU of unconnected UDP; never below what the CPUs need by default
+
+	// Capacities other than api.h's, where not 0. Slots above wins over its own.
+	Capacities Limits
+
+	Log *slog.Logger // nil = discard
+}
+
+func (o Options) log() *slog.Logger {
+	if o.Log == nil {
+		return slog.New(slog.DiscardHandler)
+	}
+	return o.Log
+}
+
+// Datapath owns the maps, programs and links. Its methods may be called by
+// several goroutines.
+type Datapath struct {
+	opts Options
+	set  string // names this set of objects in a descriptor store
+
+	// use is held for reading by whoever touches maps and memory, for writing by
+	// Close. write is held by writers and by Dump, so that a dump lies between
+	// two writes; reading counters does not wait for it.
+	use    sync.RWMutex
+	closed bool
+	write  sync.Mutex
+
+	attach   sync.Mutex // links, programs and missing
+	maps     map[string]*ebpf.Map
+	programs map[string]*ebpf.Program
+	links    map[string]*heldLink
+	missing  []Feature
+	limits   Limits
+
+	memories      []memory
+	frontendRefs  []uint64
+	cells         []uint64
+	backendCells  []uint64
+	groups        []uint64
+	slots         []uint32
+	backends      []slicelbSlbBackend
+	cellInfos     []slicelbSlbCellInfo
+	groupInfos    []slicelbSlbGroupInfo
+	hostNetns     *uint64
+	frontends     *filter
+	backendFilter *filter
+
+	pairs                   sync.Mutex      // freedCells and freedGroups
+	freedCells, freedGroups map[uint32]bool // whose pair counters still stand
+
+	barrier barrier
+}
+
+// acquire keeps the datapath open until release.
+func (d *Datapath) acquire() error {
+	d.use.RLock()
+	if d.closed {
+		d.use.RUnlock()
+		return errClosed
+	}
+	return nil
+}
+
+func (d *Datapath) release() { d.use.RUnlock() }
+
+var errClosed = errors.New("datapath is closed")
+
+// New makes empty maps and loads the programs; nothing is attached yet. Loopback
+// backends are those of the calling thread's network namespace.
+func New(opts Options) (*Datapath, error) {
+	spec, err := loadSlicelb()
+	if err != nil {
+		return nil, err
+	}
+	if err := size(spec, opts); err != nil {
+		return nil, err
+	}
+	coll, err := load(spec, nil, opts)
+	if err != nil {
+		return nil, err
+	}
+	d := &Datapath{
+		opts:     opts,
+		set:      newSetName(),
+		maps:     coll.Maps,
+		programs: coll.Programs,
+		links:    make(map[string]*heldLink),
+	}
+	if err := d.open(spec); err != nil {
+		return nil, errors.Join(err, d.Close())
+	}
+	return d, nil
+}
+
+// open maps the arrays' memory and takes stock of what they hold.
+func (d *Datapath) open(spec *ebpf.CollectionSpec) error {
+	limit := func(name string) uint32 { return d.maps[name].MaxEntries() }
+	d.limits = Limits{
+		Frontends: limit(slicelbMapFrontends),
+		Cells:     limit(slicelbMapCells),
+		Views:     limit(slicelbMapViews),
+		Backends:  limit(slicelbMapBackends),
+		Slots:     limit(slicelbMapSlots) * slotsPerElem,
+		Groups:    limit(slicelbMapGroups),
+		Cgroups:   limit(slicelbMapCgroups),
+		Expect:    limit(slicelbMapExpect),
+	}
+	d.freedCells, d.freedGroups = make(map[uint32]bool), make(map[uint32]bool)
+
+	var errs []error
+	share := func(name string) (m memory, n uint32) {
+		n = limit(name)
+		m, err := mapMemory(d.maps[name], n, (d.maps[name].ValueSize()+7)&^7)
+		if err != nil {
+			errs = append(errs, err)
+			return m, 0
+		}
+		d.memories = append(d.memories, m)
+		return m, n
+	}
+	words := func(name string) []uint64 {
+		m, n := share(name)
+		return shared[uint64](m, n)
+	}
+	d.frontendRefs = words(slicelbMapFrontendRefs)
+	d.cells = words(slicelbMapCells)
+	d.backendCells = words(slicelbMapBackendCells)
+	d.groups = words(slicelbMapGroups)
+	m, n := share(slicelbMapSlots)
+	d.slots = shared[uint32](m, n*slotsPerElem)
+	m, n = share(slicelbMapBackends)
+	d.backends = shared[slicelbSlbBackend](m, n)
+	m, n = share(slicelbMapCellInfos)
+	d.cellInfos = shared[slicelbSlbCellInfo](m, n)
+	m, n = share(slicelbMapGroupInfos)
+	d.groupInfos = shared[slicelbSlbGroupInfo](m, n)
+
+	globals, _ := share(spec.Variables[slicelbVarHostNetnsCookie].SectionName)
+	if len(errs) > 0 {
+		return errors.Join(errs...)
+	}
+	variable := func(name string) []uint64 {
+		v := spec.Variables[name]
+		return elements[uint64](globals, v.Offset, v.Size()/8)
+	}
+	d.hostNetns = &variable(slicelbVarHostNetnsCookie)[0]
+	d.frontends = newFilter(variable(slicelbVarFrontendFilter))
+	d.backendFilter = newFilter(variable(slicelbVarBackendFilter))
+
+	cookie, err := netnsCookie()
+	if err != nil {
+		return err
+	}
+	atomic.StoreUint64(d.hostNetns, cookie)
+	d.probe()
+	return d.rebuildFilters()
+}
+
+// shared is elements, of nothing where the memory could not be mapped.
+func shared[T any](m memory, n uint32) []T {
+	if n == 0 {
+		return nil
+	}
+	return elements[T](m, 0, n)
+}
+
+// rebuildFilters takes the bitmaps from the entries: what an earlier process
+// left between a bit and its entry is put right.
+func (d *Datapath) rebuildFilters() error {
+	var addrs []netip.Addr
+	err := each(d.maps[slicelbMapFrontends], func(k slicelbSlbFrontendKey, _ uint64) {
+		addrs = append(addrs, decodeAddr(k.Addr))
+	})
+	if err != nil {
+		return err
+	}
+	if err := d.frontends.rebuild(sliceSeq(addrs)); err != nil {
+		return err
+	}
+	return d.backendFilter.rebuild(func(yield func(netip.Addr) bool) {
+		for i := range d.backends {
+			if d.backends[i].Generation != 0 && !yield(decodeAddr(d.backends[i].Addr)) {
+				return
+			}
+		}
+	})
+}
+
+func sliceSeq[T any](s []T) func(yield func(T) bool) {
+	return func(yield func(T) bool) {
+		for _, v := range s {
+			if !yield(v) {
+				return
+			}
+		}
+	}
+}
+
+// Limits are the capacities that the maps were made with.
+func (d *Datapath) Limits() Limits { return d.limits }
+
+// Close releases everything. What no descriptor store holds ends with it.
+func (d *Datapath) Close() error {
+	d.use.Lock()
+	defer d.use.Unlock()
+	if d.closed {
+		return nil
+	}
+	d.closed = true
+
+	var errs []error
+	for name, l := range d.links {
+		if err := l.Close(); err != nil {
+			errs = append(errs, fmt.Errorf("close link %s: %w", name, err))
+		}
+	}
+	for i := range d.memories {
+		errs = append(errs, d.memories[i].unmap())
+	}
+	for _, p := range d.programs {
+		errs = append(errs, p.Close())
+	}
+	for _, m := range d.maps {
+		errs = append(errs, m.Close())
+	}
+	errs = append(errs, d.barrier.close())
+	return errors.Join(errs...)
+}
+
+// Feature is something that this kernel or this process lacks and that the
+// data plane does without.
+type Feature struct {
+	Name   string // "ipv6", or a hook's name
+	Reason string
+}
+
+// Missing lists what the data plane does without, and Check does not complain of.
+func (d *Datapath) Missing() []Feature {
+	d.attach.Lock()
+	defer d.attach.Unlock()
+	return append([]Feature(nil), d.missing...)
+}
+
+// probe finds out what can be known before anything is attached. /proc/sys/net
+// may be hidden from the daemon, a socket is not.
+func (d *Datapath) probe() {
+	fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		d.missing = append(d.missing, Feature{Name: "ipv6", Reason: err.Error()})
+		return
+	}
+	unix.Close(fd)
+}

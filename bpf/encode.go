@@ -1,0 +1,293 @@
+package bpf
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+)
+
+// The only place that knows how keys and values lie in memory. The types come
+// from api.h by bpf2go; the bit positions of words are api.h's macros again.
+
+const (
+	cellBaseBits  = 28
+	cellCountBits = 20
+	cellGenBits   = 11
+
+	cellCountShift     = cellBaseBits
+	cellActionShift    = 48
+	cellSelectiveShift = 52
+	cellGenShift       = 53
+
+	ruleBits      = 20 // of a group, and of a node
+	ruleNodeShift = ruleBits
+	ruleSplit     = 1 << 40
+
+	cgroupCheckShift = 42
+
+	groupUsed        = 1 << 0
+	groupNoTranslate = 1 << 1
+
+	backendLoopback = 1 << 0
+)
+
+// CellGenMask is what a Cell's generation wraps at.
+const CellGenMask = 1<<cellGenBits - 1
+
+// encodeAddr maps IPv4 into IPv6, in network byte order.
+func encodeAddr(a netip.Addr) (slicelbSlbAddr, error) {
+	var out slicelbSlbAddr
+	if !a.IsValid() {
+		return out, fmt.Errorf("address is not set")
+	}
+	if a.Zone() != "" {
+		return out, fmt.Errorf("address %s: a zone cannot be kept", a)
+	}
+	b := a.As16()
+	for i := range out.WordBe {
+		out.WordBe[i] = binary.NativeEndian.Uint32(b[4*i:])
+	}
+	return out, nil
+}
+
+func decodeAddr(a slicelbSlbAddr) netip.Addr {
+	var b [16]byte
+	for i, w := range a.WordBe {
+		binary.NativeEndian.PutUint32(b[4*i:], w)
+	}
+	return netip.AddrFrom16(b).Unmap()
+}
+
+// swapPort turns a port from host into network order and back.
+func swapPort(p uint16) uint16 {
+	var b [2]byte
+	binary.BigEndian.PutUint16(b[:], p)
+	return binary.NativeEndian.Uint16(b[:])
+}
+
+func encodeFrontendKey(k FrontendKey) (slicelbSlbFrontendKey, error) {
+	addr, err := encodeAddr(k.Addr.Addr())
+	if err != nil {
+		return slicelbSlbFrontendKey{}, err
+	}
+	return slicelbSlbFrontendKey{Addr: addr, PortBe: swapPort(k.Addr.Port()), Proto: k.Proto}, nil
+}
+
+func decodeFrontendKey(k slicelbSlbFrontendKey) FrontendKey {
+	return FrontendKey{
+		Addr:  netip.AddrPortFrom(decodeAddr(k.Addr), swapPort(k.PortBe)),
+		Proto: k.Proto,
+	}
+}
+
+// word joins two halves (SLB_REF, SLB_FRONTEND, backend_cells).
+func word(low, high uint32) uint64           { return uint64(low) | uint64(high)<<32 }
+func halves(w uint64) (low, high uint32)     { return uint32(w), uint32(w >> 32) }
+func encodeFrontendRef(r FrontendRef) uint64 { return word(r.Cell, r.Gen) }
+
+func decodeFrontendRef(w uint64) FrontendRef {
+	cell, gen := halves(w)
+	return FrontendRef{Cell: cell, Gen: gen}
+}
+
+func encodeBackendCell(c BackendCell) uint64 { return word(uint32(c.State), c.Gen) }
+
+func decodeBackendCell(w uint64) BackendCell {
+	state, gen := halves(w)
+	return BackendCell{State: BackendState(state), Gen: gen}
+}
+
+func encodeCell(c Cell) (uint64, error) {
+	switch {
+	case c.Base >= 1<<cellBaseBits:
+		return 0, fmt.Errorf("base %d: at most %d bits", c.Base, cellBaseBits)
+	case c.Count >= 1<<cellCountBits:
+		return 0, fmt.Errorf("count %d: at most %d bits", c.Count, cellCountBits)
+	case c.Action > RejectDown:
+		return 0, fmt.Errorf("unknown action %d", c.Action)
+	case (c.Action == Balance) != (c.Count > 0):
+		return 0, fmt.Errorf("%s with %d slots", c.Action, c.Count)
+	case c.Gen > CellGenMask:
+		return 0, fmt.Errorf("generation %d: at most %d bits", c.Gen, cellGenBits)
+	}
+	w := uint64(c.Base) | uint64(c.Count)<<cellCountShift |
+		uint64(c.Action)<<cellActionShift | uint64(c.Gen)<<cellGenShift
+	if c.Selective {
+		w |= 1 << cellSelectiveShift
+	}
+	return w, nil
+}
+
+func decodeCell(w uint64) Cell {
+	return Cell{
+		Base:      uint32(w & (1<<cellBaseBits - 1)),
+		Count:     uint32(w >> cellCountShift & (1<<cellCountBits - 1)),
+		Action:    Action(w >> cellActionShift & 0xf),
+		Selective: w>>cellSelectiveShift&1 == 1,
+		Gen:       uint16(w >> cellGenShift),
+	}
+}
+
+// encodeRule is a word of expect and expect_patterns; encodeCgroup adds the
+// check of the cgroup's id.
+func encodeRule(r Rule) (uint64, error) {
+	if r.Group >= 1<<ruleBits || r.Node >= 1<<ruleBits {
+		return 0, fmt.Errorf("%s: at most %d bits each", r, ruleBits)
+	}
+	w := uint64(r.Group) | uint64(r.Node)<<ruleNodeShift
+	if r.Split {
+		w |= ruleSplit
+	}
+	return w, nil
+}
+
+func decodeRule(w uint64) Rule {
+	return Rule{
+		Group: uint32(w & (1<<ruleBits - 1)),
+		Node:  uint32(w >> ruleNodeShift & (1<<ruleBits - 1)),
+		Split: w&ruleSplit != 0,
+	}
+}
+
+func encodeCgroup(r Rule, id uint64) (uint64, error) {
+	w, err := encodeRule(r)
+	return w | id<<cgroupCheckShift, err
+}
+
+// decodeCgroup says whether w was written for id.
+func decodeCgroup(w, id uint64) (Rule, bool) {
+	return decodeRule(w), w>>cgroupCheckShift == id&(1<<(64-cgroupCheckShift)-1)
+}
+
+func encodeGroup(g Group) uint64 {
+	var w uint64
+	if g.Name != "" {
+		w |= groupUsed
+		if !g.Translate {
+			w |= groupNoTranslate
+		}
+	}
+	return w
+}
+
+func encodeBackend(b Backend) (slicelbSlbBackend, error) {
+	addr, err := encodeAddr(b.Addr.Addr())
+	if err != nil {
+		return slicelbSlbBackend{}, err
+	}
+	out := slicelbSlbBackend{
+		Addr:       addr,
+		PortBe:     swapPort(b.Addr.Port()),
+		Generation: b.Gen,
+		Cell:       b.Cell,
+	}
+	if b.Addr.Addr().Unmap().IsLoopback() {
+		out.Flags |= backendLoopback
+	}
+	return out, nil
+}
+
+func decodeBackend(b slicelbSlbBackend) Backend {
+	return Backend{
+		Addr: netip.AddrPortFrom(decodeAddr(b.Addr), swapPort(b.PortBe)),
+		Gen:  b.Generation,
+		Cell: b.Cell,
+	}
+}
+
+// setText copies s into a field that ends in at least one zero byte.
+func setText(field []int8, s string) error {
+	if len(s) >= len(field) {
+		return fmt.Errorf("%q: longer than %d bytes", s, len(field)-1)
+	}
+	for i := range len(s) {
+		field[i] = int8(s[i])
+	}
+	return nil
+}
+
+// text reads a field up to its first zero byte, or n bytes of it.
+func text(field []int8, n int) string {
+	b := make([]byte, 0, len(field))
+	for i, c := range field {
+		if c == 0 || i == n {
+			break
+		}
+		b = append(b, byte(c))
+	}
+	return string(b)
+}
+
+func encodeCellInfo(i CellInfo) (slicelbSlbCellInfo, error) {
+	out := slicelbSlbCellInfo{Family: i.Family, Of: i.Of}
+	if err := setText(out.Vip[:], i.VIP); err != nil {
+		return out, err
+	}
+	return out, setText(out.Group[:], i.Group)
+}
+
+func decodeCellInfo(i slicelbSlbCellInfo) CellInfo {
+	return CellInfo{
+		VIP:    text(i.Vip[:], len(i.Vip)),
+		Group:  text(i.Group[:], len(i.Group)),
+		Family: i.Family,
+		Of:     i.Of,
+	}
+}
+
+func encodeGroupInfo(g Group) (slicelbSlbGroupInfo, error) {
+	var out slicelbSlbGroupInfo
+	return out, setText(out.Name[:], g.Name)
+}
+
+func decodeGroup(w uint64, i slicelbSlbGroupInfo) Group {
+	g := Group{Name: text(i.Name[:], len(i.Name))}
+	if g.Name != "" {
+		g.Translate = w&groupNoTranslate == 0
+	}
+	return g
+}
+
+func encodeExpectKey(k ExpectKey) (slicelbSlbExpectKey, error) {
+	out := slicelbSlbExpectKey{Node: k.Node, NameLen: uint32(len(k.Name))}
+	return out, setText(out.Name[:], k.Name)
+}
+
+func decodeExpectKey(k slicelbSlbExpectKey) ExpectKey {
+	return ExpectKey{Node: k.Node, Name: text(k.Name[:], int(min(k.NameLen, uint32(len(k.Name)))))}
+}
+
+func encodePatternKey(k PatternKey) slicelbSlbPatternKey {
+	return slicelbSlbPatternKey{Node: k.Node, Ordinal: k.Ordinal}
+}
+
+func decodePatternKey(k slicelbSlbPatternKey) PatternKey {
+	return PatternKey{Node: k.Node, Ordinal: k.Ordinal}
+}
+
+func encodePattern(p Pattern) (slicelbSlbPattern, error) {
+	out := slicelbSlbPattern{PrefixLen: uint32(len(p.Prefix)), SuffixLen: uint32(len(p.Suffix))}
+	var err error
+	if out.Rule, err = encodeRule(p.Rule); err != nil {
+		return out, err
+	}
+	if err := setText(out.Prefix[:], p.Prefix); err != nil {
+		return out, err
+	}
+	return out, setText(out.Suffix[:], p.Suffix)
+}
+
+func decodePattern(p slicelbSlbPattern) Pattern {
+	limit := uint32(len(p.Prefix))
+	return Pattern{
+		Prefix: text(p.Prefix[:], int(min(p.PrefixLen, limit))),
+		Suffix: text(p.Suffix[:], int(min(p.SuffixLen, limit))),
+		Rule:   decodeRule(p.Rule),
+	}
+}
+
+func encodeViewKey(k ViewKey) slicelbSlbViewKey {
+	return slicelbSlbViewKey{Cell: k.Cell, Group: k.Group}
+}
+
+func decodeViewKey(k slicelbSlbViewKey) ViewKey { return ViewKey{Cell: k.Cell, Group: k.Group} }

@@ -1,0 +1,131 @@
+package bpf
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
+	"golang.org/x/sys/unix"
+)
+
+// flowsPerCPU keeps an LRU map from evicting what is in use: each CPU holds back
+// a batch of elements of its own.
+const flowsPerCPU = 256 * 16
+
+// size sets the capacities that the loader may choose.
+func size(spec *ebpf.CollectionSpec, opts Options) error {
+	set := func(n uint32, names ...string) {
+		for _, name := range names {
+			if n != 0 {
+				spec.Maps[name].MaxEntries = n
+			}
+		}
+	}
+	c := opts.Capacities
+	set(c.Frontends, slicelbMapFrontends, slicelbMapFrontendRefs)
+	set(c.Cells, slicelbMapCells, slicelbMapCellInfos, slicelbMapCellCounters)
+	set(c.Views, slicelbMapViews)
+	set(c.Backends, slicelbMapBackends, slicelbMapBackendCells, slicelbMapBackendCounters)
+	set(c.Groups, slicelbMapGroups, slicelbMapGroupInfos)
+	set(c.Cgroups, slicelbMapCgroups)
+	set(c.Expect, slicelbMapExpect, slicelbMapExpectPatterns)
+
+	slots := opts.Slots
+	if slots == 0 {
+		slots = c.Slots
+	}
+	set((slots+slotsPerElem-1)/slotsPerElem, slicelbMapSlots)
+
+	flows := opts.UDPFlows
+	if flows == 0 {
+		cpus, err := ebpf.PossibleCPU()
+		if err != nil {
+			return fmt.Errorf("count processors: %w", err)
+		}
+		flows = max(spec.Maps[slicelbMapUdpChoice].MaxEntries, uint32(cpus)*flowsPerCPU)
+	}
+	set(flows, slicelbMapUdpChoice, slicelbMapUdpReverse)
+	return nil
+}
+
+// load makes the maps that are not given, and loads the programs.
+func load(spec *ebpf.CollectionSpec, given map[string]*ebpf.Map, opts Options) (*ebpf.Collection, error) {
+	coll, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: given})
+	if err == nil {
+		return coll, nil
+	}
+	var verifier *ebpf.VerifierError
+	switch {
+	case errors.As(err, &verifier):
+		// The error prints a summary; the whole log is for whoever asked for it.
+		opts.log().Debug("verifier refused a program", "log", fmt.Sprintf("%+v", verifier))
+		return nil, fmt.Errorf("load programs: %w", err)
+	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
+		return nil, &FeatureError{
+			Feature: "load programs",
+			Hint:    "needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON" + missingCapabilities(),
+			Err:     err,
+		}
+	case errors.Is(err, btf.ErrNotFound), errors.Is(err, btf.ErrNotSupported):
+		return nil, &FeatureError{
+			Feature: "load programs",
+			Hint:    "the kernel's type information (CONFIG_DEBUG_INFO_BTF) is needed",
+			Err:     err,
+		}
+	case errors.Is(err, ebpf.ErrNotSupported):
+		return nil, &FeatureError{Feature: "load programs", Hint: "Linux 6.1 or later is needed", Err: err}
+	}
+	return nil, fmt.Errorf("load programs: %w", err)
+}
+
+// capabilities that the data plane needs, by their numbers.
+var capabilities = []struct {
+	name string
+	bit  uint
+}{
+	{"CAP_NET_ADMIN", unix.CAP_NET_ADMIN},
+	{"CAP_PERFMON", unix.CAP_PERFMON},
+	{"CAP_BPF", unix.CAP_BPF},
+}
+
+func missingCapabilities() string {
+	have, err := effectiveCapabilities()
+	if err != nil || have&(1<<unix.CAP_SYS_ADMIN) != 0 {
+		return ""
+	}
+	var missing []string
+	for _, c := range capabilities {
+		if have&(1<<c.bit) == 0 {
+			missing = append(missing, c.name)
+		}
+	}
+	if missing == nil {
+		return ""
+	}
+	return "; missing: " + strings.Join(missing, ", ")
+}
+
+func effectiveCapabilities() (uint64, error) {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&header, &data[0]); err != nil {
+		return 0, fmt.Errorf("read capabilities: %w", err)
+	}
+	return uint64(data[0].Effective) | uint64(data[1].Effective)<<32, nil
+}
+
+// netnsCookie names the network namespace of the calling thread.
+func netnsCookie() (uint64, error) {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0, fmt.Errorf("read the network namespace's cookie: %w", err)
+	}
+	defer unix.Close(fd)
+	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+	if err != nil {
+		return 0, fmt.Errorf("read the network namespace's cookie: %w", err)
+	}
+	return cookie, nil
+}

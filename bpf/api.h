@@ -36,7 +36,8 @@
 #define SLB_CGROUPS 262144
 #define SLB_EXPECT 65536
 #define SLB_PATTERNS_PER_NODE 16
-#define SLB_PAIRS 16384		 /* group x cell counters */
+#define SLB_PAIRS 16384		 /* group x cell counters; a power of two */
+#define SLB_PAIR_PROBES 8
 #define SLB_UDP_FLOWS 65536
 #define SLB_EVENTS_BYTES (1 << 20)
 #define SLB_NAME_LEN 64		 /* a group's or VIP's name, NUL included */
@@ -292,7 +293,18 @@ struct slb_group_info {
 
 /* ---- counters ----------------------------------------------------------- */
 
-/* Per CPU, by default cell and by {default cell, group}. */
+/*
+ * Word of pair_keys: whose counters stand at this index of pair_counters; 0 =
+ * nobody's. The table is open-addressed: an owner is within SLB_PAIR_PROBES of
+ * SLB_PAIR_HOME. An index that user space has freed may be claimed by a pair
+ * that has counted further on already: a pair's count is the sum over all
+ * indexes with its key.
+ */
+#define SLB_PAIR(cell, group) ((__u64)(cell) << 32 | (group))
+#define SLB_PAIR_HOME(pair) \
+	((__u32)((pair) * 0x9e3779b97f4a7c15ULL >> 32) & (SLB_PAIRS - 1))
+
+/* Per CPU, by default cell, and by index of pair_keys. */
 struct slb_counters {
 	__u64 connects; /* connect() calls that were translated */
 	__u64 flows;	/* choices made for unconnected UDP */

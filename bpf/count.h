@@ -40,30 +40,46 @@ static __always_inline void count_in(struct slb_counters *c, enum slb_count what
 }
 
 /*
- * Counts by cell, and by cell and group. The pair is made at its first use; once
- * the table is full, what has no pair is the difference to the cell's own count.
+ * The counters of a pair, claimed at its first use. A hash map would do, at the
+ * price of one more look-up for each translated call; an array's is inlined.
  */
-static __always_inline void count(__u32 cell, __u32 group, enum slb_count what)
+static __always_inline struct slb_counters *pair_at(__u32 cell, __u32 group)
 {
-	struct slb_view_key pair = { .cell = cell, .group = group };
+	__u64 pair = SLB_PAIR(cell, group), owner;
+
+#pragma clang loop unroll(disable)
+	for (__u32 i = 0; i < SLB_PAIR_PROBES; i++) {
+		__u32 index = (SLB_PAIR_HOME(pair) + i) & (SLB_PAIRS - 1);
+		__u64 *key = bpf_map_lookup_elem(&pair_keys, &index);
+
+		if (!key)
+			return NULL;
+		owner = READ_ONCE(*key);
+		if (!owner)
+			owner = __sync_val_compare_and_swap(key, 0, pair);
+		if (!owner || owner == pair)
+			return bpf_map_lookup_elem(&pair_counters, &index);
+	}
+	return NULL;
+}
+
+/*
+ * Counts by cell, and by cell and group. What finds no room among the pairs is
+ * the difference to the cell's own count.
+ */
+static __noinline void count(__u32 cell, __u32 group, enum slb_count what)
+{
 	struct slb_counters *c;
 
 	c = bpf_map_lookup_elem(&cell_counters, &cell);
 	if (c)
 		count_in(c, what);
 
-	c = bpf_map_lookup_elem(&pair_counters, &pair);
-	if (!c) {
-		struct slb_counters zero = {};
-
-		bpf_map_update_elem(&pair_counters, &pair, &zero, BPF_NOEXIST);
-		c = bpf_map_lookup_elem(&pair_counters, &pair);
-		if (!c) {
-			count_stat(SLB_STAT_PAIRS_FULL);
-			return;
-		}
-	}
-	count_in(c, what);
+	c = pair_at(cell, group);
+	if (c)
+		count_in(c, what);
+	else
+		count_stat(SLB_STAT_PAIRS_FULL);
 }
 
 static __always_inline void count_backend(__u32 backend, enum slb_count what)

@@ -1,8 +1,8 @@
 package bpf
 
 import (
-	"errors"
 	"fmt"
+	"sync/atomic"
 
 	"github.com/cilium/ebpf"
 )
@@ -79,10 +79,26 @@ func (d *Datapath) Counters() (*CounterSnapshot, error) {
 		}
 		out.Backends[uint32(i)] = n
 	}
-	err := d.eachPair(func(k slicelbSlbViewKey, perCPU []slicelbSlbCounters) {
-		out.Pairs[decodeViewKey(k)] = sum(perCPU)
-	})
-	return out, err
+	for i := range d.pairKeys {
+		pair := atomic.LoadUint64(&d.pairKeys[i])
+		if pair == 0 {
+			continue
+		}
+		var perCPU []slicelbSlbCounters
+		if err := d.maps[slicelbMapPairCounters].Lookup(uint32(i), &perCPU); err != nil {
+			return nil, fmt.Errorf("read counters of a group: %w", err)
+		}
+		key := decodePair(pair)
+		out.Pairs[key] = out.Pairs[key].plus(sum(perCPU))
+	}
+	return out, nil
+}
+
+// decodePair reads a word of pair_keys (SLB_PAIR).
+func decodePair(w uint64) ViewKey { return ViewKey{Cell: uint32(w >> 32), Group: uint32(w)} }
+
+func (c Counters) plus(o Counters) Counters {
+	return Counters{c.Connects + o.Connects, c.Flows + o.Flows, c.Passed + o.Passed, c.Rejected + o.Rejected}
 }
 
 func sum(perCPU []slicelbSlbCounters) Counters {
@@ -141,7 +157,7 @@ func (d *Datapath) zeroCounters(table string, index uint32) error {
 }
 
 // free remembers that the pairs of a cell or group count for nobody any more;
-// reuse deletes them before the index counts for another.
+// reuse clears them before the index counts for another.
 func (d *Datapath) free(freed map[uint32]bool, index uint32) {
 	d.pairs.Lock()
 	defer d.pairs.Unlock()
@@ -158,7 +174,7 @@ func (d *Datapath) reuse(freed map[uint32]bool, index uint32) error {
 	return d.prunePairs()
 }
 
-// prunePairs deletes the pairs of freed cells and groups. It walks the whole
+// prunePairs clears the pairs of freed cells and groups. It walks the whole
 // table, so it waits until an index is given out again or somebody reads.
 func (d *Datapath) prunePairs() error {
 	d.pairs.Lock()
@@ -166,38 +182,35 @@ func (d *Datapath) prunePairs() error {
 	if len(d.freedCells) == 0 && len(d.freedGroups) == 0 {
 		return nil
 	}
-	var gone []slicelbSlbViewKey
-	err := d.eachPair(func(k slicelbSlbViewKey, _ []slicelbSlbCounters) {
-		if d.freedCells[k.Cell] || d.freedGroups[k.Group] {
-			gone = append(gone, k)
-		}
-	})
+	err := d.clearPairs(func(k ViewKey) bool { return d.freedCells[k.Cell] || d.freedGroups[k.Group] })
 	if err != nil {
 		return err
-	}
-	for _, k := range gone {
-		if err := d.remove(slicelbMapPairCounters, k); err != nil {
-			return fmt.Errorf("delete counters: %w", err)
-		}
 	}
 	clear(d.freedCells)
 	clear(d.freedGroups)
 	return nil
 }
 
-// eachPair iterates by key: pairs come but do not go while it does, and one
-// that is missed is seen by the next snapshot.
-func (d *Datapath) eachPair(f func(slicelbSlbViewKey, []slicelbSlbCounters)) error {
-	var (
-		key    slicelbSlbViewKey
-		perCPU []slicelbSlbCounters
-	)
-	it := d.maps[slicelbMapPairCounters].Iterate()
-	for it.Next(&key, &perCPU) {
-		f(key, perCPU)
-	}
-	if err := it.Err(); err != nil && !errors.Is(err, ebpf.ErrIterationAborted) {
-		return fmt.Errorf("read %s: %w", slicelbMapPairCounters, err)
+// orphanPairs clears what an earlier process left behind: pairs of which the
+// cell or the group has no name.
+func (d *Datapath) orphanPairs() error {
+	return d.clearPairs(func(k ViewKey) bool {
+		return d.cellInfos[k.Cell].Family == 0 || k.Group != 0 && d.groupInfos[k.Group].Name[0] == 0
+	})
+}
+
+// clearPairs empties the counters before it gives the index up: who claims it
+// starts at zero.
+func (d *Datapath) clearPairs(void func(ViewKey) bool) error {
+	for i := range d.pairKeys {
+		pair := atomic.LoadUint64(&d.pairKeys[i])
+		if pair == 0 || !void(decodePair(pair)) {
+			continue
+		}
+		if err := d.zeroCounters(slicelbMapPairCounters, uint32(i)); err != nil {
+			return err
+		}
+		atomic.StoreUint64(&d.pairKeys[i], 0)
 	}
 	return nil
 }

@@ -57,6 +57,7 @@ type Datapath struct {
 	cells         []uint64
 	backendCells  []uint64
 	groups        []uint64
+	pairKeys      []uint64
 	slots         []uint32
 	backends      []slicelbSlbBackend
 	cellInfos     []slicelbSlbCellInfo
@@ -146,6 +147,7 @@ func (d *Datapath) open(spec *ebpf.CollectionSpec) error {
 	d.cells = words(slicelbMapCells)
 	d.backendCells = words(slicelbMapBackendCells)
 	d.groups = words(slicelbMapGroups)
+	d.pairKeys = words(slicelbMapPairKeys)
 	m, n := share(slicelbMapSlots)
 	d.slots = shared[uint32](m, n*slotsPerElem)
 	m, n = share(slicelbMapBackends)
@@ -173,7 +175,7 @@ func (d *Datapath) open(spec *ebpf.CollectionSpec) error {
 	}
 	atomic.StoreUint64(d.hostNetns, cookie)
 	d.probe()
-	return d.rebuildFilters()
+	return errors.Join(d.rebuildFilters(), d.orphanPairs())
 }
 
 // shared is elements, of nothing where the memory could not be mapped.

@@ -24,7 +24,7 @@ static __always_inline __u32 group_of(__u64 id)
  * starts at the lesser of both. Levels are absolute: those of the hierarchy,
  * not of a cgroup namespace.
  */
-static __always_inline __u32 group_of_current(void)
+static __noinline __u32 group_of_current(void)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct cgroup *cgrp = task->cgroups->dfl_cgrp;

@@ -101,11 +101,14 @@ struct {
 } cell_counters SEC(".maps");
 
 struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, SLB_PAIRS);
-	__type(key, struct slb_view_key);
+	__type(key, __u32);
 	__type(value, struct slb_counters);
 } pair_counters SEC(".maps");
+
+/* Claimed by the programs, freed by the reconciler. */
+SLB_WORDS(pair_keys, SLB_PAIRS);
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

@@ -21,25 +21,14 @@ static __always_inline struct slb_origin *origin_of(struct bpf_sock_addr *ctx)
 	return o && o->layout == SLB_LAYOUT ? o : NULL;
 }
 
-/* A socket that connects anew has no past (D6, D7). */
-static __always_inline void origin_forget(struct bpf_sock_addr *ctx)
-{
-	struct slb_origin *o = origin_of(ctx);
-
-	if (o && bpf_get_retval() >= 0)
-		o->layout = 0;
-}
-
-static __always_inline void origin_remember(struct bpf_sock_addr *ctx,
+/* o is the socket's storage where it has one already. */
+static __always_inline void origin_remember(struct bpf_sock_addr *ctx, struct slb_origin *o,
 					    const struct slb_frontend_key *key,
 					    const struct slb_decision *d, __u32 index,
 					    const struct slb_backend *b)
 {
-	struct slb_origin *o;
-
-	if (!ctx->sk)
-		return;
-	o = bpf_sk_storage_get(&origins, ctx->sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!o && ctx->sk)
+		o = bpf_sk_storage_get(&origins, ctx->sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!o) {
 		count_stat(SLB_STAT_STORAGE_FAILED);
 		return;

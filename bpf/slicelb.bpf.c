@@ -68,17 +68,21 @@ static __always_inline enum slb_verdict do_connect(struct bpf_sock_addr *ctx,
 						   struct slb_backend **out)
 {
 	struct slb_decision d = {};
+	struct slb_origin *o;
 	struct slb_backend *b;
 	__u32 index;
 
 	if (key->proto != IPPROTO_TCP && key->proto != IPPROTO_UDP)
 		return SLB_UNTOUCHED;
-	origin_forget(ctx);
-	if (!filter_has(frontend_filter, &key->addr))
+	o = origin_of(ctx);
+	if (!o && !filter_has(frontend_filter, &key->addr))
 		return SLB_UNTOUCHED;
-	/* A program of a child cgroup has refused: nothing may be left behind (D44). */
+	/* A program of a child cgroup has refused: nothing may change (D44). */
 	if (bpf_get_retval() < 0)
 		return SLB_UNTOUCHED;
+	/* A socket that connects anew has no past (D6, D7). */
+	if (o)
+		o->layout = 0;
 
 	switch (decide(key, &d)) {
 	case SLB_UNTOUCHED:
@@ -95,7 +99,7 @@ static __always_inline enum slb_verdict do_connect(struct bpf_sock_addr *ctx,
 		reject(&d);
 		return SLB_REJECT;
 	}
-	origin_remember(ctx, key, &d, index, b);
+	origin_remember(ctx, o, key, &d, index, b);
 	count(d.default_cell, d.group, SLB_COUNT_CONNECT);
 	count_backend(index, SLB_COUNT_CONNECT);
 	*out = b;

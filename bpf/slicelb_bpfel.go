@@ -243,6 +243,7 @@ const (
 	slicelbMapGroups           = "groups"
 	slicelbMapOrigins          = "origins"
 	slicelbMapPairCounters     = "pair_counters"
+	slicelbMapPairKeys         = "pair_keys"
 	slicelbMapScratch          = "scratch"
 	slicelbMapSlots            = "slots"
 	slicelbMapStats            = "stats"
@@ -341,6 +342,7 @@ type slicelbMapSpecs struct {
 	Groups          *ebpf.MapSpec `ebpf:"groups"`
 	Origins         *ebpf.MapSpec `ebpf:"origins"`
 	PairCounters    *ebpf.MapSpec `ebpf:"pair_counters"`
+	PairKeys        *ebpf.MapSpec `ebpf:"pair_keys"`
 	Scratch         *ebpf.MapSpec `ebpf:"scratch"`
 	Slots           *ebpf.MapSpec `ebpf:"slots"`
 	Stats           *ebpf.MapSpec `ebpf:"stats"`
@@ -395,6 +397,7 @@ type slicelbMaps struct {
 	Groups          *ebpf.Map `ebpf:"groups"`
 	Origins         *ebpf.Map `ebpf:"origins"`
 	PairCounters    *ebpf.Map `ebpf:"pair_counters"`
+	PairKeys        *ebpf.Map `ebpf:"pair_keys"`
 	Scratch         *ebpf.Map `ebpf:"scratch"`
 	Slots           *ebpf.Map `ebpf:"slots"`
 	Stats           *ebpf.Map `ebpf:"stats"`
@@ -421,6 +424,7 @@ func (m *slicelbMaps) Close() error {
 		m.Groups,
 		m.Origins,
 		m.PairCounters,
+		m.PairKeys,
 		m.Scratch,
 		m.Slots,
 		m.Stats,

@@ -3,7 +3,10 @@ package config
 import (
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
+
+	"github.com/slicelb/slicelb/unitwatch/anchor"
 )
 
 // check refuses what is wrong across objects and files.
@@ -18,6 +21,35 @@ func (b *builder) check() {
 		}
 	}
 	b.checkCounts()
+	b.checkTree()
+}
+
+// checkTree: the groups' patterns must make a tree together. What is wrong with
+// one alone has been said by now.
+func (b *builder) checkTree() {
+	if len(b.problems) > 0 {
+		return
+	}
+	groups := make([]anchor.Group, len(b.groups))
+	for i, g := range b.groups {
+		groups[i] = anchor.Group{Name: g.Name, Split: g.Split}
+		for _, a := range g.Anchors {
+			groups[i].Patterns = append(groups[i].Patterns, a.Pattern)
+		}
+	}
+	_, err := anchor.Compile(groups)
+	if err == nil {
+		return
+	}
+	at := b.groups[0].at
+	for _, g := range b.groups {
+		for i, a := range g.Anchors {
+			if strings.Contains(err.Error(), strconv.Quote(a.Pattern)) {
+				at = g.anchors[i]
+			}
+		}
+	}
+	b.errorf(at, "", "%v", err)
 }
 
 // checkSlices: a slice belongs to one group.
@@ -82,16 +114,15 @@ func (b *builder) checkWho(v *vipDraft) {
 		}
 	}
 	for _, view := range v.views {
-		g := b.group(view.at, view.Group, title+".for")
-		if g == nil {
+		if !b.isGroup(view.at, view.Group, title+".for") {
 			continue
 		}
-		what := "for." + g.Name + ": "
+		what := "for." + view.Group + ": "
 		if at, excepted := except[view.Group]; excepted {
 			b.errorf(view.at, "", "%sthe group does not see %s: it stands in except (%s)", what, title, at.position())
 		} else if _, listed := client[view.Group]; v.Clients != nil && !listed {
 			b.errorf(view.at, "", "%sthe group does not see %s: it is not among clients (%s)", what, title, v.clientsAt.position())
-		} else if !g.Translate {
+		} else if g := b.groupByID[view.Group]; g != nil && !g.Translate {
 			b.errorf(view.at, "", "%sthe group does not see %s: it has translate = false (%s)", what, title, g.at.position())
 		}
 	}
@@ -118,28 +149,30 @@ func (b *builder) checkGroups(words []word, key, title string) map[string]span {
 			continue
 		}
 		seen[w.text] = w.at
-		b.group(w.at, w.text, key+" of "+title)
+		b.isGroup(w.at, w.text, key+" of "+title)
 	}
 	return seen
 }
 
-// group returns the named group, or complains and returns nil.
-func (b *builder) group(at span, name, where string) *groupDraft {
-	g := b.groupByID[name]
-	switch {
-	case g != nil:
-	case name == "host" || name == "any":
-		b.errorf(at, "", "%s in %s is no group: processes outside all groups cannot be named in this version", quote(name), where)
-	case !b.unread: // else a file that could not be read may have it
-		known := make([]string, 0, len(b.groups))
-		if len(b.groups) <= 1000 {
-			for _, g := range b.groups {
-				known = append(known, g.Name)
-			}
-		}
-		b.errorf(at, suggest(name, known), "unknown group %s in %s", quote(name), where)
+// hostGroup stands for every process that no group covers.
+const hostGroup = "host"
+
+// isGroup reports whether a group of that name is known, and complains if not.
+func (b *builder) isGroup(at span, name, where string) bool {
+	if b.groupByID[name] != nil || name == hostGroup {
+		return true
 	}
-	return g
+	if b.unread { // a file that could not be read may have it
+		return false
+	}
+	known := []string{hostGroup}
+	if len(b.groups) <= 1000 {
+		for _, g := range b.groups {
+			known = append(known, g.Name)
+		}
+	}
+	b.errorf(at, suggest(name, known), "unknown group %s in %s", quote(name), where)
+	return false
 }
 
 // checkBackends checks the backends of a VIP or of one of its views.

@@ -114,7 +114,7 @@ type VIP struct {
 	Name      string
 	Frontends []Frontend
 	Backends  []Backend
-	Clients   []string // nil = every process on the host; group names
+	Clients   []string // nil = every process on the host; group names, or "host": who is in none
 	Except    []string
 	Hidden    Hidden
 	WhenDown  WhenDown

@@ -172,35 +172,41 @@ type word struct {
 	at   span
 }
 
-// words reads an array of strings; nil: there is none.
-func (t *table) words(key string) ([]word, span) {
+// words reads an array of strings; nil: there is none. Not complete: something
+// in it was wrong.
+func (t *table) words(key string) (words []word, at span, complete bool) {
 	v, ok := t.take(key)
 	if !ok {
-		return nil, span{}
+		return nil, span{}, true
 	}
-	name, at := t.places(key)
+	at, value := t.places(key)
 	list, ok := v.([]any)
+	if tables, is := v.([]raw); is {
+		ok = true
+		for _, m := range tables {
+			list = append(list, m)
+		}
+	}
 	if !ok {
 		hint := ""
 		if s, ok := v.(string); ok {
 			hint = "write it as [" + quote(s) + "]"
 		}
-		if tables, ok := v.([]raw); !ok || len(tables) > 0 {
-			t.errorf(at, hint, "%s in %s must be an array of strings, not %s", key, t.title, kind(v))
-		}
-		return []word{}, name
+		t.errorf(value, hint, "%s in %s must be an array of strings, not %s", key, t.title, kind(v))
+		return []word{}, at, false
 	}
-	words := make([]word, 0, len(list))
+	words, complete = make([]word, 0, len(list)), true
 	for i, v := range list {
 		at, _ := t.ix.at(t.at.key(key), t.at.key(key).elem(i))
 		s, ok := v.(string)
 		if !ok {
 			t.errorf(at, "", "%s in %s must hold strings, not %s", key, t.title, kind(v))
+			complete = false
 			continue
 		}
 		words = append(words, word{s, at})
 	}
-	return words, name
+	return words, at, complete
 }
 
 // table reads a table; nil: there is none.

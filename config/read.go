@@ -70,8 +70,8 @@ func (b *builder) read(src *source) {
 
 func (b *builder) checkName(at span, kind, name string) {
 	switch {
-	case name == "host" || name == "any":
-		b.errorf(at, "", "a %s cannot be named %s: the word means something else in rules", kind, quote(name))
+	case name == hostGroup || name == "any":
+		b.errorf(at, "", "a %s cannot be named %s: the word has a meaning of its own", kind, quote(name))
 	case !nameSyntax.MatchString(name):
 		b.errorf(at, "1 to 63 of a-z, 0-9, _ and -, with a letter or digit at both ends", "bad %s name %s", kind, quote(name))
 	}
@@ -100,8 +100,8 @@ func (b *builder) readGroup(t *table, name string) {
 	g.Name = name
 	g.Translate = t.boolean("translate", true)
 
-	slices, _ := t.words("slices")
-	if len(slices) == 0 {
+	slices, _, complete := t.words("slices")
+	if len(slices) == 0 && complete {
 		b.errorf(g.at, `slices = ["web.slice"]`, "%s names no slices", t.title)
 	}
 	for _, w := range slices {
@@ -130,7 +130,7 @@ func (b *builder) readGroup(t *table, name string) {
 }
 
 func (b *builder) readVIP(t *table, name string) {
-	v := &vipDraft{at: t.own(), frontendsOK: true}
+	v := &vipDraft{at: t.own()}
 	v.Name = name
 
 	if s, at, ok := t.text("algorithm"); ok && s != "random" {
@@ -148,8 +148,9 @@ func (b *builder) readVIP(t *table, name string) {
 	}
 	v.Hidden = Hidden(t.choice("hidden", string(HiddenPass), string(HiddenPass), string(HiddenReject)))
 
-	frontends, _ := t.words("frontends")
-	if len(frontends) == 0 {
+	frontends, _, complete := t.words("frontends")
+	v.frontendsOK = complete
+	if len(frontends) == 0 && complete {
 		b.errorf(v.at, `frontends = ["10.96.0.10:5432"]`, "%s has no frontends", t.title)
 	}
 	if len(frontends) > maxPerVIP {
@@ -168,8 +169,8 @@ func (b *builder) readVIP(t *table, name string) {
 		v.frontends = append(v.frontends, w.at)
 	}
 
-	v.clients, v.clientsAt = t.words("clients")
-	v.except, _ = t.words("except")
+	v.clients, v.clientsAt, _ = t.words("clients")
+	v.except, _, _ = t.words("except")
 	v.Clients = names(v.clients)
 	v.Except = names(v.except)
 

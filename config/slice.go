@@ -1,18 +1,14 @@
 package config
 
 import (
-	"errors"
 	"path"
 	"strconv"
 	"strings"
+
+	"github.com/slicelb/slicelb/unitwatch/anchor"
 )
 
-// Bounds of cgroup names.
-const (
-	maxComponent = 255
-	maxPath      = 4095
-	maxLevel     = 31 // the deepest anchor that callers below can be traced to
-)
+const maxPath = 4095
 
 // anchorPattern turns an entry of slices into an absolute pattern below the
 // cgroup root.
@@ -38,8 +34,8 @@ func anchorPattern(text string) (string, *refusal) {
 		return refuse("a name ends in .slice", hint)
 	default:
 		var err error
-		if pattern, err = fromUnit(text); err != nil {
-			return refuse(err.Error(), "")
+		if pattern, err = anchor.FromUnit(text); err != nil {
+			return "", &refusal{err.Error(), ""}
 		}
 	}
 	if len(pattern) > maxPath {
@@ -49,16 +45,12 @@ func anchorPattern(text string) (string, *refusal) {
 		return pattern, nil
 	}
 	parts := strings.Split(pattern[1:], "/")
-	if len(parts) > maxLevel {
-		return refuse("deeper than level "+strconv.Itoa(maxLevel), "")
+	if len(parts) > anchor.MaxLevel {
+		return refuse("deeper than level "+strconv.Itoa(anchor.MaxLevel), "")
 	}
 	for _, p := range parts {
 		if message := badComponent(p); message != "" {
-			hint := ""
-			if text[0] != '/' && strings.Contains(text, "[") {
-				hint = "a class with - in it needs the absolute path"
-			}
-			return refuse(message, hint)
+			return refuse(message, "")
 		}
 	}
 	return pattern, nil
@@ -86,8 +78,8 @@ func badComponent(p string) string {
 	switch {
 	case p == "." || p == "..":
 		return quote(p) + " names no cgroup"
-	case len(p) > maxComponent:
-		return "a component longer than " + strconv.Itoa(maxComponent) + " bytes"
+	case len(p) > anchor.MaxName:
+		return "a component longer than " + strconv.Itoa(anchor.MaxName) + " bytes"
 	case strings.ContainsAny(p, "\n\x00"):
 		return "a cgroup's name holds no newline and no NUL"
 	}
@@ -95,39 +87,4 @@ func badComponent(p string) string {
 		return "the glob " + quote(p) + " is not complete"
 	}
 	return ""
-}
-
-var errSliceName = errors.New("not the name of a slice")
-
-// fromUnit returns systemd's path for a slice unit.
-func fromUnit(slice string) (string, error) {
-	name := strings.TrimSuffix(slice, ".slice")
-	if name == "-" {
-		return "/", nil
-	}
-	if name == "" || strings.Contains(name, "@") {
-		return "", errSliceName
-	}
-	out := ""
-	parts := strings.Split(name, "-")
-	for i, p := range parts {
-		if p == "" {
-			return "", errSliceName
-		}
-		out += "/" + escape(strings.Join(parts[:i+1], "-")+".slice")
-	}
-	return out, nil
-}
-
-// escape is what systemd does to names that the kernel's own files could clash with.
-func escape(name string) string {
-	first, _, _ := strings.Cut(name, ".")
-	switch first {
-	case "cgroup", "cpu", "cpuset", "io", "memory", "pids", "hugetlb", "rdma", "misc":
-		return "_" + name
-	}
-	if strings.HasPrefix(name, "_") || strings.HasPrefix(name, ".") {
-		return "_" + name
-	}
-	return name
 }

@@ -18,6 +18,9 @@ func suggest(word string, candidates []string) string {
 	best := ""
 	for _, c := range slices.Sorted(slices.Values(candidates)) {
 		d := levenshtein.ComputeDistance(strings.ToLower(word), c)
+		if swapped(word, c) {
+			d = 1
+		}
 		if d <= limit && c != word && (best == "" || d < limit) {
 			best, limit = c, d
 		}
@@ -26,6 +29,18 @@ func suggest(word string, candidates []string) string {
 		return ""
 	}
 	return "did you mean " + strconv.Quote(best) + "?"
+}
+
+// swapped reports whether b is a with two neighbours exchanged.
+func swapped(a, b string) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	i := 0
+	for i < len(a) && a[i] == b[i] {
+		i++
+	}
+	return i+1 < len(a) && a[i] == b[i+1] && a[i+1] == b[i] && a[i+2:] == b[i+2:]
 }
 
 // quote shows other people's text on one line of bounded length.

@@ -42,7 +42,7 @@ type table struct {
 	*builder
 	ix    *index
 	at    trail
-	title string // "[vip.db]" in messages
+	title string // "[vip.db]" in messages; "" at the top
 	m     raw
 }
 
@@ -72,6 +72,14 @@ func (t *table) keys() []string {
 	return keys
 }
 
+// in is " in [vip.db]".
+func (t *table) in() string {
+	if t.title == "" {
+		return ""
+	}
+	return " in " + t.title
+}
+
 func (t *table) take(key string) (any, bool) {
 	v, ok := t.m[key]
 	delete(t.m, key)
@@ -79,7 +87,7 @@ func (t *table) take(key string) (any, bool) {
 }
 
 func (t *table) wrongType(at span, key, want string, v any) {
-	t.errorf(at, "", "%s in %s must be %s, not %s", key, t.title, want, kind(v))
+	t.errorf(at, "", "%s%s must be %s, not %s", key, t.in(), want, kind(v))
 }
 
 func kind(v any) string {
@@ -127,7 +135,7 @@ func (t *table) choice(key, fallback string, allowed ...string) string {
 		if hint == "" {
 			hint = "one of " + strings.Join(allowed, ", ")
 		}
-		t.errorf(at, hint, "%s %s in %s is not known", key, quote(s), t.title)
+		t.errorf(at, hint, "%s %s%s is not known", key, quote(s), t.in())
 		return fallback
 	}
 	return s
@@ -146,7 +154,7 @@ func (t *table) number(key string, fallback, low, high uint32) uint32 {
 		return fallback
 	}
 	if n < int64(low) || n > int64(high) {
-		t.errorf(at, "", "%s in %s must be from %d to %d, not %d", key, t.title, low, high, n)
+		t.errorf(at, "", "%s%s must be from %d to %d, not %d", key, t.in(), low, high, n)
 		return fallback
 	}
 	return uint32(n)
@@ -192,7 +200,7 @@ func (t *table) words(key string) (words []word, at span, complete bool) {
 		if s, ok := v.(string); ok {
 			hint = "write it as [" + quote(s) + "]"
 		}
-		t.errorf(value, hint, "%s in %s must be an array of strings, not %s", key, t.title, kind(v))
+		t.errorf(value, hint, "%s%s must be an array of strings, not %s", key, t.in(), kind(v))
 		return []word{}, at, false
 	}
 	words, complete = make([]word, 0, len(list)), true
@@ -200,7 +208,7 @@ func (t *table) words(key string) (words []word, at span, complete bool) {
 		at, _ := t.ix.at(t.at.key(key), t.at.key(key).elem(i))
 		s, ok := v.(string)
 		if !ok {
-			t.errorf(at, "", "%s in %s must hold strings, not %s", key, t.title, kind(v))
+			t.errorf(at, "", "%s%s must hold strings, not %s", key, t.in(), kind(v))
 			complete = false
 			continue
 		}
@@ -268,9 +276,9 @@ func (t *table) rest(known, later []string) {
 	for _, k := range t.keys() {
 		at, _ := t.places(k)
 		if slices.Contains(later, k) {
-			t.errorf(at, "", "%s in %s is not supported by this version", quote(k), t.title)
+			t.errorf(at, "", "%s%s is not supported by this version", quote(k), t.in())
 			continue
 		}
-		t.errorf(at, suggest(k, append(slices.Clone(known), later...)), "unknown key %s in %s", quote(k), t.title)
+		t.errorf(at, suggest(k, append(slices.Clone(known), later...)), "unknown key %s%s", quote(k), t.in())
 	}
 }

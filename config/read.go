@@ -43,7 +43,7 @@ func (b *builder) read(src *source) {
 	if n := len(src.data); n > 0 && bytes.IndexByte(src.data[n-1:], '\n') < 0 {
 		b.warnf(span{src, n - 1, n}, "cut short?", "no newline at the end of the file")
 	}
-	top := &table{builder: b, ix: ix, title: "the top level", m: m}
+	top := &table{builder: b, ix: ix, m: m}
 	if t := top.table("daemon", "[daemon]"); t != nil {
 		b.readDaemon(t)
 	}
@@ -100,8 +100,9 @@ func (b *builder) readGroup(t *table, name string) {
 	g.Name = name
 	g.Translate = t.boolean("translate", true)
 
+	first := b.groupByID[name]
 	slices, _, complete := t.words("slices")
-	if len(slices) == 0 && complete {
+	if len(slices) == 0 && complete && first == nil {
 		b.errorf(g.at, `slices = ["web.slice"]`, "%s names no slices", t.title)
 	}
 	for _, w := range slices {
@@ -121,7 +122,7 @@ func (b *builder) readGroup(t *table, name string) {
 	}
 	t.rest(groupKeys, groupLtr)
 
-	if first := b.groupByID[name]; first != nil {
+	if first != nil {
 		b.twice(g.at, "group."+printable(name), first.at)
 		return
 	}
@@ -148,9 +149,10 @@ func (b *builder) readVIP(t *table, name string) {
 	}
 	v.Hidden = Hidden(t.choice("hidden", string(HiddenPass), string(HiddenPass), string(HiddenReject)))
 
+	first := b.vipByID[name]
 	frontends, _, complete := t.words("frontends")
 	v.frontendsOK = complete
-	if len(frontends) == 0 && complete {
+	if len(frontends) == 0 && complete && first == nil {
 		b.errorf(v.at, `frontends = ["10.96.0.10:5432"]`, "%s has no frontends", t.title)
 	}
 	if len(frontends) > maxPerVIP {
@@ -187,7 +189,7 @@ func (b *builder) readVIP(t *table, name string) {
 	}
 	t.rest(vipKeys, vipLater)
 
-	if first := b.vipByID[name]; first != nil {
+	if first != nil {
 		b.twice(v.at, "vip."+printable(name), first.at)
 		return
 	}

@@ -42,7 +42,7 @@ func TestRefuse(t *testing.T) {
 		{"bad unknown table", "[vips.db]\n", `did you mean "vip"?`},
 		{"bad scalar for table", "vip = 3\n", "vip must be a table, not an integer"},
 		{"bad array for table", "[[group]]\n", "group must be a table, not an array"},
-		{"bad policy", "[policy]\ndefault = \"deny\"\n", `"policy" in the top level is not supported by this version`},
+		{"bad policy", "[policy]\ndefault = \"deny\"\n", `"policy" is not supported by this version`},
 
 		{"OK daemon", "[daemon]\nlog_level = \"warn\"\nslots = 4096\nudp_flows = 4096\n", ""},
 		{"OK most slots", "[daemon]\nslots = 268435456\n", ""},

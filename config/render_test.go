@@ -1,0 +1,143 @@
+package config
+
+import (
+	"bytes"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+)
+
+// TestRenderParse: what the daemon keeps as the last good configuration is the
+// configuration.
+func TestRenderParse(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		want := anyConfig(t)
+		for _, origins := range []bool{false, true} {
+			var b bytes.Buffer
+			if err := want.Render(&b, origins); err != nil {
+				t.Fatal(err)
+			}
+			got, err := Parse("rendered", b.Bytes())
+			if err != nil {
+				t.Fatalf("%s\n%s", b.Bytes(), errorText(err))
+			}
+			if diff := cmp.Diff(want, got, noPlaces); diff != "" {
+				t.Fatalf("(-want +got):\n%s\n%s", diff, b.Bytes())
+			}
+			var again bytes.Buffer
+			if err := got.Render(&again, false); err != nil {
+				t.Fatal(err)
+			}
+			if !origins && !bytes.Equal(b.Bytes(), again.Bytes()) {
+				t.Fatalf("not canonical (-want +got):\n%s", cmp.Diff(b.String(), again.String()))
+			}
+		}
+	})
+}
+
+// anyConfig draws a valid configuration.
+func anyConfig(t *rapid.T) *Config {
+	at := Position{File: "/etc/slicelb/a\nb.toml", Line: 1, Column: 2} // a hostile file name
+	c := &Config{Files: []string{at.File}, Daemon: Daemon{
+		LogLevel: rapid.SampledFrom([]string{"debug", "info", "warn", "error"}).Draw(t, "log_level"),
+		Slots:    rapid.Uint32Range(minSlots, maxSlots).Draw(t, "slots"),
+		UDPFlows: rapid.Uint32Range(minUDPFlows, maxUDPFlows).Draw(t, "udp_flows"),
+		Origin:   at,
+	}}
+	name := rapid.StringMatching(`[a-z0-9]([a-z0-9_-]{0,20}[a-z0-9])?`).Filter(func(s string) bool { return s != "host" && s != "any" })
+	component := rapid.StringMatching(`[a-zA-Z0-9 "'#=\\x\]{}é\x{1}\x{7f}*:]{1,12}`).Filter(func(s string) bool { return !strings.HasSuffix(s, `\`) })
+
+	groupNames := rapid.SliceOfNDistinct(name, 0, 5, rapid.ID).Draw(t, "groups")
+	seen := map[string]bool{}
+	for _, n := range groupNames {
+		g := Group{Name: n, Translate: rapid.Bool().Draw(t, "translate"), Origin: at}
+		for range rapid.IntRange(1, 3).Draw(t, "slices") {
+			text := "/" + strings.Join(rapid.SliceOfN(component, 1, 3).Draw(t, "path"), "/")
+			pattern, refused := anchorPattern(text)
+			if refused != nil || seen[pattern] {
+				text = fmt.Sprintf("s%d.slice", len(seen))
+				pattern = "/" + text
+			}
+			seen[pattern] = true
+			g.Anchors = append(g.Anchors, Anchor{Text: text, Pattern: pattern, Origin: at})
+		}
+		if rapid.Bool().Draw(t, "is split") {
+			if s := component.Draw(t, "split"); checkSplit(s) == nil {
+				g.Split = s
+			}
+		}
+		c.Groups = append(c.Groups, g)
+	}
+
+	down := rapid.SampledFrom([]WhenDown{DownReject, DownUseAll, DownPass})
+	weight := rapid.Uint32Range(0, maxWeight)
+	port := rapid.Uint16Range(1, 65535)
+	v4 := rapid.Custom(func(t *rapid.T) netip.Addr {
+		return netip.AddrFrom4([4]byte{10, rapid.Byte().Draw(t, "b"), rapid.Byte().Draw(t, "c"), rapid.Byte().Draw(t, "d")})
+	})
+	v6 := rapid.Custom(func(t *rapid.T) netip.Addr {
+		a := [16]byte{0: 0xfd}
+		copy(a[8:], rapid.SliceOfN(rapid.Byte(), 8, 8).Draw(t, "low"))
+		return netip.AddrFrom16(a)
+	})
+	backends := func(label string) (list []Backend) {
+		if !rapid.Bool().Draw(t, label) {
+			return nil
+		}
+		// Of both families, so that every frontend has one.
+		for _, g := range []*rapid.Generator[netip.Addr]{v4, v6} {
+			for _, a := range rapid.SliceOfNDistinct(g, 1, 3, rapid.ID).Draw(t, "backends") {
+				list = append(list, Backend{Addr: netip.AddrPortFrom(a, port.Draw(t, "port")), Weight: weight.Draw(t, "weight"), Origin: at})
+			}
+		}
+		return list
+	}
+	taken := map[string]bool{}
+	for _, n := range rapid.SliceOfNDistinct(name, 0, 4, rapid.ID).Draw(t, "vips") {
+		v := VIP{
+			Name: n, WhenDown: down.Draw(t, "down"), Origin: at,
+			Hidden:   rapid.SampledFrom([]Hidden{HiddenPass, HiddenReject}).Draw(t, "hidden"),
+			Backends: backends("backend"),
+		}
+		for i := range rapid.IntRange(1, 3).Draw(t, "frontends") {
+			f := Frontend{
+				Addr:  netip.AddrPortFrom(rapid.OneOf(v4, v6).Draw(t, "address"), port.Draw(t, "port")),
+				Proto: rapid.SampledFrom([]Proto{TCP, UDP}).Draw(t, "protocol"), Origin: at,
+			}
+			if taken[f.String()] {
+				f.Addr = netip.AddrPortFrom(netip.AddrFrom4([4]byte{172, 16, byte(len(c.VIPs)), byte(i)}), 1)
+			}
+			taken[f.String()] = true
+			v.Frontends = append(v.Frontends, f)
+		}
+		open := rapid.Bool().Draw(t, "open")
+		if !open {
+			v.Clients = []string{}
+		}
+		if rapid.Bool().Draw(t, "has except") {
+			v.Except = []string{}
+		}
+		for _, g := range append([]Group{{Name: hostGroup, Translate: true}}, c.Groups...) {
+			switch choice := rapid.IntRange(0, 3).Draw(t, "role of "+g.Name); {
+			case choice == 0 && !open:
+				v.Clients = append(v.Clients, g.Name)
+			case choice == 1 && v.Except != nil:
+				v.Except = append(v.Except, g.Name)
+			case choice == 2 && g.Translate:
+				if !open {
+					v.Clients = append(v.Clients, g.Name)
+				}
+				v.For = append(v.For, View{Group: g.Name, WhenDown: down.Draw(t, "down"), Backends: backends("view"), Origin: at})
+			}
+		}
+		slices.SortFunc(v.For, func(a, b View) int { return strings.Compare(a.Group, b.Group) })
+		c.VIPs = append(c.VIPs, v)
+	}
+	slices.SortFunc(c.VIPs, func(a, b VIP) int { return strings.Compare(a.Name, b.Name) })
+	return c
+}

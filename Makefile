@@ -1,0 +1,60 @@
+# slicelb needs git, make and Go 1.26 or later. What a target needs beyond that
+# it installs from the distribution's packages, and says so.
+
+GO      ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+# Where Debian keeps <asm/types.h>: clang for BPF does not look there.
+MULTIARCH := /usr/include/$(shell uname -m)-linux-gnu
+
+.DEFAULT_GOAL := build
+
+.PHONY: build
+build: need-go ## bin/slicelb, with Go alone
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/slicelb ./cmd/slicelb
+
+.PHONY: demo
+demo: need-go ## boot a throwaway systemd, run slicelb in it and show what it does
+	@$(GO) run ./internal/ci packages demo
+	@$(MAKE) --no-print-directory build
+	@$(GO) run ./internal/demo
+
+.PHONY: test
+test: need-go ## every check: generated files, linters, tests, real kernels, real systemd
+	@$(GO) run ./internal/ci test
+
+.PHONY: soak
+soak: need-go ## the tests with their counts in full (SLICELB_SCALE=1): hours
+	@$(GO) run ./internal/ci soak
+
+.PHONY: kernels
+kernels: need-go ## the tests on Debian's 6.1 and 6.12 kernels alone, under qemu
+	@$(GO) run ./internal/ci kernels
+
+.PHONY: lint
+lint: need-go ## gofmt, go vet, staticcheck
+	@$(GO) run ./internal/ci lint
+
+.PHONY: generate
+generate: need-go ## rebuild the committed BPF objects, with clang 19
+	@$(GO) run ./internal/ci packages generate
+	@$(MAKE) --no-print-directory generate-only
+
+.PHONY: generate-only
+generate-only:
+	BPF2GO_CFLAGS=-I$(MULTIARCH) $(GO) generate ./bpf
+
+.PHONY: bench
+bench: need-go ## what a connect costs, side by side
+	$(GO) run ./bench
+
+.PHONY: clean
+clean: ## remove what was built or downloaded
+	rm -rf bin .cache
+
+.PHONY: help
+help: ## this text
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+.PHONY: need-go
+need-go:
+	@command -v $(GO) >/dev/null || { echo "slicelb is built with Go 1.26 or later, and there is no '$(GO)' in PATH: see https://go.dev/dl/" >&2; exit 1; }

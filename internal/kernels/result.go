@@ -1,0 +1,67 @@
+package kernels
+
+import (
+	"regexp"
+	"strings"
+)
+
+// Result is what a program printed about one of its tests.
+type Result struct {
+	Program string
+	Test    string // top-level test; "" for the program as a whole
+	Verdict string // PASS, FAIL or SKIP
+	Output  string
+}
+
+var verdict = regexp.MustCompile(`^--- (PASS|FAIL|SKIP): (\S+)`)
+
+// parse reads `go test -v` output of several programs from a console. A test
+// that began and has no verdict failed, and so did a program whose exit status
+// is missing or not 0 while all its tests passed, or that ran no test.
+func parse(console string) []Result {
+	var results []Result
+	var program, running string
+	var output strings.Builder
+	open, failed, count := false, false, 0
+	add := func(test, v string) {
+		results = append(results, Result{program, test, v, output.String()})
+		failed = failed || v == "FAIL"
+		output.Reset()
+		running = ""
+	}
+	end := func(status string) {
+		if running != "" {
+			add(running, "FAIL")
+		}
+		if (status != "0" || count == 0) && !failed {
+			output.WriteString("exit status " + status + "\n")
+			add("", "FAIL")
+		}
+		open = false
+	}
+	for line := range strings.Lines(console) {
+		line = strings.TrimRight(line, "\r\n")
+		switch {
+		case strings.HasPrefix(line, markBegin):
+			program, open, failed, count = strings.TrimPrefix(line, markBegin), true, false, 0
+			output.Reset()
+		case !open:
+		case strings.HasPrefix(line, markEnd):
+			end(strings.TrimPrefix(line, markEnd))
+		case strings.HasPrefix(line, "=== RUN   ") && !strings.Contains(line, "/"):
+			// A verdict's messages come before it: what follows is the next test's.
+			running = strings.TrimPrefix(line, "=== RUN   ")
+			output.Reset()
+			count++
+		case verdict.MatchString(line):
+			m := verdict.FindStringSubmatch(line)
+			add(m[2], m[1])
+		default:
+			output.WriteString(line + "\n")
+		}
+	}
+	if open {
+		end("missing")
+	}
+	return results
+}

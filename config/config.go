@@ -20,7 +20,7 @@ type Config struct {
 type Daemon struct {
 	LogLevel string // debug, info, warn, error
 	Slots    uint32 // capacity of the slot table
-	UDPFlows uint32 // capacity of each table of unconnected UDP
+	UDPFlows uint32 // capacity of each table of unconnected UDP; 0 = by the number of CPUs
 	Origin   Position
 }
 
@@ -133,7 +133,7 @@ type View struct {
 // Defaults of values that are not said.
 const (
 	DefaultSlots    = 4 << 20
-	DefaultUDPFlows = 64 << 10
+	DefaultUDPFlows = 0
 	DefaultLogLevel = "info"
 	DefaultWeight   = 1
 )

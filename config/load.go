@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // Where an installed configuration lives, lowest precedence first.
@@ -15,8 +17,9 @@ var installedFolders = []string{"/usr/lib/slicelb", "/run/slicelb", "/etc/slicel
 
 // Source says which files make a configuration.
 type Source struct {
-	// Enforce makes the owner and mode of a file an error; else it is a
-	// warning. Installed sets it.
+	// Enforce makes the owner and mode of files and their folders an error;
+	// else it is a warning. A file that was named alone may then be a link only
+	// to another in its folder. Installed sets it.
 	Enforce bool
 
 	root    string   // in front of every path, "" or like "/tmp/x"
@@ -89,6 +92,9 @@ func exists(name string) bool {
 // everything that is wrong; nothing is ever applied in part. The warnings stand
 // beside either.
 func (s Source) Load() (*Config, Warnings, error) {
+	if s.Enforce && s.folders == nil {
+		s.folders = []string{filepath.Dir(s.main)} // where its links may lead
+	}
 	const tries = 5
 	for try := 1; ; try++ {
 		b := newBuilder()
@@ -181,7 +187,8 @@ func (s Source) read(b *builder) map[string]stamp {
 		src := &source{name: name, order: i}
 		f, err := s.open(name)
 		for _, d := range f.dirs {
-			if !dirs[d.name] {
+			// In a sticky folder others cannot replace the file that was named.
+			if sticky := s.alone && d.mode&unix.S_ISVTX != 0; !dirs[d.name] && !sticky {
 				dirs[d.name] = true
 				s.checkOwner(b, &source{name: d.name, order: i}, d.mode, d.uid)
 			}

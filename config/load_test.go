@@ -177,6 +177,42 @@ func TestOwnership(t *testing.T) {
 	}
 }
 
+// A file that was named alone is read as it is; by the daemon, only where it is.
+func TestEnforceAlone(t *testing.T) {
+	root := tree(t, "a/real.toml", oneVIP, "a/link.toml", "-> real.toml", "b/out.toml", "-> ../a/real.toml")
+	for _, tt := range []struct {
+		path       string
+		mode       os.FileMode // of its folder
+		serveError string
+	}{
+		{"a/real.toml", 0o755, ""},
+		{"a/link.toml", 0o755, ""},
+		{"b/out.toml", 0o755, "leaves the configuration's folders"},
+		{"a/real.toml", 0o777, "can be written by others"},
+		{"a/real.toml", 0o777 | os.ModeSticky, ""},
+	} {
+		name := filepath.Join(root, tt.path)
+		if err := os.Chmod(filepath.Dir(name), tt.mode); err != nil {
+			t.Fatal(err)
+		}
+		s, err := FromPath(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := s.Load(); err != nil {
+			t.Errorf("check %s: %v", tt.path, err)
+		}
+		if os.Geteuid() != 0 {
+			continue // the files belong to somebody else than root
+		}
+		s.Enforce = true
+		_, _, err = s.Load()
+		if ok := err == nil; ok != (tt.serveError == "") || !ok && !strings.Contains(err.Error(), tt.serveError) {
+			t.Errorf("serve %s in a folder of mode %v: %v", tt.path, tt.mode, err)
+		}
+	}
+}
+
 func TestUnreadable(t *testing.T) {
 	if os.Geteuid() == 0 {
 		t.Skip("root reads everything")

@@ -7,17 +7,17 @@ import (
 
 // Keys that this version reads, and keys that it knows but refuses.
 var (
-	topKeys   = []string{"daemon", "group", "vip"}
-	topLater  = []string{"policy"}
-	daemonKey = []string{"log_level", "slots", "udp_flows"}
-	daemonLtr = []string{"http"}
-	groupKeys = []string{"slices", "split", "translate"}
-	groupLtr  = []string{"strict"}
-	vipKeys   = []string{"frontends", "algorithm", "clients", "except", "hidden", "when_down", "backend", "for"}
-	vipLater  = []string{"affinity", "terminate", "reject_unknown_ports", "health", "discover"}
-	backKeys  = []string{"address", "weight"}
-	backLater = []string{"unit"}
-	viewKeys  = []string{"backend", "when_down"}
+	topKeys      = []string{"daemon", "group", "vip"}
+	topLater     = []string{"policy"}
+	daemonKeys   = []string{"log_level", "slots", "udp_flows"}
+	daemonLater  = []string{"http"}
+	groupKeys    = []string{"slices", "split", "translate"}
+	groupLater   = []string{"strict"}
+	vipKeys      = []string{"frontends", "algorithm", "clients", "except", "hidden", "when_down", "backend", "for"}
+	vipLater     = []string{"affinity", "terminate", "reject_unknown_ports", "health", "discover"}
+	backendKeys  = []string{"address", "weight"}
+	backendLater = []string{"unit"}
+	viewKeys     = []string{"backend", "when_down"}
 )
 
 // Bounds of single values.
@@ -86,8 +86,11 @@ func (b *builder) readDaemon(t *table) {
 	d := &daemonDraft{at: t.own()}
 	d.LogLevel = t.choice("log_level", DefaultLogLevel, "debug", "info", "warn", "error")
 	d.Slots = t.number("slots", DefaultSlots, minSlots, maxSlots)
+	if t.m["udp_flows"] == int64(0) {
+		delete(t.m, "udp_flows") // said, and the default
+	}
 	d.UDPFlows = t.number("udp_flows", DefaultUDPFlows, minUDPFlows, maxUDPFlows)
-	t.rest(daemonKey, daemonLtr)
+	t.rest(daemonKeys, daemonLater)
 	if b.daemon != nil {
 		b.twice(d.at, "[daemon]", b.daemon.at)
 		return
@@ -120,7 +123,7 @@ func (b *builder) readGroup(t *table, name string) {
 		}
 		g.Split = s
 	}
-	t.rest(groupKeys, groupLtr)
+	t.rest(groupKeys, groupLater)
 
 	if first != nil {
 		b.twice(g.at, "group."+printable(name), first.at)
@@ -241,7 +244,7 @@ func (b *builder) readBackends(t *table, title string) ([]Backend, []span, bool)
 			out = append(out, be)
 			at = append(at, where)
 		}
-		bt.rest(backKeys, backLater)
+		bt.rest(backendKeys, backendLater)
 	}
 	return out, at, ok
 }

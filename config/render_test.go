@@ -46,7 +46,7 @@ func anyConfig(t *rapid.T) *Config {
 	c := &Config{Files: []string{at.File}, Daemon: Daemon{
 		LogLevel: rapid.SampledFrom([]string{"debug", "info", "warn", "error"}).Draw(t, "log_level"),
 		Slots:    rapid.Uint32Range(minSlots, maxSlots).Draw(t, "slots"),
-		UDPFlows: rapid.Uint32Range(minUDPFlows, maxUDPFlows).Draw(t, "udp_flows"),
+		UDPFlows: rapid.OneOf(rapid.Just[uint32](0), rapid.Uint32Range(minUDPFlows, maxUDPFlows)).Draw(t, "udp_flows"),
 		Origin:   at,
 	}}
 	name := rapid.StringMatching(`[a-z0-9]([a-z0-9_-]{0,20}[a-z0-9])?`).Filter(func(s string) bool { return s != "host" && s != "any" })

@@ -15,6 +15,10 @@ type source struct {
 	order int // in load order
 	data  []byte
 	lines []int // offset of each line's first byte, made at first use
+
+	// The place that was last asked for: lines may be as long as files, and
+	// places are mostly asked for in order.
+	lastOff, lastLine, lastColumn int
 }
 
 // span is a range of bytes of a source; off == end == 0 with a nil source means
@@ -47,12 +51,18 @@ func (s *source) text(line int) []byte {
 }
 
 func (p span) position() Position {
-	if p.src == nil {
+	s := p.src
+	if s == nil {
 		return Position{}
 	}
-	line := p.src.line(p.off)
-	before := p.src.data[p.src.lines[line]:p.off]
-	return Position{File: p.src.name, Line: line + 1, Column: utf8.RuneCount(before) + 1}
+	line := s.line(p.off)
+	from, column := s.lines[line], 1
+	if s.lastColumn > 0 && s.lastLine == line && s.lastOff <= p.off {
+		from, column = s.lastOff, s.lastColumn
+	}
+	column += utf8.RuneCount(s.data[from:p.off])
+	s.lastOff, s.lastLine, s.lastColumn = p.off, line, column
+	return Position{File: s.name, Line: line + 1, Column: column}
 }
 
 // Lines are shown whole up to maxShown runes; of a longer one, a window that
@@ -73,28 +83,39 @@ func (p span) problem(sev Severity, message, hint string) Problem {
 
 	line := p.src.line(p.off)
 	text := p.src.text(line)
-	first := p.off - p.src.lines[line]
-	last := min(p.end-p.src.lines[line], len(text))
-	out.Span = 1
-	if first < last {
-		out.Span = utf8.RuneCount(text[first:last])
+	first := min(p.off-p.src.lines[line], len(text))
+	last := max(first, min(p.end-p.src.lines[line], len(text)))
+	start, end := 0, len(text)
+	if utf8.RuneCount(text[:min(len(text), 4*(maxShown+1))]) > maxShown {
+		start, end = window(text, first)
 	}
+	out.lead = out.Pos.Column - 1 - utf8.RuneCount(text[start:first])
+	out.Span = max(1, utf8.RuneCount(text[first:min(last, end)]))
 
-	runes := []rune(string(text))
-	if len(runes) > maxShown {
-		out.lead = max(0, out.Pos.Column-1-leadShown)
-		runes = runes[out.lead:]
-		if len(runes) > maxShown {
-			runes = runes[:maxShown]
-			runes[maxShown-1] = '…'
-		}
-		if out.lead > 0 {
-			runes[0] = '…'
-		}
-		out.Span = max(1, min(out.Span, len(runes)-(out.Pos.Column-1-out.lead)))
+	shown := []rune(string(text[start:end]))
+	if end < len(text) {
+		shown[len(shown)-1] = '…'
 	}
-	out.SourceLine = printable(string(runes))
+	if start > 0 {
+		shown[0] = '…'
+	}
+	out.SourceLine = printable(string(shown))
 	return out
+}
+
+// window is the part of a long line that is shown for a place in it.
+func window(text []byte, at int) (start, end int) {
+	start = at
+	for range leadShown {
+		_, n := utf8.DecodeLastRune(text[:start])
+		start -= n
+	}
+	end = start
+	for range maxShown {
+		_, n := utf8.DecodeRune(text[end:])
+		end += n
+	}
+	return start, end
 }
 
 // printable makes other people's text safe for a terminal, rune for rune.

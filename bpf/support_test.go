@@ -1,0 +1,38 @@
+package bpf
+
+import (
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"github.com/slicelb/slicelb/internal/kerneltest"
+	"golang.org/x/sys/unix"
+)
+
+// refuseIPv6 is a kernel that has no hooks for it.
+func refuseIPv6(next func(hook, *os.File, *ebpf.Program) (link.Link, error)) func(hook, *os.File, *ebpf.Program) (link.Link, error) {
+	return func(h hook, dir *os.File, p *ebpf.Program) (link.Link, error) {
+		if h.ipv6 {
+			return nil, unix.EINVAL
+		}
+		return next(h, dir, p)
+	}
+}
+
+// until polls a condition for five seconds at most.
+func until(what string, ok func() bool) error {
+	deadline := time.Now().Add(5 * time.Second)
+	for !ok() {
+		if time.Now().After(deadline) {
+			return fmt.Errorf("%s: not within 5 s", what)
+		}
+		_ = unix.Nanosleep(&unix.Timespec{Nsec: 1e6}, nil)
+	}
+	return nil
+}
+
+func waitSeen(s *kerneltest.Server, data string, n int) error {
+	return until(fmt.Sprintf("%s got %q %d times", s.Name, data, n), func() bool { return s.Seen(data) >= n })
+}

@@ -1,0 +1,287 @@
+package kerneltest
+
+import (
+	"encoding/gob"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// The client's side: one request after the other until the input ends.
+
+func serveClient() {
+	in, out := gob.NewDecoder(os.Stdin), gob.NewEncoder(os.Stdout)
+	for {
+		var r request
+		if in.Decode(&r) != nil {
+			return
+		}
+		var answer reply
+		err := r.serve(&answer)
+		if err != nil && !errors.As(err, &answer.Errno) {
+			answer.Err = err.Error()
+		}
+		if out.Encode(answer) != nil {
+			return
+		}
+	}
+}
+
+func (r request) serve(answer *reply) (err error) {
+	switch r.Op {
+	case "enter":
+		return enter(r.Path)
+	case "socket":
+		answer.N, err = newSocket(r.Args[0], r.Args[1], r.Args[2])
+		return err
+	case "connect":
+		return unix.Connect(r.FD, sockaddr(r.Addr))
+	case "disconnect":
+		unspec := unix.RawSockaddr{Family: unix.AF_UNSPEC}
+		_, _, errno := unix.Syscall(unix.SYS_CONNECT, uintptr(r.FD),
+			uintptr(unsafe.Pointer(&unspec)), unsafe.Sizeof(unspec))
+		return orNil(errno)
+	case "getpeername":
+		sa, err := unix.Getpeername(r.FD)
+		answer.Addr = addrPort(sa)
+		return err
+	case "send":
+		_, err := unix.Write(r.FD, r.Data)
+		return err
+	case "sendto":
+		return unix.Sendto(r.FD, r.Data, r.Flags, sockaddr(r.Addr))
+	case "sendmmsg":
+		answer.N, err = sendMany(r.FD, r.Data, r.Addrs)
+		return err
+	case "recv":
+		b := make([]byte, 2048)
+		// The address is NULL, unlike in unix.Recvfrom.
+		n, _, errno := unix.Syscall6(unix.SYS_RECVFROM, uintptr(r.FD),
+			uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)), 0, 0, 0)
+		if errno != 0 {
+			return errno
+		}
+		answer.Data = b[:n]
+		return nil
+	case "recvfrom":
+		b := make([]byte, 2048)
+		n, from, err := unix.Recvfrom(r.FD, b, 0)
+		if err == nil {
+			answer.Data, answer.Addr = b[:n], addrPort(from)
+		}
+		return err
+	case "setsockopt":
+		return unix.SetsockoptInt(r.FD, r.Args[0], r.Args[1], r.Args[2])
+	case "close":
+		return unix.Close(r.FD)
+	case "listenfd":
+		answer.N, err = newSocket(unix.AF_UNIX, unix.SOCK_DGRAM, 0)
+		if err != nil {
+			return err
+		}
+		return unix.Bind(answer.N, &unix.SockaddrUnix{Name: r.Path})
+	case "sendfd":
+		return sendDescriptor(r.FD, r.Path)
+	case "recvfd":
+		answer.N, err = receiveDescriptor(r.FD)
+		return err
+	case "load":
+		answer.Load = r.load()
+		return nil
+	case "atonce":
+		answer.Load, err = r.atOnce()
+		return err
+	}
+	return fmt.Errorf("unknown request %q", r.Op)
+}
+
+func orNil(errno syscall.Errno) error {
+	if errno == 0 {
+		return nil
+	}
+	return errno
+}
+
+func enter(path string) error {
+	return os.WriteFile(filepath.Join(path, "cgroup.procs"), []byte("0"), 0)
+}
+
+func newSocket(domain, typ, protocol int) (int, error) {
+	fd, err := unix.Socket(domain, typ|unix.SOCK_CLOEXEC, protocol)
+	if err != nil {
+		return -1, err
+	}
+	limit := unix.Timeval{Sec: 3}
+	_ = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &limit)
+	_ = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &limit)
+	return fd, nil
+}
+
+func sockaddr(a netip.AddrPort) unix.Sockaddr {
+	if a.Addr().Is4() {
+		return &unix.SockaddrInet4{Addr: a.Addr().As4(), Port: int(a.Port())}
+	}
+	return &unix.SockaddrInet6{Addr: a.Addr().As16(), Port: int(a.Port())}
+}
+
+// addrPort keeps a v4-mapped address as it is.
+func addrPort(sa unix.Sockaddr) netip.AddrPort {
+	switch sa := sa.(type) {
+	case *unix.SockaddrInet4:
+		return netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port))
+	case *unix.SockaddrInet6:
+		return netip.AddrPortFrom(netip.AddrFrom16(sa.Addr), uint16(sa.Port))
+	}
+	return netip.AddrPort{}
+}
+
+func sendMany(fd int, data []byte, to []netip.AddrPort) (int, error) {
+	type message struct {
+		header unix.Msghdr
+		length uint32
+		_      [4]byte
+	}
+	messages := make([]message, len(to))
+	names := make([]unix.RawSockaddrInet6, len(to))
+	iov := unix.Iovec{Base: &data[0]}
+	iov.SetLen(len(data))
+	for i, a := range to {
+		h := &messages[i].header
+		h.Iov = &iov
+		h.SetIovlen(1)
+		h.Name = (*byte)(unsafe.Pointer(&names[i]))
+		port := [2]byte{byte(a.Port() >> 8), byte(a.Port())}
+		if a.Addr().Is4() {
+			four := (*unix.RawSockaddrInet4)(unsafe.Pointer(&names[i]))
+			four.Family, four.Addr = unix.AF_INET, a.Addr().As4()
+			four.Port = *(*uint16)(unsafe.Pointer(&port))
+			h.Namelen = unix.SizeofSockaddrInet4
+			continue
+		}
+		names[i].Family, names[i].Addr = unix.AF_INET6, a.Addr().As16()
+		names[i].Port = *(*uint16)(unsafe.Pointer(&port))
+		h.Namelen = unix.SizeofSockaddrInet6
+	}
+	n, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, uintptr(fd),
+		uintptr(unsafe.Pointer(&messages[0])), uintptr(len(messages)), 0, 0, 0)
+	return int(n), orNil(errno)
+}
+
+func sendDescriptor(fd int, path string) error {
+	s, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(s)
+	return unix.Sendmsg(s, []byte{0}, unix.UnixRights(fd), &unix.SockaddrUnix{Name: path}, 0)
+}
+
+func receiveDescriptor(s int) (int, error) {
+	defer unix.Close(s)
+	b, oob := make([]byte, 1), make([]byte, unix.CmsgSpace(4))
+	_, n, _, _, err := unix.Recvmsg(s, b, oob, 0)
+	if err != nil {
+		return -1, err
+	}
+	messages, err := unix.ParseSocketControlMessage(oob[:n])
+	if err != nil || len(messages) != 1 {
+		return -1, fmt.Errorf("no descriptor came: %v", err)
+	}
+	fds, err := unix.ParseUnixRights(&messages[0])
+	if err != nil || len(fds) != 1 {
+		return -1, fmt.Errorf("no descriptor came: %v", err)
+	}
+	return fds[0], nil
+}
+
+func (r request) load() LoadResult {
+	var out LoadResult
+	end := Monotonic() + r.Timeout
+	typ := unix.SOCK_STREAM
+	if r.Args[0] == 1 {
+		typ = unix.SOCK_DGRAM
+	}
+	for i := 0; r.Count == 0 || i < r.Count; i++ {
+		if r.Timeout != 0 && Monotonic() > end {
+			break
+		}
+		out.Connections = append(out.Connections, connectOnce(r.Addr, typ, Monotonic))
+	}
+	return out
+}
+
+// connectOnce connects, asks for both names and closes. before runs just ahead
+// of connect and tells the time.
+func connectOnce(to netip.AddrPort, typ int, before func() time.Duration) (c Connection) {
+	domain := unix.AF_INET6
+	if to.Addr().Is4() {
+		domain = unix.AF_INET
+	}
+	fd, err := newSocket(domain, typ, 0)
+	if err == nil {
+		defer unix.Close(fd)
+		// A reset at close leaves no TIME_WAIT, so that ports do not run out.
+		_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+		sa := sockaddr(to)
+		c.At = before()
+		err = unix.Connect(fd, sa)
+	}
+	if err == nil && typ == unix.SOCK_DGRAM {
+		_, err = unix.Write(fd, []byte("x"))
+	}
+	var name [64]byte
+	var n int
+	if err == nil {
+		n, err = unix.Read(fd, name[:])
+	}
+	if err == nil {
+		var sa unix.Sockaddr
+		sa, err = unix.Getpeername(fd)
+		c.Peer = addrPort(sa)
+	}
+	for n > 0 && name[n-1] == '\n' {
+		n--
+	}
+	c.Server = string(name[:n])
+	if err != nil && !errors.As(err, &c.Errno) {
+		c.Errno = syscall.EIO
+	}
+	return c
+}
+
+func (r request) atOnce() (LoadResult, error) {
+	var out LoadResult
+	home := r.Path
+	for i := range r.Count {
+		dir := filepath.Join(home, fmt.Sprintf(string(r.Data), i))
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			return out, err
+		}
+		procs, err := unix.Open(filepath.Join(dir, "cgroup.procs"), unix.O_WRONLY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return out, err
+		}
+		c := connectOnce(r.Addr, unix.SOCK_STREAM, func() time.Duration {
+			if _, err := unix.Write(procs, []byte("0")); err != nil {
+				panic(err)
+			}
+			return 0
+		})
+		unix.Close(procs)
+		out.Connections = append(out.Connections, c)
+		if err := enter(home); err != nil {
+			return out, err
+		}
+		if err := os.Remove(dir); err != nil {
+			return out, err
+		}
+	}
+	return out, nil
+}

@@ -1,0 +1,357 @@
+package unitwatch
+
+import (
+	"fmt"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/slicelb/slicelb/unitwatch/anchor"
+)
+
+// maxDepth bounds the descriptors that a walk holds open at once. Deeper
+// directories belong to their nearest ancestor's group.
+const maxDepth = 256
+
+// dir is a directory that is watched: one that the tree knows, a member, or a
+// slice between an anchor and its members.
+type dir struct {
+	id       uint64
+	name     string
+	path     string
+	parent   *dir
+	children []*dir // those watched, sorted by name
+
+	match  anchor.Match
+	known  bool // match is the tree's answer
+	member bool
+	walk   bool // what lies in it can matter
+	below  bool // below an anchor, or one
+	leaf   bool // a scope, a service or a bare member, or within one
+	plain  bool // systemd's own path for this slice: what lies in it can be its units
+
+	shape       string // the unit that this directory is if it is systemd's
+	unit        string // shape, once systemd's mark was seen
+	invocation  string
+	description string
+}
+
+// hierarchy is the watched part of the cgroup tree as it was when last looked
+// at. One goroutine owns it.
+type hierarchy struct {
+	fd     int // the root, owned by the caller
+	tree   *anchor.Tree
+	top    *dir
+	byID   map[uint64]*dir
+	byUnit map[string]*dir // by shape
+	buf    []byte
+
+	changed        bool   // since a snapshot was taken
+	added, removed []*dir // since a look began
+	err            error  // the first of a look that was not a vanished directory
+}
+
+func newHierarchy(fd int, tree *anchor.Tree) (*hierarchy, error) {
+	id, err := inode(fd)
+	if err != nil {
+		return nil, fmt.Errorf("cgroup root: %w", err)
+	}
+	h := &hierarchy{fd: fd, tree: tree, byID: map[uint64]*dir{}, byUnit: map[string]*dir{}, buf: make([]byte, 32<<10)}
+	h.top = &dir{id: id, path: "/", match: tree.Root(), known: true, plain: true}
+	h.top.below = h.top.match.Group != ""
+	h.top.walk = h.top.below || h.top.match.Node != 0
+	h.byID[id] = h.top
+	h.changed = true
+	return h, nil
+}
+
+// child says how a directory named name below d is watched; nil if it is not.
+func (h *hierarchy) child(d *dir, name string) *dir {
+	c := &dir{name: name, parent: d}
+	if d.known && d.match.Node != 0 {
+		c.match, c.known = h.tree.Child(d.match.Node, name)
+	}
+	slice := strings.HasSuffix(name, ".slice")
+	unit := strings.HasSuffix(name, ".scope") || strings.HasSuffix(name, ".service")
+	switch {
+	case c.match.Anchor:
+		c.below, c.leaf = true, unit
+	case c.match.Split:
+		c.below, c.leaf, c.member = true, !slice, !slice
+	default:
+		c.below = d.below
+		c.leaf = d.leaf || d.below && !slice
+		c.member = d.below && !d.leaf && !slice
+	}
+	c.walk = c.match.Node != 0 || c.below && !c.leaf
+	if !c.known && !c.member && !c.walk {
+		return nil
+	}
+	c.path = strings.TrimSuffix(d.path, "/") + "/" + name
+	if d.plain {
+		c.shape, c.plain = unitShape(c.path, name)
+	}
+	return c
+}
+
+// unitShape is the name of the unit that systemd would keep in this directory,
+// given that the parent is a slice of it, and whether that is a slice whose
+// path is this one. "/nomad.slice/share.slice" is not.
+func unitShape(path, dirName string) (unit string, slice bool) {
+	unit = anchor.UnitName(dirName)
+	switch suffix := unit[strings.LastIndexByte(unit, '.')+1:]; suffix {
+	case "slice":
+		if p, err := anchor.FromUnit(unit); err != nil || p != path {
+			return "", false
+		}
+		return unit, true
+	case "scope", "service", "socket", "mount", "swap":
+		if !validUnit(unit) || anchor.DirName(unit) != dirName {
+			return "", false
+		}
+		return unit, false
+	}
+	return "", false
+}
+
+// validUnit reports whether systemd could know a unit of this name.
+func validUnit(name string) bool {
+	if len(name) == 0 || len(name) > 255 {
+		return false
+	}
+	for i := range len(name) {
+		c := name[i]
+		switch {
+		case '0' <= c && c <= '9', 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z':
+		case strings.IndexByte(`:-_.\@`, c) >= 0:
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+// walkAll looks at every directory that is watched.
+func (h *hierarchy) walkAll() {
+	if !h.top.walk {
+		return
+	}
+	fd, err := openDir(h.fd, ".")
+	if err == nil {
+		err = h.scan(fd, h.top, true, 0)
+		_ = unix.Close(fd) // read-only: nothing to lose
+	}
+	if err != nil {
+		h.fail(h.top, err)
+	}
+}
+
+// look looks at one directory, and at what is new in it. If it is gone or
+// another one is in its place, its parent is looked at.
+func (h *hierarchy) look(d *dir) {
+	for ; d != nil; d = d.parent {
+		if h.byID[d.id] != d {
+			continue // dropped meanwhile
+		}
+		if !d.walk {
+			return
+		}
+		fd, err := h.open(d)
+		if err == nil {
+			err = h.scan(fd, d, false, depth(d))
+			_ = unix.Close(fd)
+		}
+		switch {
+		case err == nil:
+			return
+		case gone(err) && d != h.top:
+			// the parent's listing says what is there instead
+		default:
+			h.fail(d, err)
+			return
+		}
+	}
+}
+
+// open opens d by its path; a directory of another id there means that d is gone.
+func (h *hierarchy) open(d *dir) (int, error) {
+	rel := "."
+	if d != h.top {
+		rel = d.path[1:]
+	}
+	fd, err := openDir(h.fd, rel)
+	if err != nil {
+		return -1, err
+	}
+	id, err := inode(fd)
+	if err == nil && id != d.id {
+		err = unix.ENOENT
+	}
+	if err != nil {
+		_ = unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
+}
+
+func depth(d *dir) int {
+	n := 0
+	for ; d.parent != nil; d = d.parent {
+		n++
+	}
+	return n
+}
+
+// scan makes d's children what fd, d's directory, holds. Deep: those that stay
+// are scanned too.
+func (h *hierarchy) scan(fd int, d *dir, deep bool, level int) error {
+	entries, err := readDirs(fd, h.buf)
+	if err != nil {
+		return err
+	}
+	old := d.children
+	var kept []*dir
+	for _, e := range entries {
+		for len(old) > 0 && old[0].name < e.name {
+			h.drop(old[0])
+			old = old[1:]
+		}
+		var had *dir
+		if len(old) > 0 && old[0].name == e.name {
+			had, old = old[0], old[1:]
+		}
+		if had != nil && had.id == e.ino && (!deep || !had.walk) {
+			kept = append(kept, had)
+			continue
+		}
+		if now := h.visit(fd, d, e, had, level+1); now != nil {
+			kept = append(kept, now)
+		}
+	}
+	for _, o := range old {
+		h.drop(o)
+	}
+	d.children = kept
+	return nil
+}
+
+// visit opens an entry of d and returns what is watched of it: had, if it is
+// still the same directory, else a new dir, nil if there is nothing to watch.
+func (h *hierarchy) visit(at int, d *dir, e entry, had *dir, level int) *dir {
+	now := had
+	if now == nil || now.id != e.ino {
+		if now = h.child(d, e.name); now == nil || level > maxDepth {
+			if had != nil {
+				h.drop(had)
+			}
+			return nil
+		}
+	}
+	fd, err := openDir(at, e.name)
+	if err != nil {
+		if !gone(err) {
+			h.fail(now, err)
+			return had // as it was last seen
+		}
+		if had != nil {
+			h.drop(had)
+		}
+		return nil
+	}
+	defer unix.Close(fd)
+	id, err := inode(fd)
+	if err != nil {
+		h.fail(now, err)
+		return had
+	}
+	if had != nil && had.id != id {
+		h.drop(had)
+		if now == had { // replaced after it was listed
+			now = h.child(d, e.name)
+		}
+		had = nil
+	}
+	if now != had {
+		now.id = id
+		h.add(now, fd)
+	}
+	if now.walk {
+		if err := h.scan(fd, now, true, level); gone(err) {
+			h.drop(now)
+			return nil
+		} else if err != nil {
+			h.fail(now, err)
+		}
+	}
+	return now
+}
+
+func (h *hierarchy) add(d *dir, fd int) {
+	h.byID[d.id] = d
+	h.added = append(h.added, d)
+	h.changed = true
+	if d.shape != "" {
+		h.byUnit[d.shape] = d
+		if inv := readInvocation(fd); inv != "" {
+			d.unit, d.invocation = d.shape, inv
+		}
+	}
+}
+
+func (h *hierarchy) drop(d *dir) {
+	for _, c := range d.children {
+		h.drop(c)
+	}
+	if h.byID[d.id] == d {
+		delete(h.byID, d.id)
+	}
+	if d.shape != "" && h.byUnit[d.shape] == d {
+		delete(h.byUnit, d.shape)
+	}
+	h.removed = append(h.removed, d)
+	h.changed = true
+}
+
+func (h *hierarchy) fail(d *dir, err error) {
+	if h.err == nil {
+		h.err = fmt.Errorf("cgroup %q: %w", d.path, err)
+	}
+}
+
+// rename reads systemd's mark on d again.
+func (h *hierarchy) rename(d *dir) {
+	if d.shape == "" || h.byID[d.id] != d {
+		return
+	}
+	fd, err := h.open(d)
+	if err != nil {
+		return // a look finds out
+	}
+	defer unix.Close(fd)
+	if inv := readInvocation(fd); inv != "" && inv != d.invocation {
+		d.unit, d.invocation, d.description = d.shape, inv, ""
+		h.changed = true
+	}
+}
+
+// begin starts a look: what it finds is in added, removed and err.
+func (h *hierarchy) begin() {
+	clear(h.added)
+	clear(h.removed)
+	h.added, h.removed, h.err = h.added[:0], h.removed[:0], nil
+}
+
+// rebuild is a hierarchy for another tree, whose names need not be asked again.
+func (h *hierarchy) rebuild(tree *anchor.Tree) (*hierarchy, error) {
+	n, err := newHierarchy(h.fd, tree)
+	if err != nil {
+		return nil, err
+	}
+	n.walkAll()
+	for id, d := range n.byID {
+		if was := h.byID[id]; was != nil && was.shape == d.shape && was.invocation == d.invocation {
+			d.unit, d.description = was.unit, was.description
+		}
+	}
+	return n, nil
+}

@@ -1,0 +1,135 @@
+package unitwatch
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/slicelb/slicelb/unitwatch/anchor"
+)
+
+// Mode says what the watcher learns from.
+type Mode uint8
+
+const (
+	CgroupfsOnly Mode = iota // no systemd answers on the bus: Snapshot.Cause says why
+	Bus                      // systemd's signals arrive too
+)
+
+func (m Mode) String() string {
+	if m == Bus {
+		return "bus"
+	}
+	return "cgroupfs only"
+}
+
+// Snapshot is which cgroup belongs to which group at one moment. It is
+// immutable: nobody may change it or what it points to.
+type Snapshot struct {
+	Tree     *anchor.Tree // whose nodes and matches these are
+	Root     uint64       // cgroup id of the root
+	Cgroups  []Cgroup     // sorted by path; the root is among them
+	Pending  []string     // patterns that name no directory now, in load order
+	Mode     Mode
+	Complete bool   // every directory was looked at: what is not here does not exist
+	Cause    string // why not Bus, or why not Complete; "" = all is well
+	Reloads  uint64 // how often systemd said that it reloaded its units
+}
+
+// Cgroup is a directory that the tree knows (on the way, anchor, split child,
+// searched for split children), or a member.
+type Cgroup struct {
+	ID     uint64 // the directory's inode number, which is the kernel's cgroup id
+	Path   string // below the root, "/web.slice"
+	Match  anchor.Match
+	Member bool // a scope, a service or a bare cgroup below an anchor
+
+	// What systemd's own manager calls it: "" for what it does not know, such as
+	// directories made by others and units of a user's manager.
+	Unit         string
+	InvocationID string // 32 hexadecimal digits, or "" while not known
+	Description  string // other people's text; filled in when systemd was asked
+
+	// Group is the group of the processes in it, its own or that of its nearest
+	// ancestor that has one; a split child's is "jobs/x.scope". "" = none.
+	Group string
+}
+
+// snapshot is built from the hierarchy as it stands.
+func (h *hierarchy) snapshot() *Snapshot {
+	s := &Snapshot{Tree: h.tree, Root: h.top.id}
+	s.Cgroups = make([]Cgroup, 0, len(h.byID))
+	n := namer{total: map[string]int{}}
+	n.count(h.top)
+	named := map[string]bool{} // patterns
+	var add func(d *dir, group string)
+	add = func(d *dir, group string) {
+		switch {
+		case d.match.Split:
+			group = n.name(d)
+		case d.match.Group != "":
+			group = d.match.Group
+		}
+		if d.match.Anchor {
+			named[d.match.Pattern] = true
+			for _, p := range d.match.Same {
+				named[p] = true
+			}
+			for _, p := range d.match.Lost {
+				named[p] = true
+			}
+		}
+		if d.known || d.member {
+			s.Cgroups = append(s.Cgroups, Cgroup{
+				ID: d.id, Path: d.path, Match: d.match, Member: d.member,
+				Unit: d.unit, InvocationID: d.invocation, Description: d.description,
+				Group: group,
+			})
+		}
+		for _, c := range d.children {
+			add(c, group)
+		}
+	}
+	add(h.top, "")
+	slices.SortFunc(s.Cgroups, func(a, b Cgroup) int { return strings.Compare(a.Path, b.Path) })
+	for _, p := range h.tree.Patterns() {
+		if !named[p] {
+			named[p] = true // once, should two groups name it
+			s.Pending = append(s.Pending, p)
+		}
+	}
+	return s
+}
+
+// namer gives split children their groups' names: as short as tells them apart.
+type namer struct {
+	total map[string]int // candidates by name
+}
+
+func (n namer) count(d *dir) {
+	if d.match.Split {
+		n.total[splitName(d, 1)]++
+		n.total[splitName(d, 2)]++
+	}
+	for _, c := range d.children {
+		n.count(c)
+	}
+}
+
+func (n namer) name(d *dir) string {
+	for components := 1; components <= 2; components++ {
+		if name := splitName(d, components); n.total[name] == 1 {
+			return name
+		}
+	}
+	return d.match.Group + d.path
+}
+
+// splitName is jobs/<basename>, or with more components jobs/<parent>/<basename>.
+func splitName(d *dir, components int) string {
+	name := d.name
+	for p := d.parent; components > 1 && p != nil && p.parent != nil; components-- {
+		name = p.name + "/" + name
+		p = p.parent
+	}
+	return d.match.Group + "/" + name
+}

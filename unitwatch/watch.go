@@ -1,0 +1,517 @@
+package unitwatch
+
+import (
+	"context"
+	"time"
+)
+
+// How often things are done at most. Work that takes long is done less often,
+// so that a storm costs a bounded share of one processor.
+const (
+	lookGap  = time.Millisecond      // between looks at single directories
+	walkGap  = 20 * time.Millisecond // between walks of everything
+	sendGap  = 2 * time.Millisecond  // between snapshots
+	shareGap = 3                     // idle time after work, in lengths of that work
+	maxGap   = 2 * time.Second       // whatever the work took
+
+	failGap    = time.Second            // before a walk that failed in part is tried again
+	trailGap   = 500 * time.Millisecond // a unit's directory may outlive its signal
+	hintedGap  = 5 * time.Second        // walks for signals, where the kernel hints as well
+	suspectGap = time.Second            // within which a hint is late, but not lost
+
+	// An event precedes its directory's being visible, and systemd's mark
+	// follows that. Each try is five times later than the one before.
+	firstRetry = 2 * time.Millisecond
+	retries    = 4
+	retryScale = 5
+
+	maxDirty   = 256  // directories; more are a walk
+	maxPending = 4096 // entries of each list of things to try again
+)
+
+// watch is the state of a running Watcher. One goroutine owns it.
+type watch struct {
+	w *Watcher
+	h *hierarchy
+
+	dirty    map[*dir]struct{} // to look at
+	full     string            // cause of a walk that is due; "" = none
+	periodic bool              // nothing but the clock asked for it
+	nextLook time.Time         // neither looks nor walks are done before
+	nextWalk time.Time
+	trailing time.Time // a walk is due then, for what a signal was early for
+
+	wanted    map[uint64]*attempt // made, but not seen yet
+	unnamed   map[*dir]*attempt   // without systemd's mark yet
+	nextAgain time.Time           // no attempt is due before; zero = there is none
+	orphans   map[uint64]uint64   // parent -> child, of hints whose parent was not known
+	older     map[uint64]uint64   // the generation before
+
+	asks   map[string]bool // units to ask systemd about; true = the invocation id too
+	asking bool
+
+	suspect map[uint64]struct{} // found by the clock's walk, and announced by no hint yet
+	settle  time.Time
+
+	mail     mail
+	stale    bool // a snapshot is due
+	nextSend time.Time
+	walked   bool  // everything was looked at, at least once
+	failed   error // of the last walk, or of a look since
+}
+
+// attempt is something to try again.
+type attempt struct {
+	parent uint64 // of wanted
+	tries  int
+	at     time.Time
+}
+
+func newWatch(w *Watcher, h *hierarchy) *watch {
+	return &watch{
+		w: w, h: h, full: "start",
+		dirty:   map[*dir]struct{}{},
+		wanted:  map[uint64]*attempt{},
+		unnamed: map[*dir]*attempt{},
+		orphans: map[uint64]uint64{},
+		older:   map[uint64]uint64{},
+		asks:    map[string]bool{},
+		suspect: map[uint64]struct{}{},
+		mail:    w.in.take(),
+	}
+}
+
+func (v *watch) run(ctx context.Context) error {
+	hints := v.w.options.Hints
+	resync := time.NewTicker(v.w.options.Resync)
+	defer resync.Stop()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		v.work(time.Now())
+		timer.Reset(time.Until(v.next()))
+		select {
+		case <-ctx.Done():
+			return nil
+		case hint, ok := <-hints:
+			if !ok {
+				hints = nil
+				continue
+			}
+			v.hint(hint)
+			for range len(hints) { // what is there already belongs to the same look
+				if hint, ok = <-hints; ok {
+					v.hint(hint)
+				}
+			}
+		case <-v.w.in.wake:
+			v.receive(v.w.in.take())
+		case <-v.w.retree:
+			v.retree()
+		case units := <-v.w.bus.answers:
+			v.named(units)
+		case <-resync.C:
+			v.walkFor("periodic", true)
+		case <-timer.C:
+		}
+	}
+}
+
+// next is when work has something to do, unless something arrives before.
+func (v *watch) next() time.Time {
+	at := time.Now().Add(time.Hour)
+	due := func(wanted bool, t time.Time) {
+		if wanted && t.Before(at) {
+			at = t
+		}
+	}
+	due(v.full != "", v.nextWalk)
+	due(len(v.dirty) > 0, v.nextLook)
+	due(v.unsent(), v.nextSend)
+	due(!v.nextAgain.IsZero(), v.nextAgain)
+	due(!v.trailing.IsZero(), v.trailing)
+	due(!v.settle.IsZero(), v.settle)
+	return at
+}
+
+// work does what is due.
+func (v *watch) work(now time.Time) {
+	if !v.nextAgain.IsZero() && !now.Before(v.nextAgain) {
+		v.again(now)
+	}
+	if !v.settle.IsZero() && !now.Before(v.settle) {
+		v.w.count.hintsLost.Add(uint64(len(v.suspect)))
+		clear(v.suspect)
+		v.settle = time.Time{}
+	}
+	if !v.trailing.IsZero() && !now.Before(v.trailing) {
+		v.trailing = time.Time{}
+		v.walkFor("signals", false)
+	}
+	switch {
+	case v.full != "" && !now.Before(v.nextWalk):
+		v.walk(now)
+	case len(v.dirty) > 0 && !now.Before(v.nextLook):
+		v.h.begin()
+		for d := range v.dirty {
+			v.h.look(d)
+			v.w.count.looks.Add(1)
+		}
+		clear(v.dirty)
+		v.looked(now)
+	}
+	v.ask()
+	if v.unsent() && !time.Now().Before(v.nextSend) {
+		v.send()
+	}
+}
+
+func (v *watch) unsent() bool {
+	return (v.stale || v.h.changed) && (v.walked || v.failed != nil)
+}
+
+// hint marks dirty what the kernel saw.
+func (v *watch) hint(hint Hint) {
+	v.w.count.hints.Add(1)
+	if hint.Kind == HintLost {
+		v.w.count.overflows.Add(1)
+		v.walkFor("lost events", false)
+		return
+	}
+	delete(v.suspect, hint.ID)
+	known := v.h.byID[hint.ID] != nil
+	if hint.Kind == HintRmdir {
+		delete(v.wanted, hint.ID)
+		if !known {
+			v.w.count.hintsIgnored.Add(1)
+			return
+		}
+	}
+	parent := v.h.byID[hint.Parent]
+	if parent == nil || !parent.walk {
+		v.w.count.hintsIgnored.Add(1)
+		if parent == nil && hint.Kind == HintMkdir {
+			v.orphan(hint)
+		}
+		return
+	}
+	if hint.Kind == HintMkdir && !known {
+		v.want(hint.ID, hint.Parent)
+	}
+	v.mark(parent)
+}
+
+func (v *watch) mark(d *dir) {
+	if len(v.dirty) >= maxDirty {
+		v.walkFor("many changes", false)
+		return
+	}
+	v.dirty[d] = struct{}{}
+}
+
+func (v *watch) walkFor(cause string, periodic bool) {
+	if v.full == "" || v.periodic && !periodic {
+		v.full, v.periodic = cause, periodic
+	}
+}
+
+// orphan remembers a hint whose parent is not known. Most such parents do not
+// matter; one that is just being found does, as the listing that finds it may
+// be too early for this child. So the latest are kept.
+func (v *watch) orphan(hint Hint) {
+	if len(v.orphans) >= maxPending {
+		v.orphans, v.older = v.older, v.orphans
+		clear(v.orphans)
+	}
+	v.orphans[hint.Parent] = hint.ID
+}
+
+// want has a directory looked for until it is seen: its event may have been
+// faster than its name. It may also be gone again, so the tries end.
+func (v *watch) want(id, parent uint64) {
+	if len(v.wanted) >= maxPending {
+		v.trail(trailGap)
+		return
+	}
+	v.wanted[id] = &attempt{parent: parent}
+	v.retry(v.wanted[id])
+}
+
+// unname has systemd's mark read again.
+func (v *watch) unname(d *dir) {
+	if len(v.unnamed) < maxPending {
+		v.unnamed[d] = &attempt{}
+		v.retry(v.unnamed[d])
+	}
+}
+
+// retry plans the next try; false if there were enough.
+func (v *watch) retry(a *attempt) bool {
+	if a.tries == retries {
+		return false
+	}
+	wait := firstRetry
+	for range a.tries {
+		wait *= retryScale
+	}
+	a.tries++
+	a.at = time.Now().Add(wait)
+	if v.nextAgain.IsZero() || a.at.Before(v.nextAgain) {
+		v.nextAgain = a.at
+	}
+	return true
+}
+
+// again tries what is due.
+func (v *watch) again(now time.Time) {
+	v.nextAgain = time.Time{}
+	again := func(a *attempt) (due bool) {
+		if now.Before(a.at) {
+			if v.nextAgain.IsZero() || a.at.Before(v.nextAgain) {
+				v.nextAgain = a.at
+			}
+			return false
+		}
+		return true
+	}
+	for id, a := range v.wanted {
+		if !again(a) {
+			continue
+		}
+		parent := v.h.byID[a.parent]
+		if parent == nil || !v.retry(a) {
+			delete(v.wanted, id)
+		}
+		if parent != nil {
+			v.mark(parent)
+		}
+	}
+	for d, a := range v.unnamed {
+		if !again(a) {
+			continue
+		}
+		v.h.rename(d)
+		switch {
+		case v.h.byID[d.id] != d:
+			delete(v.unnamed, d)
+		case d.invocation != "" || !v.retry(a):
+			delete(v.unnamed, d)
+			v.enquire(d)
+		}
+	}
+}
+
+// receive takes what the bus said.
+func (v *watch) receive(m mail) {
+	if m.mode != v.mail.mode || m.cause != v.mail.cause || m.reloads != v.mail.reloads {
+		v.stale = true
+	}
+	v.mail = m
+	if m.resync != "" {
+		v.walkFor(m.resync, false)
+		for _, d := range v.h.byUnit {
+			v.enquire(d)
+		}
+	}
+	if len(m.units) == 0 {
+		return
+	}
+	for _, u := range m.units {
+		if d := v.h.byUnit[u]; d != nil {
+			v.unname(d)
+		}
+	}
+	if v.w.options.Hints != nil {
+		v.trail(hintedGap)
+		return
+	}
+	v.walkFor("signals", false)
+	v.trail(trailGap)
+}
+
+// trail has everything looked at after a while.
+func (v *watch) trail(after time.Duration) {
+	if v.trailing.IsZero() {
+		v.trailing = time.Now().Add(after)
+	}
+}
+
+// retree watches for other groups from now on. The hierarchy is built anew and
+// takes the old one's place when it is whole.
+func (v *watch) retree() {
+	tree := v.w.tree.Load()
+	if tree == v.h.tree {
+		return
+	}
+	now := time.Now()
+	h, err := v.h.rebuild(tree)
+	if err != nil { // the old groups stay
+		v.w.options.Log.Error("watch for other groups", "error", err)
+		return
+	}
+	v.h = h
+	clear(v.dirty)
+	clear(v.unnamed)
+	v.full, v.periodic = "", false
+	v.walkDone(now, "configuration")
+}
+
+// walk looks at everything.
+func (v *watch) walk(now time.Time) {
+	cause, periodic := v.full, v.periodic
+	v.full, v.periodic = "", false
+	v.h.begin()
+	v.h.walkAll()
+	if periodic && v.w.options.Hints != nil {
+		v.suspects()
+	}
+	clear(v.dirty)
+	v.walkDone(now, cause)
+}
+
+// suspects are the differences that no hint has announced so far. What came or
+// went with its parent is one difference.
+func (v *watch) suspects() {
+	differ := map[*dir]bool{}
+	for _, d := range v.h.added {
+		differ[d] = true
+	}
+	for _, d := range v.h.removed {
+		differ[d] = true
+	}
+	for d := range differ {
+		_, dirty := v.dirty[d.parent]
+		if !dirty && v.wanted[d.id] == nil && !differ[d.parent] {
+			v.suspect[d.id] = struct{}{}
+		}
+	}
+	if len(v.suspect) > 0 && v.settle.IsZero() {
+		v.settle = time.Now().Add(suspectGap)
+	}
+}
+
+func (v *watch) walkDone(begun time.Time, cause string) {
+	took := time.Since(begun)
+	difference := len(v.h.added) + len(v.h.removed)
+	v.w.count.walks.Add(1)
+	v.w.count.set(func(s *Stats) {
+		s.LastResync, s.LastResyncCause, s.LastResyncDifference, s.LastWalk = begun, cause, difference, took
+	})
+	v.nextWalk = time.Now().Add(gap(walkGap, took))
+	if !v.walked || v.failed != nil && v.h.err == nil {
+		v.walked, v.failed, v.stale = true, nil, true
+	}
+	v.looked(begun)
+}
+
+// looked follows up what a look or a walk found.
+func (v *watch) looked(begun time.Time) {
+	v.nextLook = time.Now().Add(gap(lookGap, time.Since(begun)))
+	if err := v.h.err; err != nil {
+		v.w.count.walkErrors.Add(1)
+		if v.failed == nil {
+			v.w.options.Log.Warn("look at cgroups, trying again", "error", err)
+		}
+		v.failed, v.stale = err, true
+		v.walkFor("errors", false)
+		v.nextWalk = time.Now().Add(failGap)
+	}
+	for _, d := range v.h.added {
+		delete(v.wanted, d.id)
+		child, late := v.orphans[d.id]
+		if !late {
+			child, late = v.older[d.id]
+		}
+		if late && d.walk && v.h.byID[child] == nil {
+			v.want(child, d.id)
+			v.mark(d)
+		}
+		switch {
+		case d.shape == "" || v.h.byID[d.id] != d:
+		case d.invocation == "":
+			v.unname(d)
+		default:
+			v.enquire(d)
+		}
+	}
+	for _, d := range v.h.removed {
+		delete(v.unnamed, d)
+		if d.shape != "" && v.h.byUnit[d.shape] == nil {
+			delete(v.asks, d.shape)
+		}
+	}
+}
+
+func gap(least, work time.Duration) time.Duration {
+	return min(max(least, shareGap*work), maxGap)
+}
+
+// enquire has systemd asked what cgroupfs does not tell of a unit.
+func (v *watch) enquire(d *dir) {
+	if d.unit == "" || d.description == "" {
+		if len(v.asks) < maxPending {
+			v.asks[d.shape] = d.invocation == ""
+		}
+	}
+}
+
+// ask hands the next few questions to the bus, one batch at a time.
+func (v *watch) ask() {
+	if v.asking || len(v.asks) == 0 || v.mail.mode != Bus {
+		return
+	}
+	r := nameRequest{}
+	for unit, invocation := range v.asks {
+		r[unit] = invocation
+		delete(v.asks, unit)
+		if len(r) == maxNames {
+			break
+		}
+	}
+	v.asking = true
+	v.w.bus.requests <- r // one at a time: there is room
+}
+
+// named takes systemd's answers. A unit that systemd does not list is not its.
+func (v *watch) named(units []unitName) {
+	v.asking = false
+	for _, u := range units {
+		d := v.h.byUnit[u.unit]
+		if d == nil {
+			continue
+		}
+		d.unit, d.description = d.shape, u.description
+		if d.invocation == "" {
+			d.invocation = u.invocation
+		}
+		v.h.changed = true
+	}
+}
+
+// send publishes what is known.
+func (v *watch) send() {
+	begun := time.Now()
+	s := v.h.snapshot()
+	s.Mode, s.Cause, s.Reloads = v.mail.mode, v.mail.cause, v.mail.reloads
+	s.Complete = v.walked && v.failed == nil
+	if v.failed != nil {
+		s.Cause = v.failed.Error()
+	}
+	v.stale, v.h.changed = false, false
+	v.w.count.snapshots.Add(1)
+	members, anchors := 0, 0
+	for i := range s.Cgroups {
+		if s.Cgroups[i].Member {
+			members++
+		}
+		if s.Cgroups[i].Match.Anchor {
+			anchors++
+		}
+	}
+	v.w.count.set(func(st *Stats) {
+		st.Mode, st.Cause = s.Mode, s.Cause
+		st.Dirs, st.Members, st.Anchors, st.Pending = len(s.Cgroups), members, anchors, len(s.Pending)
+	})
+	v.w.publish(s)
+	v.nextSend = time.Now().Add(gap(sendGap, time.Since(begun)))
+}

@@ -112,7 +112,7 @@ func (c *checks) tests(timeout string) {
 	for line := range strings.Lines(string(out)) {
 		fields := strings.Fields(line)
 		if strings.HasSuffix(fields[0], "/bpf") || slices.ContainsFunc(fields[1:], func(imported string) bool {
-			return strings.HasSuffix(imported, "/internal/lab/labtest") || strings.HasSuffix(imported, "/slicelb/bpf")
+			return strings.HasSuffix(imported, "/internal/lab/labtest") || strings.HasSuffix(imported, "/internal/kerneltest")
 		}) {
 			heavy = append(heavy, fields[0])
 		} else {

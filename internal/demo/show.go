@@ -1,0 +1,370 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/slicelb/slicelb/internal/lab"
+)
+
+const (
+	program  = "/usr/local/bin/slicelb-demo" // this program, inside the lab
+	confFile = "/etc/slicelb/slicelb.toml"
+	calls    = 400 // to each target
+)
+
+var (
+	backends = []string{"web@8081", "web@8082", "web@8083"}
+	targets  = []string{"tcp:10.96.0.10:80", "udp:10.96.0.10:80", "tcp:[fd00:96::10]:80", "udp:[fd00:96::10]:80"}
+)
+
+const backendUnit = `[Unit]
+Description=Demo backend on port %i
+
+[Service]
+ExecStart=` + program + ` serve web@%i %i
+DynamicUser=yes
+`
+
+const confHead = `[group.shop]
+slices = ["shop.slice"]
+
+[group.batch]
+slices = ["batch.slice"]
+
+[vip.web]
+frontends = ["10.96.0.10:80", "10.96.0.10:80/udp", "[fd00:96::10]:80", "[fd00:96::10]:80/udp"]
+clients   = ["shop", "batch"]    # nobody else sees the address ...
+hidden    = "reject"             # ... and is told "no route to host"
+`
+
+// conf returns the demo's configuration: shop gets the backends given, with
+// twice the weight for the first; batch always web@8083.
+func conf(shop ...string) []byte {
+	var b strings.Builder
+	b.WriteString(confHead)
+	add := func(table, backend string, weight int) {
+		_, port, _ := strings.Cut(backend, "@")
+		for _, host := range []string{"127.0.0.1", "[::1]"} {
+			fmt.Fprintf(&b, "\n[[%s.backend]]\naddress = \"%s:%s\"\n", table, host, port)
+			if weight != 1 {
+				fmt.Fprintf(&b, "weight  = %d\n", weight)
+			}
+		}
+	}
+	for i, backend := range shop {
+		weight := 1
+		if i == 0 {
+			weight = 2
+		}
+		add("vip.web", backend, weight)
+	}
+	b.WriteString("\n[vip.web.for.batch]              # what batch gets instead\n")
+	add("vip.web.for.batch", "web@8083", 1)
+	return []byte(b.String())
+}
+
+// demo is one run of the show.
+type demo struct {
+	ctx context.Context
+	out io.Writer
+	lab *lab.Lab
+}
+
+// show runs the demo from nothing to nothing.
+func show(ctx context.Context, out io.Writer, binary, top string) (err error) {
+	begin := time.Now()
+	if _, err := os.Stat(binary); err != nil {
+		return fmt.Errorf("%w: make build first", err)
+	}
+	d := &demo{ctx: ctx, out: out}
+	d.say("Booting a throwaway systemd in namespaces of its own.")
+	if d.lab, err = lab.Start(ctx, lab.Options{}); err != nil {
+		return err
+	}
+	defer func() {
+		dir := d.lab.CgroupDir()
+		if stopErr := d.lab.Stop(); stopErr != nil {
+			err = errors.Join(err, stopErr)
+		} else if err == nil {
+			d.say("The laboratory is gone: its processes, its network, its files and %s.", dir)
+			fmt.Fprintf(out, "Took %.0f s.\n", time.Since(begin).Seconds())
+		}
+	}()
+	version, err := d.lab.Run(ctx, "systemctl", "--version")
+	if err != nil {
+		return err
+	}
+	first, _, _ := strings.Cut(version, "\n")
+	fmt.Fprintf(out, "%s is up in %s, after %.1f s.\n", first, d.lab.CgroupDir(), time.Since(begin).Seconds())
+
+	for _, act := range []func() error{
+		func() error { return d.startBackends() },
+		func() error { return d.startDaemon(binary, top) },
+		d.whoGetsWhat, d.status, d.why, d.removeBackend, d.restart,
+	} {
+		if err := act(); err != nil {
+			d.journal()
+			return err
+		}
+	}
+	return nil
+}
+
+// say prints a heading.
+func (d *demo) say(format string, args ...any) {
+	fmt.Fprintf(d.out, "\n== "+format+"\n", args...)
+}
+
+// shell prints a command as a person would type it, runs it in the lab, and
+// prints what it says.
+func (d *demo) shell(name string, args ...string) error {
+	fmt.Fprintf(d.out, "# %s\n", strings.Join(append([]string{name}, args...), " "))
+	cmd := d.lab.Command(d.ctx, name, args...)
+	out, err := cmd.CombinedOutput()
+	for line := range strings.Lines(string(out)) {
+		fmt.Fprint(d.out, "  ", line)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	return nil
+}
+
+// journal shows what the daemon said, when the show stops early.
+func (d *demo) journal() {
+	if d.ctx.Err() == nil {
+		d.shell("journalctl", "--unit=slicelb", "--no-pager", "--output=cat", "--lines=40")
+	}
+}
+
+func (d *demo) startBackends() error {
+	d.say("Three backends, as services. Each answers with its name, over TCP and UDP, IPv4 and IPv6.")
+	if err := d.lab.Install("/proc/self/exe", program, 0o755); err != nil {
+		return err
+	}
+	if err := d.lab.WriteFile("/etc/systemd/system/web@.service", []byte(backendUnit), 0o644); err != nil {
+		return err
+	}
+	return d.shell("systemctl", "start", backends[0], backends[1], backends[2])
+}
+
+func (d *demo) startDaemon(binary, top string) error {
+	d.say("slicelb, with its unit and its user. The configuration:")
+	if err := d.lab.InstallDaemon(d.ctx, binary, top); err != nil {
+		return err
+	}
+	config := conf(backends...)
+	if err := d.lab.WriteFile(confFile, config, 0o644); err != nil {
+		return err
+	}
+	for line := range strings.Lines(string(config)) {
+		fmt.Fprint(d.out, "  ", line)
+	}
+	fmt.Fprintln(d.out)
+	if err := d.shell("slicelb", "check"); err != nil {
+		return err
+	}
+	return d.shell("systemctl", "start", "slicelb")
+}
+
+// from runs the demo's client as a service in a slice ("" = in none of ours).
+func (d *demo) from(slice string, count int, targets ...string) ([]tally, error) {
+	args := []string{"--quiet", "--wait", "--pipe", "--collect"}
+	if slice != "" {
+		args = append(args, "--slice="+slice)
+	}
+	args = append(args, program, "call", fmt.Sprint(count))
+	out, err := d.lab.Run(d.ctx, "systemd-run", append(args, targets...)...)
+	if err != nil {
+		return nil, err
+	}
+	var tallies []tally
+	return tallies, json.Unmarshal([]byte(out), &tallies)
+}
+
+// table prints who called what, and who answered.
+func (d *demo) table(who []string, results [][]tally) {
+	w := tabwriter.NewWriter(d.out, 0, 0, 3, ' ', tabwriter.AlignRight)
+	fmt.Fprintf(w, "  called from\ttarget\tcalls\t%s\tother\t\n", strings.Join(backends, "\t"))
+	for i, tallies := range results {
+		for _, t := range tallies {
+			network, address, _ := strings.Cut(t.Target, ":")
+			fmt.Fprintf(w, "  %s\t%s %s\t%d\t", who[i], network, address, t.Calls)
+			for _, b := range backends {
+				fmt.Fprintf(w, "%d\t", t.Answers[b])
+			}
+			other := "-"
+			for text, n := range t.Errors {
+				other = fmt.Sprintf("%d %s", n, text)
+			}
+			fmt.Fprintf(w, "%s\t\n", other)
+		}
+	}
+	w.Flush()
+}
+
+func (d *demo) whoGetsWhat() error {
+	d.say("The same address, called from two slices and from outside of both, %d times each.", calls)
+	who := []string{"shop.slice", "batch.slice", "elsewhere"}
+	results := make([][]tally, len(who))
+	for i, slice := range []string{"shop.slice", "batch.slice", ""} {
+		n, on := calls, targets
+		if slice == "" {
+			n, on = 20, targets[:1]
+		}
+		var err error
+		if results[i], err = d.from(slice, n, on...); err != nil {
+			return err
+		}
+	}
+	d.table(who, results)
+	fmt.Fprintf(d.out, "  shop: by weight 2:1:1, so about %d, %d, %d. batch: its own backend. elsewhere: refused.\n", calls/2, calls/4, calls/4)
+
+	wrong := 0
+	for _, t := range append(results[0], results[1]...) {
+		wrong += t.Strange
+		if len(t.Errors) > 0 {
+			return fmt.Errorf("calls to %s failed: %v", t.Target, t.Errors)
+		}
+	}
+	fmt.Fprintf(d.out, "  Every answer came from the address that was called, as the client sees it: %d of %d did not.\n", wrong, 2*calls*len(targets))
+	for _, t := range results[0] {
+		for i, b := range backends {
+			if share := calls / 4; t.Answers[b] < share/2 || i > 0 && t.Answers[b] > 2*share {
+				return fmt.Errorf("%s: %d of %d calls went to %s", t.Target, t.Answers[b], calls, b)
+			}
+		}
+	}
+	for _, t := range results[1] {
+		if t.Answers["web@8083"] != calls {
+			return fmt.Errorf("%s from batch: %v", t.Target, t.Answers)
+		}
+	}
+	if t := results[2][0]; len(t.Answers) > 0 || wrong > 0 {
+		return fmt.Errorf("from elsewhere: %v, %d answers from a strange address", t.Answers, wrong)
+	}
+	return nil
+}
+
+func (d *demo) status() error {
+	d.say("What the daemon says.")
+	if err := d.shell("slicelb", "status"); err != nil {
+		return err
+	}
+	fmt.Fprintln(d.out)
+	return d.shell("slicelb", "backend", "list")
+}
+
+func (d *demo) why() error {
+	d.say("Why a caller gets what it gets, from what the kernel holds.")
+	return d.shell("slicelb", "explain", "10.96.0.10:80", "--cgroup", "/batch.slice")
+}
+
+// underLoad runs act while a client in shop.slice calls in a loop, and returns
+// what its calls came to.
+func (d *demo) underLoad(act func() error) ([]tally, error) {
+	var out, errs bytes.Buffer
+	args := append([]string{"--quiet", "--wait", "--pipe", "--collect", "--unit=load", "--slice=shop.slice", program, "call", "0"}, targets...)
+	load := d.lab.Command(d.ctx, "systemd-run", args...)
+	load.Stdout, load.Stderr = &out, &errs
+	if err := load.Start(); err != nil {
+		return nil, err
+	}
+	err := act()
+	_, stopErr := d.lab.Run(d.ctx, "systemctl", "kill", "--signal=SIGTERM", "load.service")
+	if err := errors.Join(err, stopErr, load.Wait()); err != nil {
+		return nil, fmt.Errorf("%w: %s", err, errs.String())
+	}
+	var tallies []tally
+	return tallies, json.Unmarshal(out.Bytes(), &tallies)
+}
+
+// unharmed prints the sum of calls under load and fails if one failed.
+func (d *demo) unharmed(tallies []tally) error {
+	all, failed := 0, 0
+	for _, t := range tallies {
+		all += t.Calls
+		for _, n := range t.Errors {
+			failed += n
+		}
+	}
+	fmt.Fprintf(d.out, "  Meanwhile shop.slice made %d calls; %d failed.\n", all, failed)
+	if failed > 0 || all == 0 {
+		return fmt.Errorf("under load: %+v", tallies)
+	}
+	return nil
+}
+
+func (d *demo) removeBackend() error {
+	d.say("web@8082 is to stop: first out of the file, then reload, then stop. Clients go on calling.")
+	load, err := d.underLoad(func() error {
+		if err := d.lab.WriteFile(confFile, conf(backends[0], backends[2]), 0o644); err != nil {
+			return err
+		}
+		if err := d.shell("slicelb", "diff"); err == nil {
+			return errors.New("slicelb diff sees no difference")
+		}
+		if err := d.shell("slicelb", "reload"); err != nil {
+			return err
+		}
+		return d.shell("systemctl", "stop", "web@8082")
+	})
+	if err != nil {
+		return err
+	}
+	if err := d.unharmed(load); err != nil {
+		return err
+	}
+	after, err := d.from("shop.slice", calls, targets...)
+	if err != nil {
+		return err
+	}
+	d.table([]string{"shop.slice"}, [][]tally{after})
+	for _, t := range after {
+		if t.Answers["web@8082"] != 0 || len(t.Errors) != 0 {
+			return fmt.Errorf("after web@8082 was removed, %s: %v, %v", t.Target, t.Answers, t.Errors)
+		}
+	}
+	return nil
+}
+
+func (d *demo) restart() error {
+	d.say("The daemon is killed and restarted. systemd keeps what is in the kernel; clients go on calling.")
+	load, err := d.underLoad(func() error {
+		if err := d.shell("systemctl", "kill", "--signal=SIGKILL", "slicelb"); err != nil {
+			return err
+		}
+		return d.awaitDaemon()
+	})
+	if err != nil {
+		return err
+	}
+	if err := d.unharmed(load); err != nil {
+		return err
+	}
+	return d.shell("systemctl", "show", "--property=NRestarts,NFileDescriptorStore,StatusText", "slicelb")
+}
+
+// awaitDaemon waits until the daemon is up for the second time.
+func (d *demo) awaitDaemon() error {
+	ctx, cancel := context.WithTimeout(d.ctx, 15*time.Second)
+	defer cancel()
+	for {
+		out, err := d.lab.Run(ctx, "systemctl", "show", "--property=ActiveState,NRestarts", "slicelb")
+		if err != nil {
+			return err
+		}
+		if strings.Contains(out, "NRestarts=1\n") && strings.Contains(out, "ActiveState=active\n") {
+			return nil
+		}
+	}
+}

@@ -2,7 +2,9 @@ package docs
 
 import (
 	"os"
+	"path/filepath"
 	"regexp"
+	"strings"
 	"testing"
 
 	"github.com/slicelb/slicelb/config"
@@ -18,6 +20,7 @@ var (
 func TestExamples(t *testing.T) {
 	pages := map[string]*regexp.Regexp{
 		"../README.md":                    tomlBlock,
+		"configuration.md":                tomlBlock,
 		"../packaging/man/slicelb.toml.5": manBlock,
 	}
 	for page, block := range pages {
@@ -33,6 +36,57 @@ func TestExamples(t *testing.T) {
 		for i, m := range examples {
 			if _, err := config.Parse(page, m[1]); err != nil {
 				t.Errorf("%s: example %d: %v", page, i+1, err)
+			}
+		}
+	}
+}
+
+// TestKeys: slicelb.toml(5) explains every key of the reference, and no other.
+func TestKeys(t *testing.T) {
+	reference, err := os.ReadFile("../etc/slicelb.toml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	page, err := os.ReadFile("../packaging/man/slicelb.toml.5")
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys := make(map[string]bool)
+	for _, m := range regexp.MustCompile(`(?m)^#([a-z_]+) = `).FindAllSubmatch(reference, -1) {
+		keys[string(m[1])] = true
+	}
+	for _, m := range regexp.MustCompile(`(?m)^\.It Ic ([a-z_]+)$`).FindAllSubmatch(page, -1) {
+		if !keys[string(m[1])] {
+			t.Errorf("the page explains %q, which is not in the reference", m[1])
+		}
+		delete(keys, string(m[1]))
+	}
+	for k := range keys {
+		t.Errorf("%q is not on the page", k)
+	}
+}
+
+// TestLinks: what a page points to in this repository is there.
+func TestLinks(t *testing.T) {
+	link := regexp.MustCompile(`\]\(([^)#]+)(#[^)]*)?\)`)
+	for _, glob := range []string{"../*.md", "*.md"} {
+		pages, err := filepath.Glob(glob)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, page := range pages {
+			text, err := os.ReadFile(page)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, m := range link.FindAllSubmatch(text, -1) {
+				to := string(m[1])
+				if strings.Contains(to, "://") {
+					continue
+				}
+				if _, err := os.Stat(filepath.Join(filepath.Dir(page), to)); err != nil {
+					t.Errorf("%s: %v", page, err)
+				}
 			}
 		}
 	}

@@ -17,10 +17,10 @@ var entryLine = regexp.MustCompile(`^- \*\*([DTPF][0-9]+)\*\* \[([a-z ]+)\]`)
 
 var marks = []string{"covered", "open", "limit", "not built"}
 
-// A citation in a test: "edge D11", "edges D2, D3 and T4", "fault F12", "path P8".
+// A citation in a test: "edge D11", "edges D2, D3 and T4", "fault F12", "threat P8".
 // Testscripts and C sources cite too, so the comment's own syntax is not part of it.
 var (
-	citation = regexp.MustCompile(`\b(?:edge|fault|path)s? ([DTPF][0-9]+(?:(?:, ?| and |, and |/)[DTPF][0-9]+)*)\b`)
+	citation = regexp.MustCompile(`\b(?:edge|fault|path|threat)s? ([DTPF][0-9]+(?:(?:, ?| and |, and |/| )[DTPF][0-9]+)*)\b`)
 	number   = regexp.MustCompile(`[DTPF][0-9]+`)
 )
 
@@ -150,6 +150,7 @@ func TestCitations(t *testing.T) {
 	cited, err := citations(fstest.MapFS{
 		"bpf/udp_test.go":       comment("edge", "D3"),
 		"bpf/testdata/v4.txtar": comment("edges", "D1, D2 and T4"),
+		"bpf/tcp_test.go":       comment("threat", "P1 P8"),
 		"bpf/udp.go":            comment("edge", "D5"), // not a test
 		"docs/cases_test.go":    comment("edge", "D6"),
 		"lb/fault_test.go":      comment("fault", "F12"),
@@ -158,7 +159,7 @@ func TestCitations(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []string{"D1", "D2", "D3", "F12", "T4"}
+	want := []string{"D1", "D2", "D3", "F12", "P1", "P8", "T4"}
 	if got := sorted(cited); !slices.Equal(got, want) {
 		t.Errorf("cited = %v, want %v", got, want)
 	}

@@ -11,7 +11,7 @@ const (
 	maxAnchors    = 32768
 	maxVIPs       = 32768
 	maxFrontends  = 65536
-	maxBackends   = 262144
+	maxBackends   = 131072
 	maxPerVIP     = 4096 // backends of a VIP or of a view; frontends of a VIP
 	maxProblems   = 1000 // shown for one file
 )

@@ -204,6 +204,9 @@ func (s Source) read(b *builder) map[string]stamp {
 			continue
 		case err != nil:
 			b.files = append(b.files, name)
+			if errors.Is(err, fs.ErrPermission) {
+				f.hint = fmt.Sprintf("uid %d, which this process has, must be able to read it", os.Geteuid())
+			}
 			b.fileErrorf(src, f.hint, "%v", cause(err))
 			continue
 		}
@@ -261,6 +264,13 @@ func (s Source) checkOwner(b *builder, src *source, mode fs.FileMode, uid uint32
 	}
 	if uid != 0 && (s.root == "" || int(uid) != os.Geteuid()) {
 		say("chown root "+printable(src.name), "belongs to uid %d, not to root", uid)
+	}
+	if s.Enforce && os.Geteuid() == 0 && mode.Perm()&0o044 == 0 {
+		b.warnings = append(b.warnings, Problem{
+			Pos: Position{File: src.name}, Severity: SeverityWarning, order: src.order,
+			Message: fmt.Sprintf("nobody but root can read it (mode %04o)", mode.Perm()),
+			Hint:    "the daemon's own user must be able to",
+		})
 	}
 	if mode.Perm()&0o022 != 0 {
 		say("chmod go-w "+printable(src.name), "can be written by others than its owner (mode %04o)", mode.Perm())

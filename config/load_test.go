@@ -124,7 +124,7 @@ func TestOwnership(t *testing.T) {
 		uid        int
 		want       string // "" = OK
 	}{
-		{"OK private", "etc/slicelb/slicelb.toml", 0o600, -1, ""},
+		{"OK not for all", "etc/slicelb/slicelb.toml", 0o640, -1, ""},
 		{"bad group-writable file", "etc/slicelb/slicelb.toml", 0o664, -1, "slicelb.toml: error: can be written by others than its owner (mode 0664)"},
 		{"bad world-writable drop-in", "etc/slicelb/conf.d/10-a.toml", 0o646, -1, "10-a.toml: error: can be written by others than its owner (mode 0646)"},
 		{"bad target of a link", "run/slicelb/shared.toml", 0o666, -1, "20-link.toml: error: can be written by others"},
@@ -210,6 +210,21 @@ func TestEnforceAlone(t *testing.T) {
 		if ok := err == nil; ok != (tt.serveError == "") || !ok && !strings.Contains(err.Error(), tt.serveError) {
 			t.Errorf("serve %s in a folder of mode %v: %v", tt.path, tt.mode, err)
 		}
+	}
+}
+
+// root reads what the daemon's user cannot.
+func TestPrivate(t *testing.T) {
+	root := tree(t, "etc/slicelb/slicelb.toml", oneVIP)
+	if err := os.Chmod(filepath.Join(root, "etc/slicelb/slicelb.toml"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, warnings, err := Installed(root).Load()
+	if err != nil {
+		t.Fatal(errorText(err))
+	}
+	if warned := len(warnings) == 1; warned != (os.Geteuid() == 0) {
+		t.Errorf("warnings %v as uid %d", warnings, os.Geteuid())
 	}
 }
 

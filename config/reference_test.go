@@ -95,7 +95,7 @@ func TestPage(t *testing.T) {
 			t.Errorf("%s is not on the page", k)
 		}
 	}
-	for _, shown := range []string{"4096 to 268435456", "4096 to 16777216", "0 to 65535", "1024 files", "16384 groups", "32768 slices", "32768 VIPs", "65536 frontends", "262144 backends", "4096 backends"} {
+	for _, shown := range []string{"4096 to 268435456", "4096 to 16777216", "0 to 65535", "1024 files", "16384 groups", "32768 slices", "32768 VIPs", "65536 frontends", "131072 backends", "4096 backends"} {
 		if !strings.Contains(strings.Join(strings.Fields(string(page)), " "), shown) {
 			t.Errorf("%q is not on the page", shown)
 		}

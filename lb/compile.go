@@ -1,0 +1,387 @@
+package lb
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"hash"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/slicelb/slicelb/bpf"
+	"github.com/slicelb/slicelb/config"
+	"github.com/slicelb/slicelb/unitwatch/anchor"
+)
+
+// Compile says what the maps should hold for a configuration that was
+// validated, the cgroups that exist, and what was decided at run time. It is
+// pure. An error names a group that is not configured.
+func Compile(cfg *config.Config, tree *anchor.Tree, m Membership, rt Runtime) (*State, error) {
+	s := &State{Complete: m.Complete, Walked: m.Walked}
+	known := map[string]bool{HostGroup: true}
+	for _, g := range cfg.Groups {
+		if known[g.Name] {
+			return nil, fmt.Errorf("group %s stands twice", g.Name)
+		}
+		known[g.Name] = true
+		s.Groups = append(s.Groups, Group{Name: g.Name, Translate: g.Translate})
+	}
+	slices.SortFunc(s.Groups, func(a, b Group) int { return cmp.Compare(a.Name, b.Name) })
+
+	for i := range cfg.VIPs {
+		v := &cfg.VIPs[i]
+		for _, family := range []uint8{4, 6} {
+			c := vipCompiler{v: v, family: family, rt: rt}
+			vip, err := c.compile(known)
+			if err != nil {
+				return nil, fmt.Errorf("vip %s: %w", v.Name, err)
+			}
+			if vip != nil {
+				s.VIPs = append(s.VIPs, vip)
+			}
+		}
+	}
+	slices.SortFunc(s.VIPs, func(a, b *VIP) int {
+		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Family, b.Family))
+	})
+
+	for _, c := range m.Cgroups {
+		if rule := memberRule(c, known); rule != (Rule{}) {
+			s.Cgroups = append(s.Cgroups, Cgroup{c.ID, rule})
+		}
+	}
+	slices.SortFunc(s.Cgroups, func(a, b Cgroup) int { return cmp.Compare(a.ID, b.ID) })
+	s.Cgroups = slices.CompactFunc(s.Cgroups, func(a, b Cgroup) bool { return a.ID == b.ID })
+
+	if tree != nil {
+		for _, e := range tree.Edges() {
+			edge := Edge{
+				Node: uint32(e.From),
+				Rule: Rule{Group: e.To.Group, Node: uint32(e.To.Node), Split: e.To.Split},
+			}
+			if edge.Rule.Group != "" && !known[edge.Rule.Group] {
+				return nil, fmt.Errorf("anchor tree names group %q, which is not configured", e.To.Group)
+			}
+			switch e.Kind {
+			case anchor.Literal:
+				edge.Name = e.Name
+			case anchor.Pattern:
+				edge.Pattern, edge.Ordinal = true, uint32(e.Ordinal)
+				edge.Prefix, edge.Suffix = e.Prefix, e.Suffix
+			case anchor.Rest:
+			}
+			s.Edges = append(s.Edges, edge)
+		}
+	}
+	slices.SortFunc(s.Edges, func(a, b Edge) int {
+		return cmp.Or(cmp.Compare(a.Node, b.Node), cmp.Compare(a.Name, b.Name),
+			cmp.Compare(btoi(a.Pattern), btoi(b.Pattern)), cmp.Compare(a.Ordinal, b.Ordinal))
+	})
+	s.count()
+	return s, nil
+}
+
+// memberRule is a cgroup's word. What the tree says of the directory itself
+// comes first. A member below an anchor repeats the group that it is in, so
+// that its callers are found at the first look-up; below a split child it does
+// not, because the entry that says which child must be the nearest.
+func memberRule(m Member, known map[string]bool) Rule {
+	r := Rule{Group: m.Match.Group, Node: uint32(m.Match.Node), Split: m.Match.Split}
+	if r.Group == "" && !strings.Contains(m.Group, "/") {
+		r.Group = m.Group
+	}
+	if !known[r.Group] || r.Group == HostGroup {
+		r.Group, r.Split = "", false
+	}
+	return r
+}
+
+func btoi(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// vipCompiler compiles one VIP in one family.
+type vipCompiler struct {
+	v      *config.VIP
+	family uint8
+	rt     Runtime
+
+	out   *VIP
+	index map[netip.AddrPort]uint32
+	pools map[string]int
+}
+
+// compile is nil where the VIP has no frontend of the family.
+func (c *vipCompiler) compile(known map[string]bool) (*VIP, error) {
+	c.out = &VIP{Name: c.v.Name, Family: c.family}
+	for _, f := range c.v.Frontends {
+		if familyOf(f.Addr.Addr()) == c.family {
+			c.out.Frontends = append(c.out.Frontends, bpf.FrontendKey{Addr: f.Addr, Proto: uint8(f.Proto)})
+		}
+	}
+	if len(c.out.Frontends) == 0 {
+		return nil, nil
+	}
+	slices.SortFunc(c.out.Frontends, compareFrontends)
+	c.out.Frontends = slices.Compact(c.out.Frontends)
+
+	c.collect()
+	if err := c.decide(known); err != nil {
+		return nil, err
+	}
+	c.states()
+	c.out.seal()
+	return c.out, nil
+}
+
+// collect lists the backends of the family, the views' too.
+func (c *vipCompiler) collect() {
+	c.index = map[netip.AddrPort]uint32{}
+	add := func(list []config.Backend) {
+		for _, b := range list {
+			if familyOf(b.Addr.Addr()) != c.family {
+				continue
+			}
+			if _, ok := c.index[b.Addr]; !ok {
+				c.index[b.Addr] = 0
+				c.out.Backends = append(c.out.Backends, Backend{Addr: b.Addr})
+			}
+		}
+	}
+	add(c.v.Backends)
+	for _, view := range c.v.For {
+		add(view.Backends)
+	}
+	slices.SortFunc(c.out.Backends, func(a, b Backend) int { return a.Addr.Compare(b.Addr) })
+	for i, b := range c.out.Backends {
+		c.index[b.Addr] = uint32(i)
+	}
+}
+
+// decide is the table "who gets what" without what a group's own word says
+// (translate = false): except, then clients, then for, then the VIP's own.
+func (c *vipCompiler) decide(known map[string]bool) error {
+	views := map[string]Outcome{}
+	own := Outcome{Pool: -1}
+	lazyOwn := func() Outcome {
+		if own.Action == bpf.None {
+			own = c.outcome(c.v.Backends, c.v.WhenDown)
+		}
+		return own
+	}
+	special := map[string]*config.View{}
+	for i := range c.v.For {
+		special[c.v.For[i].Group] = &c.v.For[i]
+	}
+	forGroup := func(view *config.View) Outcome {
+		down := view.WhenDown
+		if down == "" {
+			down = c.v.WhenDown
+		}
+		return c.outcome(view.Backends, down)
+	}
+
+	switch {
+	case c.v.Clients == nil:
+		c.out.Default = lazyOwn()
+		for _, name := range slices.Sorted(maps.Keys(special)) {
+			views[name] = forGroup(special[name])
+		}
+	default:
+		c.out.Default = Outcome{bpf.PassHidden, -1}
+		if c.v.Hidden == config.HiddenReject {
+			c.out.Default.Action = bpf.RejectHidden
+		}
+		for _, name := range slices.Sorted(slices.Values(c.v.Clients)) {
+			if view := special[name]; view != nil {
+				views[name] = forGroup(view)
+			} else {
+				views[name] = lazyOwn()
+			}
+		}
+	}
+	for _, name := range c.v.Except {
+		views[name] = Outcome{bpf.PassExcept, -1}
+	}
+	for _, name := range slices.Sorted(maps.Keys(views)) {
+		if !known[name] {
+			return fmt.Errorf("unknown group %q", name)
+		}
+		c.out.Views = append(c.out.Views, View{name, views[name]})
+	}
+	return nil
+}
+
+// outcome is what a list of backends gives: those that may take new flows by
+// their weights, else what whenDown says. use-all means every backend that is
+// configured, drained and down ones too, by weight, or evenly where all weigh 0.
+func (c *vipCompiler) outcome(list []config.Backend, down config.WhenDown) Outcome {
+	weights := make([]uint32, len(c.out.Backends))
+	all := make([]uint32, len(c.out.Backends))
+	present := make([]uint32, len(c.out.Backends))
+	usable, weighted := false, false
+	for _, b := range list {
+		i, ok := c.index[b.Addr]
+		if !ok {
+			continue
+		}
+		present[i], all[i] = 1, b.Weight
+		weighted = weighted || b.Weight > 0
+		if v := c.verdict(b.Addr); !v.Drain && !v.Down && b.Weight > 0 {
+			weights[i], usable = b.Weight, true
+		}
+	}
+	switch {
+	case usable:
+		return c.balance(weights)
+	case down == config.DownPass:
+		return Outcome{bpf.PassDown, -1}
+	case down == config.DownUseAll && weighted:
+		return c.balance(all)
+	case down == config.DownUseAll && slices.Contains(present, 1):
+		return c.balance(present)
+	}
+	return Outcome{bpf.RejectDown, -1}
+}
+
+func (c *vipCompiler) verdict(addr netip.AddrPort) Verdict {
+	if len(c.rt.Verdicts) == 0 {
+		return Verdict{}
+	}
+	return c.rt.Verdicts[Endpoint{c.v.Name, addr}]
+}
+
+// balance makes a pool, or finds the equal one.
+func (c *vipCompiler) balance(weights []uint32) Outcome {
+	var pool Pool
+	for i, n := range slotCounts(weights, MaxSlots) {
+		if n > 0 {
+			pool = append(pool, Share{uint32(i), n})
+		}
+	}
+	for i, p := range c.out.Pools {
+		if slices.Equal(p, pool) {
+			return Outcome{bpf.Balance, i}
+		}
+	}
+	c.out.Pools = append(c.out.Pools, pool)
+	return Outcome{bpf.Balance, len(c.out.Pools) - 1}
+}
+
+// states says of each backend whether it stands in a pool, and if not, whether
+// flows that have it may keep it.
+func (c *vipCompiler) states() {
+	for i := range c.out.Backends {
+		b := &c.out.Backends[i]
+		b.State = bpf.BackendDraining
+		if c.verdict(b.Addr).Down {
+			b.State = bpf.BackendDown
+		}
+	}
+	for _, p := range c.out.Pools {
+		for _, s := range p {
+			c.out.Backends[s.Backend].State = bpf.BackendActive
+		}
+	}
+}
+
+func familyOf(a netip.Addr) uint8 {
+	if a.Is4() {
+		return 4
+	}
+	return 6
+}
+
+func compareFrontends(a, b bpf.FrontendKey) int {
+	return cmp.Or(a.Addr.Compare(b.Addr), cmp.Compare(a.Proto, b.Proto))
+}
+
+// count fills need.
+func (s *State) count() {
+	n := need{groups: uint64(len(s.Groups)) + 1, cgroups: uint64(len(s.Cgroups))}
+	for _, v := range s.VIPs {
+		n.frontends += uint64(len(v.Frontends))
+		n.cells += 1 + uint64(len(v.Views))
+		n.views += uint64(len(v.Views))
+		n.backends += uint64(len(v.Backends))
+		for _, p := range v.Pools {
+			n.slots += uint64(p.Size())
+		}
+	}
+	for _, e := range s.Edges {
+		if e.Pattern {
+			n.patterns++
+		} else {
+			n.expect++
+		}
+	}
+	s.need = n
+}
+
+// sum stands for a VIP's content: equal sums, equal content.
+type sum [16]byte
+
+// seal computes the sums of a finished VIP.
+func (v *VIP) seal() {
+	h := sealer{h: sha256.New()}
+	h.str(v.Name)
+	h.num(uint64(v.Family), uint64(len(v.Backends)))
+	for _, b := range v.Backends {
+		h.addr(b.Addr)
+		h.num(uint64(b.State))
+	}
+	h.num(uint64(len(v.Pools)))
+	for _, p := range v.Pools {
+		h.num(uint64(len(p)))
+		for _, s := range p {
+			h.num(uint64(s.Backend)<<32 | uint64(s.Slots))
+		}
+	}
+	h.num(uint64(v.Default.Action), uint64(v.Default.Pool), uint64(len(v.Views)))
+	for _, w := range v.Views {
+		h.str(w.Group)
+		h.num(uint64(w.Action), uint64(w.Pool))
+	}
+	v.tables = h.sum()
+	for _, f := range v.Frontends {
+		h.addr(f.Addr)
+		h.num(uint64(f.Proto))
+	}
+	v.whole = h.sum()
+}
+
+// sealer feeds a hash without ambiguity: every string has its length before it.
+type sealer struct {
+	h   hash.Hash
+	buf []byte
+}
+
+func (s *sealer) num(values ...uint64) {
+	for _, v := range values {
+		s.buf = binary.LittleEndian.AppendUint64(s.buf, v)
+	}
+}
+
+func (s *sealer) str(v string) {
+	s.num(uint64(len(v)))
+	s.buf = append(s.buf, v...)
+}
+
+func (s *sealer) addr(a netip.AddrPort) {
+	b := a.Addr().As16()
+	s.num(uint64(a.Port()))
+	s.buf = append(s.buf, b[:]...)
+}
+
+func (s *sealer) sum() (out sum) {
+	s.h.Write(s.buf)
+	s.buf = s.buf[:0]
+	copy(out[:], s.h.Sum(nil))
+	return out
+}

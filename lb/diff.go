@@ -1,0 +1,304 @@
+package lb
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/slicelb/slicelb/bpf"
+)
+
+// Plan is an ordered list of writes that takes what the maps hold to a State.
+// After each of them every call is answered as before or as wanted; after the
+// last, as wanted.
+type Plan struct {
+	Writes []bpf.Write
+
+	// After free what Writes made unused, and are to be applied once a barrier
+	// has passed since. Freeing goes in steps: the next Diff of the same State
+	// says what can go then.
+	After []bpf.Write
+
+	settled     []*VIP
+	cgroupsDone bool
+	edgesDone   bool
+}
+
+// Diff compares. It is pure: Have is not changed. A state that does not fit the
+// tables gives a *LimitError.
+func Diff(have *Have, want *State) (Plan, error) {
+	if err := want.fits(have.limits); err != nil {
+		return Plan{}, err
+	}
+	p := &planner{have: have, want: want, groups: map[string]uint32{}, added: map[uint32]bool{}}
+	err := p.run()
+	return p.plan, err
+}
+
+// planner holds one Diff's work. What it allocates, it takes from copies of the
+// free lists.
+type planner struct {
+	have *Have
+	want *State
+	plan Plan
+
+	groups map[string]uint32
+	added  map[uint32]bool // groups that this plan adds
+
+	frontends, cells, backends, slots *space
+}
+
+func (p *planner) do(w ...bpf.Write)    { p.plan.Writes = append(p.plan.Writes, w...) }
+func (p *planner) later(w ...bpf.Write) { p.plan.After = append(p.plan.After, w...) }
+
+func (p *planner) run() error {
+	if err := p.planGroups(); err != nil {
+		return err
+	}
+	if err := p.putEdges(); err != nil {
+		return err
+	}
+	early, late, err := p.planCgroups()
+	if err != nil {
+		return err
+	}
+	p.do(early...)
+	p.dropOrphans()
+	if err := p.planVIPs(); err != nil {
+		return err
+	}
+	p.do(late...)
+	p.dropEdges()
+	p.dropGroups()
+	return nil
+}
+
+// planGroups gives every name an index before anything names it.
+func (p *planner) planGroups() error {
+	h := p.have
+	host := bpf.Group{Name: HostGroup, Translate: true}
+	if h.maps.Groups[0] != host {
+		p.do(bpf.SetGroup{Index: 0, Group: host})
+	}
+	p.groups[HostGroup] = 0
+	var free *space
+	for _, g := range p.want.Groups {
+		index, ok := h.groups[g.Name]
+		if !ok || index == 0 {
+			if free == nil {
+				free = h.freeGroups.clone()
+			}
+			if index, ok = free.first(); !ok {
+				return p.full("groups", h.limits.Groups, p.want.need.groups, "group "+g.Name)
+			}
+			p.added[index] = true
+		}
+		p.groups[g.Name] = index
+		if w := (bpf.Group{Name: g.Name, Translate: g.Translate}); h.maps.Groups[index] != w {
+			p.do(bpf.SetGroup{Index: index, Group: w})
+		}
+	}
+	return nil
+}
+
+func (p *planner) full(table string, limit uint32, wanted uint64, key string) error {
+	return &LimitError{Table: table, Limit: limit, Wanted: wanted, Key: key, Change: true}
+}
+
+// dropGroups frees the indexes of groups that are not wanted and that nothing
+// names any more.
+func (p *planner) dropGroups() {
+	for _, index := range slices.Sorted(maps.Keys(p.have.maps.Groups)) {
+		g := p.have.maps.Groups[index]
+		if at, wanted := p.groups[g.Name]; wanted && at == index || index == 0 {
+			continue
+		}
+		if p.have.groupUse[index] == 0 {
+			p.later(bpf.SetGroup{Index: index})
+		}
+	}
+}
+
+// dropOrphans frees the cells of views that are gone, and the words of
+// frontends that are.
+func (p *planner) dropOrphans() {
+	for _, index := range slices.Sorted(maps.Keys(p.have.orphans)) {
+		p.freeCell(index)
+	}
+	for _, index := range slices.Sorted(maps.Keys(p.have.staleRefs)) {
+		p.do(bpf.SetFrontendRef{Index: index, Ref: bpf.FrontendRef{Gen: p.have.maps.FrontendRefs[index].Gen}})
+	}
+}
+
+// freeCell comes before what frees the backends that the cell leads to.
+func (p *planner) freeCell(index uint32) {
+	if c := p.have.maps.Cells[index]; c.Action != bpf.None {
+		p.later(bpf.SetCell{Index: index, Cell: bpf.Cell{Gen: nextGen(c.Gen)}})
+	}
+	p.later(bpf.SetCellInfo{Index: index})
+}
+
+// nextGen wraps at the 11 bits that a cell's word has.
+func nextGen(g uint16) uint16 { return (g + 1) & (1<<11 - 1) }
+
+// rule resolves a rule's group.
+func (p *planner) rule(r Rule) bpf.Rule {
+	out := bpf.Rule{Node: r.Node, Split: r.Split}
+	if r.Group != "" {
+		out.Group = p.groups[r.Group]
+	}
+	return out
+}
+
+// planCgroups sorts the changes of cgroups' words into those that come before
+// the VIPs change and those that come after. A cgroup that gets a group which is
+// new has no view anywhere yet, so it is answered as the host is; where it
+// was answered so before, it moves first, so that a VIP that is narrowed to the
+// new group in the same reload never hides itself from it.
+func (p *planner) planCgroups() (early, late []bpf.Write, err error) {
+	h := p.have
+	if h.cgroupsDone && sameSlice(h.cgroups, p.want.Cgroups) && len(p.added) == 0 {
+		p.plan.cgroupsDone = true
+		return nil, nil, nil
+	}
+	p.plan.cgroupsDone = true
+	wanted := make(map[uint64]bool, len(p.want.Cgroups))
+	entries := uint64(len(h.maps.Cgroups))
+	for _, c := range p.want.Cgroups {
+		wanted[c.ID] = true
+		want := p.rule(c.Rule)
+		old, ok := h.maps.Cgroups[c.ID]
+		if ok && old == want {
+			continue
+		}
+		var w bpf.Write = bpf.SetCgroup{ID: c.ID, Rule: want}
+		if !ok {
+			w = bpf.PutCgroup{ID: c.ID, Rule: want}
+			if entries++; entries > uint64(h.limits.Cgroups) {
+				return nil, nil, p.full("cgroups", h.limits.Cgroups, p.want.need.cgroups, fmt.Sprintf("cgroup %d", c.ID))
+			}
+		}
+		if p.added[want.Group] && old.Group == 0 {
+			early = append(early, w)
+		} else {
+			late = append(late, w)
+		}
+	}
+	if len(h.maps.Cgroups) == 0 || !p.want.Complete {
+		return early, late, nil
+	}
+	var gone []uint64
+	for id := range h.maps.Cgroups {
+		if wanted[id] {
+			continue
+		}
+		// Not in this Membership, though in an earlier one, or seen before the
+		// walk began that did not find it: gone, or no longer wanted. Else the
+		// kernel has made it since, and the next walk will tell.
+		if first, unseen := h.unseen[id]; unseen && !first.Before(p.want.Walked) {
+			p.plan.cgroupsDone = false
+			continue
+		}
+		gone = append(gone, id)
+	}
+	slices.Sort(gone)
+	for _, id := range gone {
+		late = append(late, bpf.DelCgroup{ID: id})
+	}
+	return early, late, nil
+}
+
+func sameSlice[E comparable](a, b []E) bool {
+	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0] || slices.Equal(a, b))
+}
+
+// putEdges adds and changes what the kernel expects. Nodes are named by what
+// they expect, so a new node's edges are complete before a cgroup's word names it.
+func (p *planner) putEdges() error {
+	h := p.have
+	if h.edgesDone && sameSlice(h.edges, p.want.Edges) && len(p.added) == 0 {
+		return nil
+	}
+	expect, patterns := uint64(len(h.maps.Expect)), uint64(len(h.maps.Patterns))
+	limit := uint64(h.limits.Expect)
+	for _, e := range p.want.Edges {
+		rule := p.rule(e.Rule)
+		if !e.Pattern {
+			k := bpf.ExpectKey{Node: e.Node, Name: e.Name}
+			if old, ok := h.maps.Expect[k]; !ok {
+				if expect++; expect > limit {
+					return p.full("expect", h.limits.Expect, p.want.need.expect, e.key())
+				}
+				p.do(bpf.PutExpect{Key: k, Rule: rule})
+			} else if old != rule {
+				p.do(bpf.SetExpect{Key: k, Rule: rule})
+			}
+			continue
+		}
+		k := bpf.PatternKey{Node: e.Node, Ordinal: e.Ordinal}
+		pattern := bpf.Pattern{Prefix: e.Prefix, Suffix: e.Suffix, Rule: rule}
+		old, ok := h.maps.Patterns[k]
+		switch {
+		case !ok:
+			if patterns++; patterns > limit {
+				return p.full("expect_patterns", h.limits.Expect, p.want.need.patterns, e.key())
+			}
+			p.do(bpf.PutPattern{Key: k, Pattern: pattern})
+		case old.Prefix != e.Prefix || old.Suffix != e.Suffix:
+			p.do(bpf.DelPattern{Key: k}, bpf.PutPattern{Key: k, Pattern: pattern})
+		case old.Rule != rule:
+			p.do(bpf.SetPattern{Key: k, Rule: rule})
+		}
+	}
+	return nil
+}
+
+// dropEdges deletes what is not expected any more, once no cgroup's word names
+// the node: until then a directory that is made there gets what it would have
+// got before.
+func (p *planner) dropEdges() {
+	h := p.have
+	p.plan.edgesDone = true
+	if h.edgesDone && sameSlice(h.edges, p.want.Edges) {
+		return
+	}
+	if len(p.want.Edges) == len(h.maps.Expect)+len(h.maps.Patterns) && len(p.plan.Writes) == 0 {
+		return
+	}
+	expect := map[bpf.ExpectKey]bool{}
+	patterns := map[bpf.PatternKey]bool{}
+	nodes := map[uint32]bool{}
+	for _, e := range p.want.Edges {
+		nodes[e.Node] = true
+		if e.Pattern {
+			patterns[bpf.PatternKey{Node: e.Node, Ordinal: e.Ordinal}] = true
+		} else {
+			expect[bpf.ExpectKey{Node: e.Node, Name: e.Name}] = true
+		}
+	}
+	// A node that stays loses single edges at once; one that goes, when no word
+	// names it.
+	free := func(node uint32) bool { return nodes[node] || h.nodeUse[node] == 0 }
+	var drop []bpf.Write
+	for k := range h.maps.Expect {
+		if expect[k] {
+			continue
+		}
+		p.plan.edgesDone = false
+		if free(k.Node) {
+			drop = append(drop, bpf.DelExpect{Key: k})
+		}
+	}
+	for k := range h.maps.Patterns {
+		if patterns[k] {
+			continue
+		}
+		p.plan.edgesDone = false
+		if free(k.Node) {
+			drop = append(drop, bpf.DelPattern{Key: k})
+		}
+	}
+	slices.SortFunc(drop, func(a, b bpf.Write) int { return cmp.Compare(a.String(), b.String()) })
+	p.later(drop...)
+}

@@ -1,0 +1,453 @@
+package lb
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+
+	"github.com/slicelb/slicelb/bpf"
+)
+
+// change is one VIP that differs.
+type change struct {
+	want *VIP  // nil: the unit goes
+	have *unit // nil: the VIP is new
+
+	// moved: it is rebuilt under a new cell, and have is left behind.
+	moved bool
+	state uint8
+}
+
+const (
+	changeOpen = iota
+	changeOnTheWay
+	changeDone
+)
+
+// planVIPs writes what differs, one VIP after the other. Where a frontend goes
+// from one VIP to another, the one that gets it comes first: the frontend's word
+// flips when its new VIP is as wanted and its old one still as it was.
+func (p *planner) planVIPs() error {
+	h := p.have
+	var changes []*change
+	owner := map[bpf.FrontendKey]*change{} // of the frontends of VIPs that differ
+	matched := 0
+	for _, v := range p.want.VIPs {
+		u := h.unit(unitName{v.Name, v.Family})
+		if u != nil {
+			matched++
+			if u.settled && u.whole == v.whole {
+				continue
+			}
+		}
+		c := &change{want: v, have: u}
+		changes = append(changes, c)
+		for _, f := range v.Frontends {
+			owner[f] = c
+		}
+	}
+	if matched < len(h.units) {
+		changes = append(changes, p.unwanted()...)
+	}
+	for _, c := range changes {
+		if err := p.visit(c, owner); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// unwanted are the units that stand for no VIP of the wanted state.
+func (p *planner) unwanted() []*change {
+	wanted := make(map[uint32]bool, len(p.want.VIPs))
+	for _, v := range p.want.VIPs {
+		if u := p.have.unit(unitName{v.Name, v.Family}); u != nil {
+			wanted[u.cell] = true
+		}
+	}
+	var out []*change
+	for cell, u := range p.have.units {
+		if !wanted[cell] {
+			out = append(out, &change{have: u})
+		}
+	}
+	slices.SortFunc(out, func(a, b *change) int { return cmp.Compare(a.have.cell, b.have.cell) })
+	return out
+}
+
+// visit plans a change after those that take frontends away from it. Where they
+// wait for it in turn, it is rebuilt under a new cell, and its frontends flip to
+// that one by one.
+func (p *planner) visit(c *change, owner map[bpf.FrontendKey]*change) error {
+	if c.state != changeOpen {
+		return nil
+	}
+	c.state = changeOnTheWay
+	// A VIP that goes, or only exchanges frontends, flips nothing that those
+	// still on it would see.
+	if c.have != nil && c.want != nil && !(c.have.settled && c.have.tables == c.want.tables) {
+		for _, f := range sortedFrontends(c.have.frontends) {
+			to := owner[f]
+			if to == nil || to == c {
+				continue
+			}
+			if to.state == changeOnTheWay {
+				c.moved = true
+				continue
+			}
+			if err := p.visit(to, owner); err != nil {
+				return err
+			}
+		}
+	}
+	c.state = changeDone
+	if c.want == nil {
+		p.dropUnit(c.have, owner)
+		return nil
+	}
+	return p.planVIP(c, owner)
+}
+
+func sortedFrontends(m map[bpf.FrontendKey]uint32) []bpf.FrontendKey {
+	return slices.SortedFunc(maps.Keys(m), compareFrontends)
+}
+
+// dropUnit takes a VIP away: its frontends first, then, step by step, what they
+// led to: views, cells, backends, and last the name that all of it is found by.
+func (p *planner) dropUnit(u *unit, owner map[bpf.FrontendKey]*change) {
+	p.dropFrontends(u, func(k bpf.FrontendKey) bool { return owner[k] != nil })
+	for _, group := range slices.Sorted(maps.Keys(u.views)) {
+		p.later(bpf.DelView{Key: bpf.ViewKey{Cell: u.cell, Group: group}})
+	}
+	if c := p.have.maps.Cells[u.cell]; c.Action != bpf.None {
+		p.later(bpf.SetCell{Index: u.cell, Cell: bpf.Cell{Gen: nextGen(c.Gen)}})
+	}
+	if len(u.views) > 0 {
+		return
+	}
+	for _, addr := range sortedAddrs(u.backends) {
+		p.freeBackend(u.backends[addr])
+	}
+	if u.name != (unitName{}) && len(u.frontends)+len(u.backends) == 0 {
+		p.freeCell(u.cell)
+	}
+}
+
+func (p *planner) dropFrontends(u *unit, keep func(bpf.FrontendKey) bool) {
+	for _, k := range sortedFrontends(u.frontends) {
+		if keep(k) {
+			continue
+		}
+		index := u.frontends[k]
+		p.do(bpf.DelFrontend{Key: k})
+		if ref := p.have.maps.FrontendRefs[index]; ref.Cell != 0 {
+			p.do(bpf.SetFrontendRef{Index: index, Ref: bpf.FrontendRef{Gen: ref.Gen}})
+		}
+	}
+}
+
+func (p *planner) freeBackend(index uint32) {
+	gen := p.have.maps.BackendCells[index].Gen
+	p.later(bpf.SetBackendCell{Index: index, Cell: bpf.BackendCell{State: bpf.BackendFree, Gen: gen}})
+}
+
+func sortedAddrs(m map[netip.AddrPort]uint32) []netip.AddrPort {
+	return slices.SortedFunc(maps.Keys(m), netip.AddrPort.Compare)
+}
+
+// vipPlan is the work on one VIP.
+type vipPlan struct {
+	*planner
+	want *VIP
+	have *unit // empty where the VIP is new
+
+	cell     uint32
+	backends []uint32 // index of each of want.Backends
+	bases    []uint32 // of each of want.Pools
+	rest     bool     // something waits for a barrier
+}
+
+func (p *planner) planVIP(c *change, owner map[bpf.FrontendKey]*change) error {
+	v := &vipPlan{planner: p, want: c.want, have: c.have}
+	fresh := c.have == nil || c.moved
+	if fresh {
+		v.have = &unit{}
+	}
+	// A port that nobody serves any more goes before its VIP changes.
+	if c.have != nil {
+		own := make(map[bpf.FrontendKey]bool, len(c.want.Frontends))
+		for _, f := range c.want.Frontends {
+			own[f] = true
+		}
+		p.dropFrontends(c.have, func(k bpf.FrontendKey) bool { return own[k] || owner[k] != nil })
+	}
+	if fresh {
+		if err := v.name(); err != nil {
+			return err
+		}
+	} else {
+		v.cell = c.have.cell
+	}
+	for _, step := range []func() error{v.planBackends, v.planPools, v.planViews} {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	v.planDefault()
+	if err := v.planFrontends(); err != nil {
+		return err
+	}
+	if !v.rest {
+		p.plan.settled = append(p.plan.settled, c.want)
+	}
+	return nil
+}
+
+func (v *vipPlan) String() string { return fmt.Sprintf("vip %s (IPv%d)", v.want.Name, v.want.Family) }
+
+// name gives a new VIP its cell.
+func (v *vipPlan) name() error {
+	cell, err := v.newCell()
+	if err != nil {
+		return err
+	}
+	v.cell = cell
+	v.do(bpf.SetCellInfo{Index: cell, Info: bpf.CellInfo{VIP: v.want.Name, Family: v.want.Family}})
+	return nil
+}
+
+func (v *vipPlan) newCell() (uint32, error) {
+	if v.cells == nil {
+		v.cells = v.planner.have.freeCells.clone()
+	}
+	cell, ok := v.cells.first()
+	if !ok {
+		return 0, v.full("cells", v.planner.have.limits.Cells, v.planner.want.need.cells, v.String())
+	}
+	return cell, nil
+}
+
+// planBackends writes new backends and wakes those that come back; those that
+// go, or may take nothing new, wait until no cell leads to them.
+func (v *vipPlan) planBackends() error {
+	h := v.planner.have
+	v.backends = make([]uint32, len(v.want.Backends))
+	for i, b := range v.want.Backends {
+		if index, ok := v.have.backends[b.Addr]; ok {
+			v.backends[i] = index
+			old := h.maps.BackendCells[index]
+			w := bpf.SetBackendCell{Index: index, Cell: bpf.BackendCell{State: b.State, Gen: old.Gen}}
+			switch {
+			case old.State == b.State:
+			case b.State == bpf.BackendActive:
+				v.do(w)
+			default:
+				v.rest = true
+				v.later(w)
+			}
+			continue
+		}
+		if v.planner.backends == nil {
+			v.planner.backends = h.freeBackends.clone()
+		}
+		index, ok := v.planner.backends.first()
+		if !ok {
+			return v.full("backends", h.limits.Backends, v.planner.want.need.backends, b.Addr.String()+" of "+v.String())
+		}
+		v.backends[i] = index
+		gen := max(h.maps.Backends[index].Gen, h.maps.BackendCells[index].Gen) + 1
+		if gen == 0 {
+			gen = 1
+		}
+		v.do(bpf.SetBackend{Index: index, Backend: bpf.Backend{Addr: b.Addr, Gen: gen, Cell: v.cell}},
+			bpf.SetBackendCell{Index: index, Cell: bpf.BackendCell{State: b.State, Gen: gen}})
+	}
+	if len(v.have.backends) == 0 {
+		return nil
+	}
+	keep := make(map[netip.AddrPort]bool, len(v.want.Backends))
+	for _, b := range v.want.Backends {
+		keep[b.Addr] = true
+	}
+	for _, addr := range sortedAddrs(v.have.backends) {
+		if !keep[addr] {
+			v.rest = true
+			v.freeBackend(v.have.backends[addr])
+		}
+	}
+	return nil
+}
+
+// planPools finds the regions that hold the wanted slots already, and fills new
+// ones. A region that a cell names is never written.
+func (v *vipPlan) planPools() error {
+	h := v.planner.have
+	v.bases = make([]uint32, len(v.want.Pools))
+	inUse := v.regions()
+	for i, pool := range v.want.Pools {
+		found := false
+		for _, base := range inUse {
+			if v.holds(h.maps.Slots[base], pool) {
+				v.bases[i], found = base, true
+				break
+			}
+		}
+		if found {
+			continue
+		}
+		if v.slots == nil {
+			v.slots = h.freeSlots.clone()
+		}
+		size := pool.Size()
+		base, ok := v.slots.fit(size)
+		if !ok {
+			return v.full("slots", h.limits.Slots, v.planner.want.need.slots, v.String())
+		}
+		v.bases[i] = base
+		slots := make([]uint32, 0, size)
+		for _, s := range pool {
+			for range s.Slots {
+				slots = append(slots, v.backends[s.Backend])
+			}
+		}
+		v.do(bpf.SetSlots{Base: base, Slots: slots})
+	}
+	return nil
+}
+
+// regions are those that the VIP's cells name, lowest first.
+func (v *vipPlan) regions() []uint32 {
+	if v.have.cell == 0 {
+		return nil
+	}
+	var out []uint32
+	add := func(cell uint32) {
+		if c := v.planner.have.maps.Cells[cell]; c.Action == bpf.Balance {
+			out = append(out, c.Base)
+		}
+	}
+	add(v.have.cell)
+	for _, cell := range v.have.views {
+		add(cell)
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// holds compares slots with a pool.
+func (v *vipPlan) holds(slots []uint32, pool Pool) bool {
+	if uint32(len(slots)) != pool.Size() {
+		return false
+	}
+	i := 0
+	for _, s := range pool {
+		for range s.Slots {
+			if slots[i] != v.backends[s.Backend] {
+				return false
+			}
+			i++
+		}
+	}
+	return true
+}
+
+// word is an outcome as a cell's word, over what the cell holds.
+func (v *vipPlan) word(cell uint32, o Outcome, selective bool) (c bpf.Cell, differs bool) {
+	old := v.planner.have.maps.Cells[cell]
+	c = bpf.Cell{Action: o.Action, Selective: selective, Gen: old.Gen}
+	if o.Action == bpf.Balance {
+		c.Base, c.Count = v.bases[o.Pool], v.want.Pools[o.Pool].Size()
+	}
+	if c == old {
+		return c, false
+	}
+	c.Gen = nextGen(old.Gen)
+	return c, true
+}
+
+func (v *vipPlan) flip(cell uint32, o Outcome, selective bool) {
+	if c, differs := v.word(cell, o, selective); differs {
+		v.do(bpf.SetCell{Index: cell, Cell: c})
+	}
+}
+
+// planViews makes and flips the views. A group that loses its view is answered
+// as the default says before the entry goes: the default cell is asked first,
+// and a program that read its old word may still look for the view.
+func (v *vipPlan) planViews() error {
+	h := v.planner.have
+	keep := make(map[uint32]bool, len(v.want.Views))
+	for _, view := range v.want.Views {
+		group := v.groups[view.Group]
+		keep[group] = true
+		if cell, ok := v.have.views[group]; ok {
+			v.flip(cell, view.Outcome, false)
+			continue
+		}
+		cell, err := v.newCell()
+		if err != nil {
+			return err
+		}
+		v.do(bpf.SetCellInfo{Index: cell, Info: bpf.CellInfo{
+			VIP: v.want.Name, Group: view.Group, Family: v.want.Family, Of: v.cell}})
+		v.flip(cell, view.Outcome, false)
+		v.do(bpf.PutView{Key: bpf.ViewKey{Cell: v.cell, Group: group}, Cell: cell})
+	}
+	if uint64(len(h.maps.Views))+uint64(len(keep)) > uint64(h.limits.Views) {
+		if n := v.viewsAfter(); n > uint64(h.limits.Views) {
+			return v.full("views", h.limits.Views, v.planner.want.need.views, v.String())
+		}
+	}
+	for _, group := range slices.Sorted(maps.Keys(v.have.views)) {
+		if keep[group] {
+			continue
+		}
+		v.rest = true
+		v.flip(v.have.views[group], v.want.Default, false)
+		v.later(bpf.DelView{Key: bpf.ViewKey{Cell: v.cell, Group: group}})
+	}
+	return nil
+}
+
+// viewsAfter is how many views there are after the writes so far.
+func (v *vipPlan) viewsAfter() uint64 {
+	n := uint64(len(v.planner.have.maps.Views))
+	for _, w := range v.plan.Writes {
+		if _, ok := w.(bpf.PutView); ok {
+			n++
+		}
+	}
+	return n
+}
+
+func (v *vipPlan) planDefault() { v.flip(v.cell, v.want.Default, len(v.want.Views) > 0) }
+
+// planFrontends points the frontends to the VIP, which is as wanted now.
+func (v *vipPlan) planFrontends() error {
+	h := v.planner.have
+	for _, f := range v.want.Frontends {
+		if index, ok := h.maps.Frontends[f]; ok {
+			ref := h.maps.FrontendRefs[index]
+			if ref.Cell != v.cell {
+				v.do(bpf.SetFrontendRef{Index: index, Ref: bpf.FrontendRef{Cell: v.cell, Gen: ref.Gen}})
+			}
+			continue
+		}
+		if v.frontends == nil {
+			v.frontends = h.freeFrontends.clone()
+		}
+		index, ok := v.frontends.first()
+		if !ok {
+			return v.full("frontends", h.limits.Frontends, v.planner.want.need.frontends, f.String())
+		}
+		gen := h.maps.FrontendRefs[index].Gen + 1
+		if gen == 0 {
+			gen = 1
+		}
+		v.do(bpf.SetFrontendRef{Index: index, Ref: bpf.FrontendRef{Cell: v.cell, Gen: gen}},
+			bpf.PutFrontend{Key: f, Index: index})
+	}
+	return nil
+}

@@ -1,0 +1,468 @@
+// Package lbtest holds the maps in memory, for tests: with the kernel's errors,
+// with a check that nothing is reused before a barrier, and with the look-up
+// that the programs do.
+package lbtest
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+
+	"github.com/slicelb/slicelb/bpf"
+)
+
+// ErrUnsafe is returned by Apply for a write that a running program could see
+// half done: its target is named, or was named since the last barrier.
+var ErrUnsafe = errors.New("unsafe write")
+
+// DefaultLimits are those of the real maps, with fewer slots.
+var DefaultLimits = bpf.Limits{
+	Frontends: 65536, Cells: 65536, Views: 65536, Backends: 262144,
+	Slots: 1 << 20, Groups: 65536, Cgroups: 262144, Expect: 65536,
+}
+
+// Maps is a data plane in memory. Its methods may be called from any goroutine.
+type Maps struct {
+	mu     sync.Mutex
+	limits bpf.Limits
+	d      bpf.Dump
+	slots  []uint32 // grows to limits.Slots
+
+	// What programs that are on their way may still use: what was named at any
+	// time since the last barrier, beside what is named now.
+	frontends map[uint32]bool
+	views     map[uint32]bool // view cells
+	cells     map[uint32]bool // default cells
+	groups    map[uint32]bool
+	backends  map[uint32]bool
+	regions   map[uint32]uint32 // base -> count
+
+	writes, barriers int
+}
+
+// New returns empty maps.
+func New(limits bpf.Limits) *Maps {
+	m := &Maps{limits: limits, d: bpf.Dump{
+		Frontends:    map[bpf.FrontendKey]uint32{},
+		FrontendRefs: map[uint32]bpf.FrontendRef{},
+		Cells:        map[uint32]bpf.Cell{},
+		CellInfos:    map[uint32]bpf.CellInfo{},
+		Views:        map[bpf.ViewKey]uint32{},
+		Backends:     map[uint32]bpf.Backend{},
+		BackendCells: map[uint32]bpf.BackendCell{},
+		Groups:       map[uint32]bpf.Group{},
+		Cgroups:      map[uint64]bpf.Rule{},
+		Expect:       map[bpf.ExpectKey]bpf.Rule{},
+		Patterns:     map[bpf.PatternKey]bpf.Pattern{},
+	}}
+	m.Barrier()
+	return m
+}
+
+// Clone is a copy with the same content and the same programs on their way.
+func (m *Maps) Clone() *Maps {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return &Maps{
+		limits: m.limits, d: *m.dump(), slots: slices.Clone(m.slots),
+		frontends: maps.Clone(m.frontends), views: maps.Clone(m.views), cells: maps.Clone(m.cells),
+		groups: maps.Clone(m.groups), backends: maps.Clone(m.backends), regions: maps.Clone(m.regions),
+	}
+}
+
+func (m *Maps) Limits() bpf.Limits { return m.limits }
+
+// Writes and Barriers count what was done.
+func (m *Maps) Writes() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.writes
+}
+
+func (m *Maps) Barriers() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.barriers
+}
+
+// Dump is a copy of what the maps hold.
+func (m *Maps) Dump() (*bpf.Dump, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	d := m.dump()
+	for i, r := range d.FrontendRefs {
+		if r == (bpf.FrontendRef{}) {
+			delete(d.FrontendRefs, i)
+		}
+	}
+	for i, c := range d.Cells {
+		if _, named := d.CellInfos[i]; c.Action == bpf.None && !named {
+			delete(d.Cells, i)
+		}
+	}
+	for i, b := range d.Backends {
+		if b.Gen == 0 {
+			delete(d.Backends, i)
+		}
+	}
+	d.Slots = map[uint32][]uint32{}
+	for _, c := range d.Cells {
+		if c.Action == bpf.Balance {
+			d.Slots[c.Base] = slices.Clone(m.slots[c.Base : c.Base+c.Count])
+		}
+	}
+	return d, nil
+}
+
+func (m *Maps) dump() *bpf.Dump {
+	return &bpf.Dump{
+		Frontends: maps.Clone(m.d.Frontends), FrontendRefs: maps.Clone(m.d.FrontendRefs),
+		Cells: maps.Clone(m.d.Cells), CellInfos: maps.Clone(m.d.CellInfos), Views: maps.Clone(m.d.Views),
+		Backends: maps.Clone(m.d.Backends), BackendCells: maps.Clone(m.d.BackendCells),
+		Groups: maps.Clone(m.d.Groups), Cgroups: maps.Clone(m.d.Cgroups),
+		Expect: maps.Clone(m.d.Expect), Patterns: maps.Clone(m.d.Patterns),
+	}
+}
+
+// Cgroups is a copy of one table.
+func (m *Maps) Cgroups() (map[uint64]bpf.Rule, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return maps.Clone(m.d.Cgroups), nil
+}
+
+// Mkdir and Rmdir are what the kernel does by itself.
+func (m *Maps) Mkdir(id uint64, r bpf.Rule) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if _, ok := m.d.Cgroups[id]; !ok {
+		m.d.Cgroups[id] = r
+		m.groups[r.Group] = true
+	}
+}
+
+func (m *Maps) Rmdir(id uint64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.d.Cgroups, id)
+}
+
+// Barrier lets every program that is on its way finish.
+func (m *Maps) Barrier() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.barriers++
+	m.frontends, m.views, m.cells = map[uint32]bool{}, map[uint32]bool{}, map[uint32]bool{}
+	m.groups, m.backends, m.regions = map[uint32]bool{}, map[uint32]bool{}, map[uint32]uint32{}
+	for _, i := range m.d.Frontends {
+		m.nameFrontend(i)
+	}
+	for k, c := range m.d.Views {
+		m.views[c], m.groups[k.Group] = true, true
+	}
+	for i := range m.d.Cells {
+		m.nameCell(i)
+	}
+	for i, c := range m.d.BackendCells {
+		if c.State != bpf.BackendFree {
+			m.backends[i] = true
+		}
+	}
+	for _, r := range m.d.Cgroups {
+		m.groups[r.Group] = true
+	}
+	for _, r := range m.d.Expect {
+		m.groups[r.Group] = true
+	}
+	for _, p := range m.d.Patterns {
+		m.groups[p.Rule.Group] = true
+	}
+	return nil
+}
+
+func (m *Maps) nameFrontend(i uint32) {
+	m.frontends[i] = true
+	m.cells[m.d.FrontendRefs[i].Cell] = true
+}
+
+func (m *Maps) nameCell(i uint32) {
+	c := m.d.Cells[i]
+	if c.Action != bpf.Balance {
+		return
+	}
+	m.regions[c.Base] = max(m.regions[c.Base], c.Count)
+	for _, b := range m.slots[c.Base : c.Base+c.Count] {
+		m.backends[b] = true
+	}
+}
+
+// Apply does one write.
+func (m *Maps) Apply(w bpf.Write) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.apply(w); err != nil {
+		return fmt.Errorf("%s: %w", w, err)
+	}
+	m.writes++
+	return nil
+}
+
+func (m *Maps) apply(w bpf.Write) error {
+	d := &m.d
+	switch w := w.(type) {
+	case bpf.PutFrontend:
+		if m.frontends[w.Index] {
+			return unsafe("frontend index %d is named, or was", w.Index)
+		}
+		if cell := d.FrontendRefs[w.Index].Cell; d.Cells[cell].Action == bpf.None {
+			return unsafe("frontend %d leads to cell %d, which is empty", w.Index, cell)
+		}
+		if err := put(d.Frontends, "frontends", m.limits.Frontends, w.Key, w.Index); err != nil {
+			return err
+		}
+		m.nameFrontend(w.Index)
+	case bpf.DelFrontend:
+		delete(d.Frontends, w.Key)
+	case bpf.SetFrontendRef:
+		if err := within("frontend_refs", w.Index, m.limits.Frontends); err != nil {
+			return err
+		}
+		named := false
+		for _, i := range d.Frontends {
+			named = named || i == w.Index
+		}
+		if named && d.Cells[w.Ref.Cell].Action == bpf.None {
+			return unsafe("a live frontend gets cell %d, which is empty", w.Ref.Cell)
+		}
+		if named && w.Ref.Gen != d.FrontendRefs[w.Index].Gen {
+			return unsafe("the generation of a live frontend changes")
+		}
+		d.FrontendRefs[w.Index] = w.Ref
+		if named {
+			m.nameFrontend(w.Index)
+		}
+	case bpf.SetCell:
+		return m.setCell(w)
+	case bpf.SetCellInfo:
+		if err := within("cell_infos", w.Index, m.limits.Cells); err != nil {
+			return err
+		}
+		if w.Info.Family == 0 {
+			if d.Cells[w.Index].Action != bpf.None {
+				return unsafe("cell %d loses its name but still decides", w.Index)
+			}
+			delete(d.CellInfos, w.Index)
+			return nil
+		}
+		if m.cells[w.Index] || m.views[w.Index] {
+			return unsafe("cell %d is named, or was", w.Index)
+		}
+		d.CellInfos[w.Index] = w.Info
+	case bpf.PutView:
+		if d.Cells[w.Cell].Action == bpf.None || w.Cell == 0 {
+			return unsafe("view leads to cell %d, which is empty", w.Cell)
+		}
+		if d.Groups[w.Key.Group].Name == "" {
+			return unsafe("group %d has no name", w.Key.Group)
+		}
+		if err := put(d.Views, "views", m.limits.Views, w.Key, w.Cell); err != nil {
+			return err
+		}
+		m.views[w.Cell], m.groups[w.Key.Group] = true, true
+	case bpf.DelView:
+		if m.cells[w.Key.Cell] && d.Cells[w.Key.Cell].Selective {
+			// Who read the default cell may still look for the view: without it
+			// the answer must be the same.
+			if cell, ok := d.Views[w.Key]; ok && !m.same(d.Cells[cell], d.Cells[w.Key.Cell]) {
+				return unsafe("a view that still decides is deleted")
+			}
+		}
+		delete(d.Views, w.Key)
+	case bpf.SetSlots:
+		end := uint64(w.Base) + uint64(len(w.Slots))
+		if end > uint64(m.limits.Slots) {
+			return fmt.Errorf("slots end at %d of %d", end, m.limits.Slots)
+		}
+		for base, n := range m.regions {
+			if uint64(base) < end && w.Base < base+n {
+				return unsafe("slots at %d are named, or were", base)
+			}
+		}
+		for _, b := range w.Slots {
+			if d.BackendCells[b].State == bpf.BackendFree || b == 0 {
+				return unsafe("backend %d is free", b)
+			}
+		}
+		if n := int(end) - len(m.slots); n > 0 {
+			m.slots = append(m.slots, make([]uint32, n)...)
+		}
+		copy(m.slots[w.Base:], w.Slots)
+	case bpf.SetBackend:
+		if err := within("backends", w.Index, m.limits.Backends); err != nil {
+			return err
+		}
+		if m.backends[w.Index] {
+			return unsafe("backend %d is named, or was", w.Index)
+		}
+		if w.Backend.Gen == 0 || w.Backend.Gen == d.Backends[w.Index].Gen {
+			return unsafe("backend %d gets generation %d again", w.Index, w.Backend.Gen)
+		}
+		d.Backends[w.Index] = w.Backend
+	case bpf.SetBackendCell:
+		if w.Cell.Gen != d.Backends[w.Index].Gen {
+			return unsafe("backend %d: generation %d is not its own", w.Index, w.Cell.Gen)
+		}
+		if w.Cell.State != bpf.BackendActive {
+			for i := range d.Cells {
+				if m.leads(i, w.Index) {
+					return unsafe("cell %d leads to backend %d", i, w.Index)
+				}
+			}
+			for base, n := range m.regions {
+				if slices.Contains(m.slots[base:base+n], w.Index) {
+					return unsafe("slots at %d lead to backend %d, or did", base, w.Index)
+				}
+			}
+		}
+		d.BackendCells[w.Index] = w.Cell
+		if w.Cell.State != bpf.BackendFree {
+			m.backends[w.Index] = true
+		}
+	case bpf.SetGroup:
+		if err := within("groups", w.Index, m.limits.Groups); err != nil {
+			return err
+		}
+		if old := d.Groups[w.Index]; old.Name != w.Group.Name && m.groups[w.Index] && old.Name != "" {
+			return unsafe("group %d is named, or was", w.Index)
+		}
+		if w.Group.Name == "" {
+			delete(d.Groups, w.Index)
+			return nil
+		}
+		d.Groups[w.Index] = w.Group
+	case bpf.PutCgroup:
+		if err := m.rule(w.Rule); err != nil {
+			return err
+		}
+		return put(d.Cgroups, "cgroups", m.limits.Cgroups, w.ID, w.Rule)
+	case bpf.SetCgroup:
+		if err := m.rule(w.Rule); err != nil {
+			return err
+		}
+		return set(d.Cgroups, w.ID, func(r *bpf.Rule) { *r = w.Rule })
+	case bpf.DelCgroup:
+		delete(d.Cgroups, w.ID)
+	case bpf.PutExpect:
+		if err := m.rule(w.Rule); err != nil {
+			return err
+		}
+		return put(d.Expect, "expect", m.limits.Expect, w.Key, w.Rule)
+	case bpf.SetExpect:
+		if err := m.rule(w.Rule); err != nil {
+			return err
+		}
+		return set(d.Expect, w.Key, func(r *bpf.Rule) { *r = w.Rule })
+	case bpf.DelExpect:
+		delete(d.Expect, w.Key)
+	case bpf.PutPattern:
+		if err := m.rule(w.Pattern.Rule); err != nil {
+			return err
+		}
+		return put(d.Patterns, "expect_patterns", m.limits.Expect, w.Key, w.Pattern)
+	case bpf.SetPattern:
+		if err := m.rule(w.Rule); err != nil {
+			return err
+		}
+		return set(d.Patterns, w.Key, func(p *bpf.Pattern) { p.Rule = w.Rule })
+	case bpf.DelPattern:
+		delete(d.Patterns, w.Key)
+	default:
+		return fmt.Errorf("unknown write %T", w)
+	}
+	return nil
+}
+
+func (m *Maps) setCell(w bpf.SetCell) error {
+	if err := within("cells", w.Index, m.limits.Cells); err != nil {
+		return err
+	}
+	c := w.Cell
+	switch {
+	case (c.Action == bpf.Balance) != (c.Count > 0):
+		return fmt.Errorf("%d slots with %s", c.Count, c.Action)
+	case w.Index == 0:
+		return unsafe("cell 0 stands for nothing")
+	case c.Action == bpf.None && (m.cells[w.Index] || m.views[w.Index]):
+		return unsafe("cell %d is named, or was", w.Index)
+	case m.d.CellInfos[w.Index].Family == 0:
+		return unsafe("cell %d has no name", w.Index)
+	}
+	if c.Action == bpf.Balance {
+		if uint64(c.Base)+uint64(c.Count) > uint64(len(m.slots)) {
+			return unsafe("slots at %d were never written", c.Base)
+		}
+		for _, b := range m.slots[c.Base : c.Base+c.Count] {
+			if m.d.BackendCells[b].State != bpf.BackendActive {
+				return unsafe("backend %d is %s", b, m.d.BackendCells[b].State)
+			}
+		}
+	}
+	m.d.Cells[w.Index] = c
+	m.nameCell(w.Index)
+	return nil
+}
+
+// leads reports whether a cell's slots hold a backend.
+func (m *Maps) leads(cell, backend uint32) bool {
+	c := m.d.Cells[cell]
+	return c.Action == bpf.Balance && slices.Contains(m.slots[c.Base:c.Base+c.Count], backend)
+}
+
+// same compares what two cells answer.
+func (m *Maps) same(a, b bpf.Cell) bool {
+	return a.Action == b.Action && a.Count == b.Count &&
+		(a.Action != bpf.Balance || slices.Equal(m.slots[a.Base:a.Base+a.Count], m.slots[b.Base:b.Base+b.Count]))
+}
+
+// rule checks that what a rule names is there.
+func (m *Maps) rule(r bpf.Rule) error {
+	if r.Group != 0 && m.d.Groups[r.Group].Name == "" {
+		return unsafe("group %d has no name", r.Group)
+	}
+	m.groups[r.Group] = true
+	return nil
+}
+
+func unsafe(format string, args ...any) error {
+	return fmt.Errorf("%w: "+format, append([]any{ErrUnsafe}, args...)...)
+}
+
+func within(table string, index, limit uint32) error {
+	if index >= limit {
+		return fmt.Errorf("%s: index %d of %d", table, index, limit)
+	}
+	return nil
+}
+
+func put[K comparable, V any](m map[K]V, table string, limit uint32, k K, v V) error {
+	if _, ok := m[k]; ok {
+		return bpf.ErrExist
+	}
+	if len(m) >= int(limit) {
+		return &bpf.FullError{Table: table, Limit: limit, Key: fmt.Sprint(k)}
+	}
+	m[k] = v
+	return nil
+}
+
+func set[K comparable, V any](m map[K]V, k K, change func(*V)) error {
+	v, ok := m[k]
+	if !ok {
+		return bpf.ErrNotExist
+	}
+	change(&v)
+	m[k] = v
+	return nil
+}

@@ -1,0 +1,88 @@
+package lbtest
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/slicelb/slicelb/bpf"
+)
+
+// Answer is what a call gets.
+type Answer struct {
+	Action   bpf.Action
+	Backends map[netip.AddrPort]int // slots of each; nil unless Action is Balance
+}
+
+// Untouched is the answer to a call that is not to a frontend, or from a group
+// whose calls are not translated.
+var Untouched = Answer{}
+
+func (a Answer) String() string {
+	if a.Action != bpf.Balance {
+		return a.Action.String()
+	}
+	var parts []string
+	for addr, n := range a.Backends {
+		parts = append(parts, fmt.Sprintf("%s x%d", addr, n))
+	}
+	slices.Sort(parts)
+	return "balance " + strings.Join(parts, ", ")
+}
+
+// Resolve is the programs' look-up (decide.h, backend.h) for a caller whose
+// group has this index. An error is what no program may ever meet.
+func (m *Maps) Resolve(group uint32, k bpf.FrontendKey) (Answer, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	d := &m.d
+	index, ok := d.Frontends[k]
+	if !ok {
+		return Untouched, nil
+	}
+	ref := d.FrontendRefs[index]
+	word := d.Cells[ref.Cell]
+	if word.Action == bpf.None {
+		return Answer{}, fmt.Errorf("frontend %s: index %d leads to cell %d, which is empty", k, index, ref.Cell)
+	}
+	if g := d.Groups[group]; g.Name != "" && !g.Translate {
+		return Untouched, nil
+	}
+	if word.Selective {
+		if cell, ok := d.Views[bpf.ViewKey{Cell: ref.Cell, Group: group}]; ok {
+			if d.Cells[cell].Action == bpf.None {
+				return Answer{}, fmt.Errorf("view of group %d leads to cell %d, which is empty", group, cell)
+			}
+			word = d.Cells[cell]
+		}
+	}
+	a := Answer{Action: word.Action}
+	if word.Action != bpf.Balance {
+		return a, nil
+	}
+	a.Backends = map[netip.AddrPort]int{}
+	for _, i := range m.slots[word.Base : word.Base+word.Count] {
+		b, c := d.Backends[i], d.BackendCells[i]
+		if c.State != bpf.BackendActive || c.Gen != b.Gen {
+			return a, fmt.Errorf("a slot names backend %d, which is %s", i, c)
+		}
+		if b.Cell != ref.Cell {
+			return a, fmt.Errorf("a slot names backend %d, which belongs to cell %d, not %d", i, b.Cell, ref.Cell)
+		}
+		a.Backends[b.Addr]++
+	}
+	return a, nil
+}
+
+// Group is the group of a caller whose cgroups are these, innermost first.
+func (m *Maps) Group(path ...uint64) uint32 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, id := range path {
+		if r, ok := m.d.Cgroups[id]; ok && r.Group != 0 {
+			return r.Group
+		}
+	}
+	return 0
+}

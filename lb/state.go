@@ -1,0 +1,156 @@
+package lb
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/slicelb/slicelb/bpf"
+	"github.com/slicelb/slicelb/unitwatch/anchor"
+)
+
+// HostGroup is the group of every caller that no configured group covers. Its
+// index is 0.
+const HostGroup = "host"
+
+// Member is a cgroup that exists. Match is what the anchor tree says of it,
+// Group the group it is effectively in: its own or the nearest ancestor's; a
+// split child's is "jobs/<basename>"; "" is none.
+type Member struct {
+	ID    uint64
+	Match anchor.Match
+	Group string
+}
+
+// Membership is every directory that the anchor tree knows, and the members.
+type Membership struct {
+	Cgroups []Member
+
+	// Complete says that every source has delivered its first full state.
+	// Until then no cgroup's entry is deleted.
+	Complete bool
+
+	// Walked is when the last walk over the whole tree that this is based on
+	// began. An entry that the kernel made by itself, and that no Membership has
+	// named, is deleted only when it was seen before such a walk began: a
+	// younger one is a directory that the walk may have passed by too early.
+	// Zero: such entries stay.
+	Walked time.Time
+}
+
+// Endpoint names a backend of a VIP.
+type Endpoint struct {
+	VIP  string
+	Addr netip.AddrPort
+}
+
+// Verdict is what was decided about a backend while the daemon runs.
+type Verdict struct {
+	Drain bool // an operator takes it out: no new flows, existing ones stay
+	Down  bool // it does not answer: flows choose anew
+}
+
+// Runtime is what is decided outside the configuration.
+type Runtime struct {
+	Verdicts map[Endpoint]Verdict
+}
+
+// State is what the maps should hold, by name: indexes are Diff's to choose.
+// It is immutable.
+type State struct {
+	Groups  []Group  // by name, without the host
+	VIPs    []*VIP   // by name, then family
+	Cgroups []Cgroup // by id
+	Edges   []Edge   // by node, then key
+
+	Complete bool      // see Membership
+	Walked   time.Time // see Membership
+
+	need need
+}
+
+// Group is a configured group.
+type Group struct {
+	Name      string
+	Translate bool
+}
+
+// VIP is one VIP in one family: one default cell and what hangs on it.
+type VIP struct {
+	Name      string
+	Family    uint8             // 4 or 6
+	Frontends []bpf.FrontendKey // sorted
+	Backends  []Backend         // by address; those of views too
+	Pools     []Pool            // distinct; outcomes name them by position
+	Default   Outcome
+	Views     []View // by group
+
+	tables sum // of everything but Frontends
+	whole  sum
+}
+
+// Backend is one backend of a VIP.
+type Backend struct {
+	Addr  netip.AddrPort
+	State bpf.BackendState
+}
+
+// Pool is a set of slots: so many for each backend, by its position in
+// VIP.Backends, rising.
+type Pool []Share
+
+// Share is one backend's slots in a pool.
+type Share struct {
+	Backend uint32
+	Slots   uint32 // at least 1
+}
+
+// Size is the number of slots.
+func (p Pool) Size() uint32 {
+	var n uint32
+	for _, s := range p {
+		n += s.Slots
+	}
+	return n
+}
+
+// Outcome is what a call gets. Pool is a position in VIP.Pools where Action is
+// bpf.Balance, else -1.
+type Outcome struct {
+	Action bpf.Action
+	Pool   int
+}
+
+// View is what one group gets instead of the default.
+type View struct {
+	Group string
+	Outcome
+}
+
+// Rule is a cgroup's word by name. Group "" is none.
+type Rule struct {
+	Group string
+	Node  uint32
+	Split bool
+}
+
+// Cgroup is an entry of cgroups.
+type Cgroup struct {
+	ID   uint64
+	Rule Rule
+}
+
+// Edge is an entry of expect, or of expect_patterns where Pattern is set.
+type Edge struct {
+	Node    uint32
+	Name    string // "" is every other name
+	Pattern bool
+	Ordinal uint32 // of a pattern
+	Prefix  string
+	Suffix  string
+	Rule    Rule
+}
+
+// need counts what a state takes in each table.
+type need struct {
+	frontends, cells, views, backends, groups, slots, cgroups, expect, patterns uint64
+}

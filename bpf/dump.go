@@ -41,14 +41,7 @@ func (d *Datapath) Dump() (*Dump, error) {
 		each(d.maps[slicelbMapViews], func(k slicelbSlbViewKey, v uint64) {
 			out.Views[decodeViewKey(k)], _ = halves(v)
 		}),
-		each(d.maps[slicelbMapCgroups], func(id, w uint64) {
-			// A word of another id is void to the programs; Set repairs it.
-			if rule, ok := decodeCgroup(w, id); ok {
-				out.Cgroups[id] = rule
-			} else {
-				out.Cgroups[id] = Rule{}
-			}
-		}),
+		d.dumpCgroups(out.Cgroups),
 		each(d.maps[slicelbMapExpect], func(k slicelbSlbExpectKey, w uint64) {
 			out.Expect[decodeExpectKey(k)] = decodeRule(w)
 		}),
@@ -60,6 +53,27 @@ func (d *Datapath) Dump() (*Dump, error) {
 		return nil, err
 	}
 	return out, nil
+}
+
+// Cgroups reads the one table that the kernel writes to as well, as Dump does.
+func (d *Datapath) Cgroups() (map[uint64]Rule, error) {
+	if err := d.acquire(); err != nil {
+		return nil, err
+	}
+	defer d.release()
+	out := make(map[uint64]Rule)
+	return out, d.dumpCgroups(out)
+}
+
+func (d *Datapath) dumpCgroups(out map[uint64]Rule) error {
+	return each(d.maps[slicelbMapCgroups], func(id, w uint64) {
+		// A word of another id is void to the programs; Set repairs it.
+		if rule, ok := decodeCgroup(w, id); ok {
+			out[id] = rule
+		} else {
+			out[id] = Rule{}
+		}
+	})
 }
 
 func (d *Datapath) dumpArrays(out *Dump) {

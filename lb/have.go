@@ -290,7 +290,7 @@ func (h *Have) write(w bpf.Write) {
 	case bpf.SetCgroup:
 		h.setCgroup(w.ID, w.Rule)
 	case bpf.DelCgroup:
-		h.setCgroup(w.ID, bpf.Rule{})
+		h.delCgroup(w.ID)
 		delete(h.unseen, w.ID)
 	case bpf.PutExpect:
 		h.setExpect(w.Key, w.Rule)
@@ -459,18 +459,18 @@ func (h *Have) setGroup(index uint32, g bpf.Group) {
 	h.groups[g.Name] = index
 }
 
-// setCgroup with a zero rule deletes.
 func (h *Have) setCgroup(id uint64, r bpf.Rule) {
+	h.delCgroup(id)
+	h.maps.Cgroups[id] = r
+	h.use(r.Group, 1)
+	h.useNode(r.Node, 1)
+}
+
+func (h *Have) delCgroup(id uint64) {
 	old := h.maps.Cgroups[id]
 	h.use(old.Group, -1)
 	h.useNode(old.Node, -1)
-	h.use(r.Group, 1)
-	h.useNode(r.Node, 1)
-	if r == (bpf.Rule{}) {
-		delete(h.maps.Cgroups, id)
-		return
-	}
-	h.maps.Cgroups[id] = r
+	delete(h.maps.Cgroups, id)
 }
 
 func (h *Have) setExpect(k bpf.ExpectKey, r bpf.Rule) {
@@ -509,7 +509,7 @@ func (h *Have) useNode(node uint32, n int) {
 func (h *Have) refresh(cgroups map[uint64]bpf.Rule, now time.Time) {
 	for id := range h.maps.Cgroups {
 		if _, ok := cgroups[id]; !ok {
-			h.setCgroup(id, bpf.Rule{})
+			h.delCgroup(id)
 			delete(h.unseen, id)
 			h.cgroupsDone = false
 		}

@@ -45,7 +45,7 @@ func Listen(path string, gid int) (net.Listener, error) {
 	}
 	ln.SetUnlinkOnClose(false)
 	prepare := func() error {
-		if gid >= 0 {
+		if gid >= 0 && gid != os.Getegid() {
 			if err := os.Lchown(tmp, -1, gid); err != nil {
 				return err
 			}

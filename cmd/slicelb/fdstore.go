@@ -29,6 +29,13 @@ type stored struct {
 // firstListenFD is where the descriptors that are handed over begin.
 const firstListenFD = 3
 
+// handedOver reports whether this process was handed descriptors.
+func handedOver(lookup func(string) (string, bool)) bool {
+	pid, _ := lookup("LISTEN_PID")
+	n, _ := lookup("LISTEN_FDS")
+	return pid == strconv.Itoa(os.Getpid()) && n != "" && n != "0"
+}
+
 // takeStored returns what the manager handed to this process, and hides it from
 // children. The caller owns the descriptors. Names that are missing are "".
 func takeStored(lookup func(string) (string, bool), unset func(string) error) ([]stored, error) {

@@ -21,8 +21,10 @@ import (
 type env struct {
 	stdout, stderr io.Writer
 	lookup         func(string) (string, bool) // environment variables
-	terminal       bool                        // standard output is one
-	open           openDataPath                // of serve
+	unset          func(string) error
+	hup            func() (<-chan os.Signal, func()) // of serve
+	terminal       bool                              // standard output is one
+	open           openDataPath                      // of serve
 }
 
 func (e *env) getenv(name string) string {
@@ -42,6 +44,8 @@ func main() {
 		stdout:   os.Stdout,
 		stderr:   os.Stderr,
 		lookup:   os.LookupEnv,
+		unset:    os.Unsetenv,
+		hup:      onHangup,
 		terminal: err == nil,
 		open:     openKernel,
 	}, os.Args[1:])
@@ -51,7 +55,21 @@ func main() {
 
 // run is the whole program: it returns what the process exits with.
 func run(ctx context.Context, e *env, args []string) int {
+	keep := handedOver(e.lookup)
 	root := newRoot(e)
 	root.SetArgs(args)
-	return report(e, root.ExecuteContext(ctx))
+	code := report(e, root.ExecuteContext(ctx))
+	if keep && (code == exitBadConfig || code == exitUsage) {
+		// These would prevent a restart, and the service manager would drop the
+		// descriptors: the data plane with them.
+		code = exitFailed
+	}
+	return code
+}
+
+// onHangup delivers SIGHUP until the returned function is called.
+func onHangup() (<-chan os.Signal, func()) {
+	c := make(chan os.Signal, 1)
+	signal.Notify(c, syscall.SIGHUP)
+	return c, func() { signal.Stop(c) }
 }

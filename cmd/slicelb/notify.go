@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"strconv"
 	"strings"
@@ -16,8 +15,8 @@ import (
 // notifier speaks sd_notify's protocol, with descriptors. Where there is no
 // service manager every call does nothing and succeeds.
 type notifier struct {
-	addr     *net.UnixAddr // nil = nobody to tell
-	watchdog time.Duration // how often the manager wants a sign of life; 0 = never
+	addr     *unix.SockaddrUnix // nil = nobody to tell
+	watchdog time.Duration      // how often the manager wants a sign of life; 0 = never
 }
 
 // newNotifier reads NOTIFY_SOCKET and WATCHDOG_USEC.
@@ -27,7 +26,7 @@ func newNotifier(lookup func(string) (string, bool)) *notifier {
 	if !strings.HasPrefix(path, "/") && !strings.HasPrefix(path, "@") {
 		return n
 	}
-	n.addr = &net.UnixAddr{Name: path, Net: "unixgram"}
+	n.addr = &unix.SockaddrUnix{Name: path}
 	if pid, ok := lookup("WATCHDOG_PID"); ok && pid != strconv.Itoa(os.Getpid()) {
 		return n
 	}
@@ -48,23 +47,30 @@ func (n *notifier) send(fds []int, lines ...string) error {
 	if n.addr == nil {
 		return nil
 	}
-	conn, err := net.DialUnix("unixgram", nil, n.addr)
+	// Not package net's: it sends no descriptors over a connected datagram socket.
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("notify: %w", err)
 	}
-	defer conn.Close()
+	defer unix.Close(fd)
+	// A manager that is stopped or busy must not hold the caller for ever.
+	timeout := unix.NsecToTimeval(int64(notifyTimeout))
+	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &timeout); err != nil {
+		return fmt.Errorf("notify: %w", err)
+	}
 	var rights []byte
 	if len(fds) > 0 {
 		rights = unix.UnixRights(fds...)
 	}
-	// A manager that is stopped or busy must not hold the caller for ever.
-	if err := conn.SetWriteDeadline(time.Now().Add(notifyTimeout)); err != nil {
-		return fmt.Errorf("notify: %w", err)
+	for {
+		err := unix.Sendmsg(fd, []byte(strings.Join(lines, "\n")), rights, n.addr, unix.MSG_NOSIGNAL)
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(err, unix.EINTR) {
+			return fmt.Errorf("notify: %w", err)
+		}
 	}
-	if _, _, err := conn.WriteMsgUnix([]byte(strings.Join(lines, "\n")), rights, nil); err != nil {
-		return fmt.Errorf("notify: %w", err)
-	}
-	return nil
 }
 
 const notifyTimeout = 5 * time.Second

@@ -1,0 +1,259 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/slicelb/slicelb/api"
+	"github.com/slicelb/slicelb/bpf"
+	"github.com/slicelb/slicelb/config"
+)
+
+var pid = os.Getpid()
+
+// answers is the daemon as the API sees it. Reading asks the published view and
+// the kernel, never the loop, so that a busy loop can be looked at.
+type answers struct{ d *daemon }
+
+// counted is what the kernel's counters say, by names.
+type counted struct {
+	vip     map[string]api.Counters
+	group   map[[2]string]api.Counters // VIP, group
+	backend map[backendKey]api.Counters
+	state   map[backendKey]bpf.BackendState
+	slots   uint64
+}
+
+type backendKey struct {
+	vip  string
+	addr netip.AddrPort
+}
+
+func plus(a api.Counters, b bpf.Counters) api.Counters {
+	return api.Counters{
+		Connects: a.Connects + b.Connects, Flows: a.Flows + b.Flows,
+		Passed: a.Passed + b.Passed, Rejected: a.Rejected + b.Rejected,
+	}
+}
+
+// counters reads the kernel's. Without a data plane everything is zero.
+func (v *view) counters() (*counted, error) {
+	c := &counted{
+		vip: map[string]api.Counters{}, group: map[[2]string]api.Counters{},
+		backend: map[backendKey]api.Counters{}, state: map[backendKey]bpf.BackendState{},
+	}
+	if v.dp == nil {
+		return c, nil
+	}
+	d, err := v.dp.Dump()
+	if err != nil {
+		return nil, fmt.Errorf("read the maps: %w", err)
+	}
+	n, err := v.dp.Counters()
+	if err != nil {
+		return nil, fmt.Errorf("read the counters: %w", err)
+	}
+	for cell, counters := range n.Cells {
+		name := d.CellInfos[cell].VIP
+		c.vip[name] = plus(c.vip[name], counters)
+	}
+	for pair, counters := range n.Pairs {
+		key := [2]string{d.CellInfos[pair.Cell].VIP, d.Groups[pair.Group].Name}
+		c.group[key] = plus(c.group[key], counters)
+	}
+	for index, b := range d.Backends {
+		key := backendKey{d.CellInfos[b.Cell].VIP, b.Addr}
+		if state := d.BackendCells[index].State; state != bpf.BackendFree {
+			c.state[key] = state
+		}
+		counters := n.Backends[index]
+		have := c.backend[key]
+		have.Connects += counters.Connects
+		have.Flows += counters.Flows
+		c.backend[key] = have
+	}
+	regions := map[uint32]uint32{}
+	for _, cell := range d.Cells {
+		if cell.Action == bpf.Balance {
+			regions[cell.Base] = cell.Count
+		}
+	}
+	for _, count := range regions {
+		c.slots += uint64(count)
+	}
+	return c, nil
+}
+
+// vip describes a VIP as it runs.
+func (c *counted) vipOf(v *config.VIP) api.VIP {
+	out := api.VIP{
+		Name: v.Name, Clients: v.Clients, Except: v.Except, Hidden: string(v.Hidden), WhenDown: string(v.WhenDown),
+		Origin: v.Origin.String(), Counters: c.vip[v.Name], Frontends: []string{},
+		Backends: c.backends(v.Name, "", v.Backends), For: []api.View{},
+	}
+	for _, f := range v.Frontends {
+		out.Frontends = append(out.Frontends, f.String())
+	}
+	for _, b := range out.Backends {
+		if b.State == bpf.BackendActive.String() && b.Weight > 0 {
+			out.Up++
+		}
+	}
+	for _, view := range v.For {
+		out.For = append(out.For, api.View{
+			Group: view.Group, WhenDown: string(view.WhenDown), Counters: c.group[[2]string{v.Name, view.Group}],
+			Backends: c.backends(v.Name, view.Group, view.Backends),
+		})
+	}
+	return out
+}
+
+func (c *counted) backends(vip, group string, list []config.Backend) []api.Backend {
+	out := make([]api.Backend, len(list))
+	for i, b := range list {
+		key := backendKey{vip, b.Addr}
+		out[i] = api.Backend{
+			VIP: vip, Group: group, Address: b.Addr.String(), Weight: b.Weight, State: "pending",
+			Counters: c.backend[key], Origin: b.Origin.String(),
+		}
+		if s, ok := c.state[key]; ok {
+			out[i].State = s.String()
+		}
+	}
+	return out
+}
+
+func (a answers) Status(context.Context) (*api.Status, error) {
+	v := a.d.view.Load()
+	s := v.status
+	problems, notes := slices.Clone(v.problems), slices.Clone(v.notes)
+	c, err := v.counters()
+	if err != nil {
+		problems = append(problems, err.Error())
+		c = &counted{}
+	}
+	s.VIPs, s.Groups = []api.VIP{}, []api.Group{}
+	s.DataPlane.Slots.Used = c.slots
+	if v.source != nil {
+		for i := range v.source.cfg.VIPs {
+			vip := c.vipOf(&v.source.cfg.VIPs[i])
+			if len(vip.Backends) > 0 && vip.Up == 0 {
+				notes = append(notes, fmt.Sprintf("vip.%s: no backend takes connections; when_down = %q", vip.Name, vip.WhenDown))
+			}
+			s.VIPs = append(s.VIPs, vip)
+		}
+		for i := range v.source.cfg.Groups {
+			s.Groups = append(s.Groups, v.groupOf(&v.source.cfg.Groups[i], false))
+		}
+	}
+	s.DataPlane.Events, problems = v.events(problems)
+	s.Problems, s.Notes = append([]string{}, problems...), append([]string{}, notes...)
+	s.State = api.OK
+	if len(s.Problems) > 0 {
+		s.State = api.Degraded
+	}
+	return &s, nil
+}
+
+// events are the programs' own statistics, by name.
+func (v *view) events(problems []string) (map[string]uint64, []string) {
+	out := map[string]uint64{}
+	if v.dp == nil {
+		return out, problems
+	}
+	st, err := v.dp.Stats()
+	if err != nil {
+		return out, append(problems, err.Error())
+	}
+	out["storage_failed"] = st.StorageFailed
+	out["loopback_netns"] = st.LoopbackNetns
+	out["reply_unknown"] = st.ReplyUnknown
+	out["stale_frontend"] = st.StaleFrontend
+	out["pairs_full"] = st.PairsFull
+	out["cgroups_full"] = st.CgroupsFull
+	out["events_lost"] = st.EventsLost
+	out["anchors_mapped"] = st.AnchorsMapped
+	return out, problems
+}
+
+func (a answers) VIP(_ context.Context, name string) (*api.VIP, error) {
+	v := a.d.view.Load()
+	if v.source != nil {
+		for i := range v.source.cfg.VIPs {
+			if vip := &v.source.cfg.VIPs[i]; vip.Name == name {
+				c, err := v.counters()
+				if err != nil {
+					return nil, err
+				}
+				out := c.vipOf(vip)
+				return &out, nil
+			}
+		}
+	}
+	return nil, &api.Error{Code: api.NotFound, Text: fmt.Sprintf("no VIP %q", name), Hint: "slicelb vip list"}
+}
+
+func (a answers) Group(_ context.Context, name string) (*api.Group, error) {
+	v := a.d.view.Load()
+	if v.source != nil {
+		parent, _, split := strings.Cut(name, "/")
+		for i := range v.source.cfg.Groups {
+			g := &v.source.cfg.Groups[i]
+			if g.Name != parent {
+				continue
+			}
+			out := v.groupOf(g, true)
+			if !split {
+				return &out, nil
+			}
+			out.Cgroups = slices.DeleteFunc(out.Cgroups, func(c api.Cgroup) bool { return c.Group != name })
+			if len(out.Cgroups) > 0 {
+				out.Name, out.Anchors, out.Members = name, 0, len(out.Cgroups)
+				return &out, nil
+			}
+		}
+	}
+	return nil, &api.Error{Code: api.NotFound, Text: fmt.Sprintf("no group %q", name), Hint: "slicelb group list"}
+}
+
+func (a answers) RunningConfig(context.Context) (*api.RunningConfig, error) {
+	v := a.d.view.Load()
+	if v.source == nil {
+		return nil, &api.Error{Code: api.NotFound, Text: "no configuration runs", Hint: "slicelb check"}
+	}
+	text, err := render(v.source.cfg, true)
+	if err != nil {
+		return nil, err
+	}
+	return &api.RunningConfig{
+		Path: a.d.configPath, Files: v.source.cfg.Files, TOML: text, LastGood: v.source.lastGood,
+	}, nil
+}
+
+func (a answers) Reload(ctx context.Context) (*api.Reloaded, error) {
+	r := &reload{ctx: ctx, done: make(chan reloaded, 1)}
+	select {
+	case a.d.reloads <- r:
+	case <-ctx.Done():
+		return nil, api.Errorf(api.Timeout, "reload: the daemon is busy with another")
+	}
+	// The loop answers in any case: it gives up when ctx is done.
+	out := <-r.done
+	return out.answer, out.err
+}
+
+func (a answers) Dump(context.Context) (*api.Dump, error) {
+	v := a.d.view.Load()
+	if v.dp == nil {
+		return &api.Dump{Lines: []string{}}, nil
+	}
+	d, err := v.dp.Dump()
+	if err != nil {
+		return nil, fmt.Errorf("read the maps: %w", err)
+	}
+	return &api.Dump{Lines: dumpLines(d)}, nil
+}

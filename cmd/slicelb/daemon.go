@@ -1,0 +1,512 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/slicelb/slicelb/api"
+	"github.com/slicelb/slicelb/bpf"
+	"github.com/slicelb/slicelb/config"
+	"github.com/slicelb/slicelb/lb"
+	"github.com/slicelb/slicelb/unitwatch"
+	"github.com/slicelb/slicelb/unitwatch/anchor"
+)
+
+// tick is how often the loop looks after what nobody tells it of: a link that
+// somebody severed, a write to try again, the watchdog.
+const tick = 500 * time.Millisecond
+
+// storeInterval is how often the descriptor store is counted without a reason.
+const storeInterval = 10 * time.Second
+
+// source is a configuration and what follows from it alone.
+type source struct {
+	cfg      *config.Config
+	tree     *anchor.Tree
+	warnings []string
+	lastGood bool // restored from the descriptor store
+	loaded   time.Time
+}
+
+// newSource compiles what cfg says about cgroups.
+func newSource(cfg *config.Config, warnings config.Warnings) (*source, error) {
+	groups := make([]anchor.Group, len(cfg.Groups))
+	for i, g := range cfg.Groups {
+		groups[i] = anchor.Group{Name: g.Name, Split: g.Split}
+		for _, a := range g.Anchors {
+			groups[i].Patterns = append(groups[i].Patterns, a.Pattern)
+		}
+	}
+	tree, err := anchor.Compile(groups)
+	if err != nil {
+		return nil, fmt.Errorf("groups: %w", err)
+	}
+	s := &source{cfg: cfg, tree: tree, loaded: time.Now()}
+	for _, w := range warnings {
+		s.warnings = append(s.warnings, fmt.Sprintf("%s: %s", w.Pos, w.Message))
+	}
+	return s, nil
+}
+
+// daemon keeps the kernel at what the configuration and the cgroups say. Run's
+// goroutine owns every field but those that say otherwise; it is the only one
+// that writes to the maps.
+type daemon struct {
+	log        *slog.Logger
+	level      *slog.LevelVar
+	notify     *notifier
+	store      *fdStore
+	keeper     *keeper
+	open       openDataPath
+	root       cgroupRoot
+	rootDir    *os.File
+	configPath string
+	socket     string
+	lock       *os.File
+	lockHeld   bool // the lock file is still the one that is locked
+	started    time.Time
+
+	handed []stored  // until a data plane takes them
+	state  *os.File  // the sealed memfd of the newest last good
+	good   *lastGood // what is in it
+
+	watcher *unitwatch.Watcher
+	hints   chan unitwatch.Hint
+
+	running *source // what the kernel has, or is being brought to; nil: nothing to go by
+	snap    *unitwatch.Snapshot
+	dp      opened // dp.dataPath is nil while there is no VIP
+	rec     *lb.Reconciler
+	ready   bool
+	pending *reload // waits for a snapshot of its tree
+
+	applied    bool  // the kernel equals running and snap
+	applyErr   error // of the newest attempt
+	attached   bool
+	unsynced   bool // the watcher is to look at everything
+	eventsLost uint64
+	storeErr   error
+	stored     storeCount
+	counted    time.Time
+	refilled   bool // the store was refilled since it was last found whole
+	failed     time.Time
+	reloadErr  error
+	writes     uint64
+
+	reloads chan *reload
+	hup     <-chan os.Signal
+	view    atomic.Pointer[view] // what the API answers from; anyone may load it
+	apiErr  atomic.Pointer[string]
+
+	tasks sync.WaitGroup // of the data plane: its reconciler, the reader of its hints
+}
+
+// view is what the daemon knows, at one moment. It is immutable but for dp,
+// which may be asked by anyone.
+type view struct {
+	source   *source
+	snap     *unitwatch.Snapshot
+	dp       dataPath
+	problems []string
+	notes    []string
+	status   api.Status // without VIPs, groups and counters
+}
+
+// reload is a wish to load the configuration again.
+type reload struct {
+	ctx    context.Context // the caller's; nil for SIGHUP
+	done   chan reloaded   // buffered: nobody needs to listen
+	source *source
+	begun  time.Time
+}
+
+type reloaded struct {
+	answer *api.Reloaded
+	err    error
+}
+
+// loop is the reconcile loop: everything that changes something happens here,
+// one thing at a time.
+func (d *daemon) loop(ctx context.Context) error {
+	defer d.shut()
+	t := time.NewTicker(tick)
+	defer t.Stop()
+	lastPing := time.Now()
+	ping := func() {
+		if d.notify.watchdog > 0 && time.Since(lastPing) >= d.notify.watchdog/4 {
+			lastPing = time.Now()
+			if err := d.notify.send(nil, "WATCHDOG=1"); err != nil {
+				d.log.Warn("watchdog", "err", err)
+			}
+		}
+	}
+	if d.running == nil {
+		d.settle(ctx) // nothing will ask for it
+	}
+	for {
+		d.publish()
+		reloads := d.reloads
+		if d.pending != nil {
+			reloads = nil // one after the other
+		}
+		select {
+		case <-ctx.Done():
+			if err := d.notify.send(nil, "STOPPING=1"); err != nil {
+				d.log.Warn("notify", "err", err)
+			}
+			return nil
+		case snap := <-d.watcher.Updates():
+			d.see(ctx, snap)
+		case r := <-reloads:
+			d.begin(ctx, r)
+		case <-d.hup:
+			if d.pending == nil {
+				d.begin(ctx, &reload{done: make(chan reloaded, 1)})
+			}
+		case c := <-d.keeper.counts:
+			d.count(ctx, c)
+		case <-t.C:
+			d.look(ctx)
+		}
+		ping()
+	}
+}
+
+// see takes a snapshot in.
+func (d *daemon) see(ctx context.Context, snap *unitwatch.Snapshot) {
+	if d.snap != nil && (snap.Reloads != d.snap.Reloads || snap.Mode != d.snap.Mode) {
+		// systemd read its units again: it may have dropped the store.
+		d.keeper.poke()
+	}
+	switch {
+	case d.pending != nil && snap.Tree == d.pending.source.tree:
+		d.finish(ctx, snap)
+	case d.running != nil && snap.Tree == d.running.tree:
+		d.snap = snap
+		d.settle(ctx)
+	}
+	// Else it is about a configuration that came to nothing.
+}
+
+// settle brings the kernel to what runs, and says so when it is there.
+func (d *daemon) settle(ctx context.Context) {
+	if d.running != nil {
+		if d.snap == nil {
+			return
+		}
+		_, err := d.apply(ctx, d.running, d.snap)
+		d.note(err)
+	} else if err := d.adoptOnly(ctx); err != nil {
+		d.note(err)
+	}
+	if d.applyErr != nil {
+		if !d.ready {
+			d.tell("STATUS=not ready: " + d.applyErr.Error())
+		}
+		return
+	}
+	if !d.ready && (d.running == nil || d.snap.Complete) {
+		d.keep(ctx, true)
+		d.ready = true
+		d.tell("READY=1", "STATUS="+d.summary())
+		d.log.Info("ready", "summary", d.summary(), "took", time.Since(d.started).Round(time.Millisecond).String())
+	}
+}
+
+// note remembers how the newest attempt went, and says it once.
+func (d *daemon) note(err error) {
+	switch {
+	case err != nil && (d.applyErr == nil || d.applyErr.Error() != err.Error()):
+		d.log.Error("bring the kernel to the configuration", "err", err)
+	case err == nil && d.applyErr != nil:
+		d.log.Info("the kernel has the configuration")
+	}
+	d.applyErr = err
+	d.applied = err == nil
+}
+
+// apply makes the kernel equal to src and snap. Nothing is loaded or attached
+// before there is a VIP. The maps are filled before the first hook is attached,
+// so that no call meets a half of them.
+func (d *daemon) apply(ctx context.Context, src *source, snap *unitwatch.Snapshot) (writes int, err error) {
+	if d.dp.dataPath == nil && len(src.cfg.VIPs) == 0 && len(d.handed) == 0 {
+		return 0, nil
+	}
+	state, err := lb.Compile(src.cfg, src.tree, membership(snap), lb.Runtime{})
+	if err != nil {
+		return 0, err
+	}
+	if err := d.load(ctx, src.cfg); err != nil {
+		return 0, err
+	}
+	result, err := d.rec.Reconcile(ctx, state)
+	writes = result.Writes
+	d.writes += uint64(writes)
+	if err != nil || d.attached || !snap.Complete {
+		return writes, err
+	}
+	return writes, d.attach(ctx)
+}
+
+// load opens the data plane, with what was handed over.
+func (d *daemon) load(ctx context.Context, cfg *config.Config) error {
+	if d.dp.dataPath != nil {
+		return nil
+	}
+	named := make([]bpf.NamedFD, 0, len(d.handed))
+	for _, f := range d.handed {
+		named = append(named, bpf.NamedFD{Name: f.Name, FD: f.FD, Poll: f.Poll})
+	}
+	opts := bpf.Options{Log: d.log}
+	if cfg != nil {
+		opts.Slots, opts.UDPFlows = cfg.Daemon.Slots, cfg.Daemon.UDPFlows
+	}
+	dp, err := d.open(opts, named)
+	if err != nil {
+		if !errors.Is(err, bpf.ErrForeign) {
+			return fmt.Errorf("load the data plane: %w", err)
+		}
+		return err
+	}
+	d.handed = nil
+	if dp.lost != nil {
+		d.log.Error("what the process before left cannot be adopted; a new data plane takes its place", "err", dp.lost)
+	}
+	d.dp, d.rec = dp, lb.NewReconciler(dp, d.log)
+	d.tasks.Go(func() {
+		// It ends with the context alone.
+		if err := d.rec.Run(ctx); err != nil {
+			d.log.Error("reconciler", "err", err)
+		}
+	})
+	if dp.adopted {
+		d.log.Info("adopted the data plane of the process before")
+	}
+	return nil
+}
+
+// adoptOnly takes over what was handed when there is no configuration to go
+// by: what it serves, it goes on serving.
+func (d *daemon) adoptOnly(ctx context.Context) error {
+	if err := d.load(ctx, nil); err != nil {
+		return err
+	}
+	if d.attached {
+		return nil
+	}
+	return d.attach(ctx)
+}
+
+// attach runs the programs. The kernel maps new cgroups from here on; one that
+// was made between the walk and this is found by another walk.
+func (d *daemon) attach(ctx context.Context) error {
+	if err := d.dp.Attach(d.rootDir); err != nil {
+		return err
+	}
+	d.attached = true
+	h, err := d.dp.Hints()
+	if err != nil {
+		return err
+	}
+	d.tasks.Go(func() { d.read(ctx, h) })
+	context.AfterFunc(ctx, func() { h.Close() })
+	d.resync()
+	return nil
+}
+
+// read passes the kernel's hints on until the data plane is closed. A watcher
+// that is behind gets one look at everything in place of them all.
+func (d *daemon) read(ctx context.Context, h hints) {
+	for {
+		e, err := h.Read()
+		if err != nil {
+			return
+		}
+		hint := unitwatch.Hint{ID: e.ID, Parent: e.Parent, Kind: unitwatch.HintMkdir}
+		if e.Kind == bpf.Rmdir {
+			hint.Kind = unitwatch.HintRmdir
+		}
+		select {
+		case d.hints <- hint:
+			continue
+		default:
+		}
+		select {
+		case d.hints <- unitwatch.Hint{Kind: unitwatch.HintLost}:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// resync has the watcher look at everything, now or at the next tick.
+func (d *daemon) resync() {
+	select {
+	case d.hints <- unitwatch.Hint{Kind: unitwatch.HintLost}:
+		d.unsynced = false
+	default:
+		d.unsynced = true
+	}
+}
+
+// look is done at every tick.
+func (d *daemon) look(ctx context.Context) {
+	if d.pending != nil && d.pending.ctx != nil && d.pending.ctx.Err() != nil {
+		d.giveUp(api.Errorf(api.Timeout, "reload: the cgroups were not looked through in time; running configuration unchanged"))
+	}
+	if d.unsynced {
+		d.resync()
+	}
+	if !d.applied {
+		d.settle(ctx)
+	}
+	d.lockHeld = holds(d.lock, d.lock.Name())
+	if d.attached {
+		if st, err := d.dp.Stats(); err == nil && st.EventsLost != d.eventsLost {
+			d.eventsLost = st.EventsLost
+			d.resync()
+		}
+		if err := d.dp.Check(); err != nil {
+			d.log.Error("a hook is not ours any more; attaching again", "err", err)
+			if err := d.dp.Attach(d.rootDir); err != nil {
+				d.note(err)
+			} else {
+				d.keep(ctx, false)
+				d.resync()
+			}
+		}
+	}
+	if d.ready && d.notify.managed() {
+		if d.storeErr != nil {
+			d.keep(ctx, true)
+		}
+		if time.Since(d.counted) > storeInterval {
+			d.counted = time.Now()
+			d.keeper.poke()
+		}
+	}
+}
+
+// membership is a snapshot in the words of package lb.
+func membership(s *unitwatch.Snapshot) lb.Membership {
+	m := lb.Membership{Complete: s.Complete, Cgroups: make([]lb.Member, len(s.Cgroups))}
+	for i, c := range s.Cgroups {
+		m.Cgroups[i] = lb.Member{ID: c.ID, Match: c.Match, Group: c.Group}
+	}
+	return m
+}
+
+// wanted is what the store should hold.
+func (d *daemon) wanted() []stored {
+	var want []stored
+	if d.dp.dataPath != nil {
+		for _, f := range d.dp.FDs() {
+			want = append(want, stored{Name: f.Name, FD: f.FD, Poll: f.Poll})
+		}
+	} else {
+		want = slices.Clone(d.handed) // nobody has taken them: they stay
+	}
+	if d.state != nil {
+		want = slices.DeleteFunc(want, func(f stored) bool { return isLastGood(f.Name) })
+		want = append(want, stored{Name: d.good.name(), FD: int(d.state.Fd())})
+	}
+	return want
+}
+
+// keep brings the descriptor store up to date.
+func (d *daemon) keep(ctx context.Context, refill bool) {
+	err := d.store.sync(ctx, d.wanted(), refill)
+	if err != nil && (d.storeErr == nil || err.Error() != d.storeErr.Error()) {
+		d.log.Error("keep the data plane in the descriptor store", "err", err)
+	}
+	d.storeErr = err
+	d.keeper.poke()
+}
+
+// count hears how many descriptors the manager holds.
+func (d *daemon) count(ctx context.Context, c storeCount) {
+	d.counted = time.Now()
+	d.stored = c
+	if !d.ready || c.err != nil {
+		return
+	}
+	if int(c.held) >= len(d.wanted()) {
+		d.refilled = false
+		return
+	}
+	if d.refilled {
+		return // it was told everything and does not hold it: see held
+	}
+	d.log.Warn("the descriptor store has lost descriptors; storing them again", "held", c.held, "want", len(d.wanted()))
+	d.refilled = true
+	d.keep(ctx, true)
+}
+
+// held says whether the data plane outlives this process.
+func (d *daemon) held() api.Held {
+	h := api.Held{Count: int(d.stored.held), Want: len(d.wanted())}
+	switch {
+	case !d.notify.managed():
+		h.Reason = "not started by a service manager"
+	case d.storeErr != nil:
+		h.Reason = d.storeErr.Error()
+	case !d.ready:
+		h.Reason = "not ready yet"
+	case d.stored.err != nil:
+		// Sent, received, and not countable: without a bus nobody can say more.
+		h.Store, h.Reason = true, d.stored.err.Error()
+	case h.Count >= h.Want:
+		h.Store = true
+	case int(d.stored.max) < h.Want:
+		h.Reason = fmt.Sprintf("the unit's FileDescriptorStoreMax=%d is less than %d", d.stored.max, h.Want)
+	default:
+		h.Reason = fmt.Sprintf("systemd holds %d of %d descriptors", h.Count, h.Want)
+	}
+	return h
+}
+
+// tell informs the manager; that it cannot be told is logged only.
+func (d *daemon) tell(lines ...string) {
+	if err := d.notify.send(nil, lines...); err != nil {
+		d.log.Warn("notify", "err", err)
+	}
+}
+
+// summary is the line in systemctl status.
+func (d *daemon) summary() string {
+	if d.running == nil {
+		return "serving what was adopted, without a configuration"
+	}
+	backends := 0
+	for _, v := range d.running.cfg.VIPs {
+		backends += len(v.Backends)
+	}
+	s := fmt.Sprintf("%s, %s, %s", plural(len(d.running.cfg.VIPs), "VIP"), plural(backends, "backend"), plural(len(d.running.cfg.Groups), "group"))
+	if d.snap != nil {
+		s += ", " + plural(len(d.snap.Cgroups), "cgroup")
+	}
+	if d.running.lastGood {
+		s += "; LAST GOOD configuration: the files have errors"
+	}
+	return s
+}
+
+// shut ends what the loop owns. What the store holds stays in the kernel.
+func (d *daemon) shut() {
+	if d.pending != nil {
+		d.giveUp(api.Errorf(api.Failed, "reload: the daemon stops"))
+	}
+	d.tasks.Wait()
+	if d.dp.dataPath != nil {
+		if err := d.dp.Close(); err != nil {
+			d.log.Warn("close the data plane", "err", err)
+		}
+	}
+}

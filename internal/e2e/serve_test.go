@@ -1,0 +1,209 @@
+package e2e
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/slicelb/slicelb/api"
+)
+
+func TestServe(t *testing.T) {
+	h := install(t)
+	h.echo()
+	h.configure(oldTOML)
+	h.start()
+	s := h.healthy()
+	if got := h.property("StatusText"); !strings.HasPrefix(got, "1 VIP, 2 backends, 1 group") {
+		t.Errorf("systemctl status says %q", got)
+	}
+	if s.DataPlane.Adopted || len(s.DataPlane.Missing) > 0 {
+		t.Errorf("data plane: %+v", s.DataPlane)
+	}
+	if s.Tracking.Mode != "bus" {
+		t.Errorf("tracking: %+v", s.Tracking)
+	}
+	if n := h.number("NFileDescriptorStore"); n != s.DataPlane.Held.Want {
+		t.Errorf("systemd holds %d descriptors, want %d", n, s.DataPlane.Held.Want)
+	}
+	if max := h.number("FileDescriptorStoreMax"); max < 4*s.DataPlane.Held.Want {
+		t.Errorf("FileDescriptorStoreMax=%d has no room for several sets of %d", max, s.DataPlane.Held.Want)
+	}
+	if got := h.must("ps", "-o", "user=", "-p", h.property("MainPID")); got != "slicelb" {
+		t.Errorf("the daemon runs as %q", got)
+	}
+	if got := h.ask("/web.slice/one.scope"); strings.Trim(got, "127.0.0.1:7 ") != "" {
+		t.Errorf("web: %s", got)
+	}
+	if got := h.ask("/other.slice"); !strings.Contains(got, "unreachable") {
+		t.Errorf("a caller outside the group: %s", got)
+	}
+	// A slice that systemd makes only now.
+	h.must("systemd-run", "--quiet", "--scope", "--slice=web.slice", "true")
+}
+
+func TestCommandLine(t *testing.T) {
+	h := install(t)
+	h.echo()
+	h.configure(oldTOML)
+	if code, out := h.exit("slicelb", "status"); code != 3 {
+		t.Errorf("status without a daemon: %d\n%s", code, out)
+	}
+	h.start()
+	h.healthy()
+	h.ask("/web.slice/one.scope")
+	for _, test := range []struct {
+		args []string
+		code int
+		want string
+	}{
+		{[]string{"status"}, 0, "kept by systemd over restarts"},
+		{[]string{"vip", "list"}, 0, "10.96.0.10:7000,10.96.0.10:7000/udp"},
+		{[]string{"vip", "show", "db"}, 0, "127.0.0.1:7001"},
+		{[]string{"vip", "show", "nope"}, 4, `no VIP "nope"`},
+		{[]string{"group", "list"}, 0, "web.slice"},
+		{[]string{"group", "show", "web"}, 0, "/web.slice"},
+		{[]string{"backend", "list"}, 0, "127.0.0.1:7002"},
+		{[]string{"dump", "maps"}, 0, "put frontend 10.96.0.10:7000/tcp"},
+		{[]string{"dump", "config"}, 0, "[vip.db]"},
+		{[]string{"diff"}, 0, ""},
+		{[]string{"explain", vip, "--cgroup", "/web.slice"}, 0, "balance: one of 2 backends of VIP db"},
+		{[]string{"explain", vip, "--unit", "slicelb.service"}, 0, "not among the clients"},
+		{[]string{"explain", vip, "--unit", "nope.service"}, 4, "not loaded"},
+		{[]string{"explain", vip, "--pid", "1"}, 0, "not among the clients"},
+		{[]string{"explain", "10.96.0.10:7001", "--cgroup", "/web.slice"}, 0, "no frontend"},
+		{[]string{"explain", vip, "--cgroup", "/nope.slice"}, 4, "does not exist"},
+		{[]string{"explain", "nonsense", "--cgroup", "/web.slice"}, 2, "want ADDRESS:PORT"},
+		{[]string{"doctor", "--cgroup-root", "/sys/fs/cgroup"}, 0, "slb_connect4"},
+		{[]string{"check"}, 0, "ok: 1 VIP, 1 group in 1 file"},
+	} {
+		code, out := h.exit("slicelb", test.args...)
+		if code != test.code || !strings.Contains(out, test.want) {
+			t.Errorf("slicelb %s: exit %d, want %d with %q\n%s", strings.Join(test.args, " "), code, test.code, test.want, out)
+		}
+	}
+	// The socket is for root and the group: others cannot open it, members read.
+	if got := h.must("stat", "-c", "%a %U %G", "/run/slicelb/api.sock"); got != "660 slicelb slicelb" {
+		t.Errorf("socket: %s", got)
+	}
+	if code, out := h.exit("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "slicelb", "status"); code != 77 {
+		t.Errorf("a stranger: exit %d\n%s", code, out)
+	}
+	if code, out := h.exit("setpriv", "--reuid=65534", "--regid=slicelb", "--clear-groups", "slicelb", "status"); code != 0 {
+		t.Errorf("a member of the group reads: exit %d\n%s", code, out)
+	}
+	if code, out := h.exit("setpriv", "--reuid=65534", "--regid=slicelb", "--clear-groups", "slicelb", "reload"); code != 77 {
+		t.Errorf("a member of the group changes: exit %d\n%s", code, out)
+	}
+}
+
+func TestReload(t *testing.T) {
+	h := install(t)
+	h.echo()
+	h.configure(oldTOML)
+	h.start()
+	h.healthy()
+	l := h.load(all...)
+
+	h.configure(newTOML)
+	if code, out := h.exit("slicelb", "diff"); code != 1 || !strings.Contains(out, "+ backend 127.0.0.1:7003") {
+		t.Errorf("diff: exit %d\n%s", code, out)
+	}
+	h.must("systemctl", "reload", unit)
+	if got := h.ask("/web.slice/one.scope"); got != newOnes[0] {
+		t.Errorf("after the reload: %s", got)
+	}
+
+	before := h.must("slicelb", "dump", "maps")
+	h.configure(badTOML)
+	code, out := h.exit("slicelb", "reload")
+	for _, want := range []string{"70000", `"nonsense"`, "2 errors; running configuration unchanged"} {
+		if code != 78 || !strings.Contains(out, want) {
+			t.Errorf("bad reload: exit %d, want 78 with %q\n%s", code, want, out)
+		}
+	}
+	if code, _ := h.exit("systemctl", "reload", unit); code == 0 {
+		t.Error("systemctl reload of a bad configuration succeeds")
+	}
+	if after := h.must("slicelb", "dump", "maps"); after != before {
+		t.Errorf("a bad reload changed the maps from\n%s\nto\n%s", before, after)
+	}
+	if s := h.status(); s.State != api.Degraded || s.Config.LastError == "" {
+		t.Errorf("status after a bad reload: %+v", s)
+	}
+	if got := h.property("ActiveState"); got != "active" {
+		t.Errorf("unit is %s", got)
+	}
+
+	h.configure(oldTOML)
+	h.must("systemctl", "kill", "--signal=HUP", "--kill-who=main", unit)
+	h.eventually(5*time.Second, "SIGHUP loads", func() bool { return h.ask("/web.slice/one.scope") != newOnes[0] })
+	h.healthy()
+	l.flawless()
+}
+
+// An empty configuration, as a package installs it, attaches nothing.
+func TestNothingAttachedWithoutVIP(t *testing.T) {
+	h := install(t)
+	h.configure("# nothing yet\n")
+	h.start()
+	s := h.status()
+	if s.State != api.OK || s.DataPlane.Attached {
+		t.Errorf("status: %+v", s)
+	}
+	if _, out := h.exit("slicelb", "doctor", "--cgroup-root", "/sys/fs/cgroup"); strings.Contains(out, "slb_") {
+		t.Errorf("programs are attached:\n%s", out)
+	}
+	// And the first VIP comes with a reload.
+	h.echo()
+	h.configure(oldTOML)
+	h.must("systemctl", "reload", unit)
+	if got := h.ask("/web.slice/one.scope"); strings.Trim(got, "127.0.0.1:7 ") != "" {
+		t.Errorf("web: %s", got)
+	}
+	h.healthy()
+}
+
+// After systemctl stop nothing is left: no program, no descriptor, no file.
+func TestStopLeavesNothing(t *testing.T) {
+	h := install(t)
+	h.echo()
+	h.configure(oldTOML)
+	h.start()
+	h.healthy()
+	h.must("systemctl", "stop", unit)
+	if n := h.number("NFileDescriptorStore"); n != 0 {
+		t.Errorf("systemd holds %d descriptors", n)
+	}
+	if _, out := h.exit("slicelb", "doctor", "--cgroup-root", "/sys/fs/cgroup"); strings.Contains(out, "slb_") {
+		t.Errorf("programs are attached:\n%s", out)
+	}
+	if code, _ := h.exit("test", "-e", "/run/slicelb"); code == 0 {
+		t.Error("/run/slicelb is left")
+	}
+	if got := h.ask("/web.slice/one.scope"); !strings.Contains(got, "unreachable") {
+		t.Errorf("a connect after the stop: %s", got)
+	}
+}
+
+// A broken configuration at the first start: all errors, exit 78, no restart.
+func TestFirstStartWithErrors(t *testing.T) {
+	h := install(t)
+	h.configure(badTOML)
+	if code, _ := h.exit("systemctl", "start", unit); code == 0 {
+		t.Error("it starts")
+	}
+	h.eventually(5*time.Second, "failed", func() bool { return h.property("ActiveState") == "failed" })
+	if got := h.number("ExecMainStatus"); got != 78 {
+		t.Errorf("exit status %d", got)
+	}
+	if got := h.number("NRestarts"); got != 0 {
+		t.Errorf("%d restarts", got)
+	}
+	out := h.must("journalctl", "--unit="+unit, "--output=cat", "--lines=20", "--no-pager")
+	for _, want := range []string{"70000", `"nonsense"`, "2 errors"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("the journal does not say %q:\n%s", want, out)
+		}
+	}
+}

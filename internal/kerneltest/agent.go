@@ -131,6 +131,13 @@ func sockaddr(a netip.AddrPort) unix.Sockaddr {
 	return &unix.SockaddrInet6{Addr: a.Addr().As16(), Port: int(a.Port())}
 }
 
+func domainOf(a netip.AddrPort) int {
+	if a.Addr().Is4() {
+		return unix.AF_INET
+	}
+	return unix.AF_INET6
+}
+
 // addrPort keeps a v4-mapped address as it is.
 func addrPort(sa unix.Sockaddr) netip.AddrPort {
 	switch sa := sa.(type) {
@@ -220,11 +227,7 @@ func (r request) load() LoadResult {
 // connectOnce connects, asks for both names and closes. before runs just ahead
 // of connect and tells the time.
 func connectOnce(to netip.AddrPort, typ int, before func() time.Duration) (c Connection) {
-	domain := unix.AF_INET6
-	if to.Addr().Is4() {
-		domain = unix.AF_INET
-	}
-	fd, err := newSocket(domain, typ, 0)
+	fd, err := newSocket(domainOf(to), typ, 0)
 	if err == nil {
 		defer unix.Close(fd)
 		// A reset at close leaves no TIME_WAIT, so that ports do not run out.

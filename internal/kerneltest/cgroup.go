@@ -9,7 +9,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -58,17 +57,17 @@ func (c *Cgroup) Remove(t testing.TB) {
 
 // remove waits for processes that have just ended to leave.
 func (c *Cgroup) remove() error {
-	deadline := time.Now().Add(5 * time.Second)
-	for {
-		err := unix.Rmdir(c.Path)
-		if !errors.Is(err, unix.EBUSY) || time.Now().After(deadline) {
-			if errors.Is(err, unix.ENOENT) {
-				return nil
-			}
+	var err error
+	_ = until(func() error {
+		if err = unix.Rmdir(c.Path); errors.Is(err, unix.EBUSY) {
 			return err
 		}
-		_ = unix.Nanosleep(&unix.Timespec{Nsec: 1e6}, nil)
+		return nil
+	})
+	if errors.Is(err, unix.ENOENT) {
+		return nil
 	}
+	return err
 }
 
 func (c *Cgroup) clear(t testing.TB) {

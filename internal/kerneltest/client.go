@@ -145,12 +145,7 @@ func (c *Client) UDP(to string) *Socket {
 	return c.MustSocket(domain(to), unix.SOCK_DGRAM, 0)
 }
 
-func domain(to string) int {
-	if netip.MustParseAddrPort(to).Addr().Is4() {
-		return unix.AF_INET
-	}
-	return unix.AF_INET6
-}
+func domain(to string) int { return domainOf(netip.MustParseAddrPort(to)) }
 
 // Connect connects; an address in IPv4's form is sent as AF_INET, whatever the
 // socket's family.

@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -83,6 +84,18 @@ func numbers(version string) []int {
 		}
 	}
 	return out
+}
+
+// until polls for five seconds at most; its error is f's last.
+func until(f func() error) error {
+	deadline := time.Now().Add(5 * time.Second)
+	for {
+		err := f()
+		if err == nil || time.Now().After(deadline) {
+			return err
+		}
+		_ = unix.Nanosleep(&unix.Timespec{Nsec: 1e6}, nil)
+	}
 }
 
 // Scale multiplies the small default of a count: SLICELB_SCALE=1 (the default)

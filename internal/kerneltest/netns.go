@@ -118,4 +118,38 @@ func AddAddress(t testing.TB, addr string) {
 	if err := netlink.AddrAdd(lo, address); err != nil && !errors.Is(err, unix.EEXIST) {
 		t.Fatalf("add address %s: %v", addr, err)
 	}
+	// IPv6 adds the local route in a kernel worker; what is sent before is lost.
+	err = until(func() error { return reachable(a) })
+	if err != nil {
+		t.Fatalf("reach address %s: %v", addr, err)
+	}
+}
+
+// reachable sends a datagram from a socket to itself.
+func reachable(a netip.Addr) error {
+	port := netip.AddrPortFrom(a, 0)
+	fd, err := unix.Socket(domainOf(port), unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if err := unix.Bind(fd, sockaddr(port)); err != nil {
+		return err
+	}
+	self, err := unix.Getsockname(fd)
+	if err != nil {
+		return err
+	}
+	if err := unix.Connect(fd, self); err != nil {
+		return err
+	}
+	if _, err := unix.Write(fd, []byte("x")); err != nil {
+		return err
+	}
+	limit := unix.Timeval{Usec: 10000}
+	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &limit); err != nil {
+		return err
+	}
+	_, err = unix.Read(fd, make([]byte, 1))
+	return err
 }

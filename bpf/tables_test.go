@@ -65,8 +65,8 @@ func (p *plane) apply(writes ...Write) {
 	}
 }
 
-// vip is one family of a VIP in the tables.
-type vip struct {
+// service is one family of a VIP in the tables.
+type service struct {
 	p         *plane
 	name      string
 	cell      uint32
@@ -77,10 +77,10 @@ type vip struct {
 }
 
 // vip makes a VIP with frontends like "10.96.0.10:80" or "10.96.0.10:53/udp".
-func (p *plane) vip(name string, frontends ...string) *vip {
+func (p *plane) vip(name string, frontends ...string) *service {
 	p.t.Helper()
 	p.cell++
-	v := &vip{
+	v := &service{
 		p: p, name: name, cell: p.cell,
 		frontends: make(map[FrontendKey]uint32),
 		backends:  make(map[netip.AddrPort]uint32),
@@ -115,7 +115,7 @@ func frontendKey(s string) FrontendKey {
 }
 
 // set flips the VIP's cell.
-func (v *vip) set(c Cell) {
+func (v *service) set(c Cell) {
 	v.p.t.Helper()
 	v.gen = (v.gen + 1) & CellGenMask
 	c.Gen = v.gen
@@ -125,14 +125,14 @@ func (v *vip) set(c Cell) {
 
 // to makes the VIP balance over addresses; one that stands n times has weight n.
 // Backends that are new are made, those that are gone stay as they are.
-func (v *vip) to(addresses ...string) *vip {
+func (v *service) to(addresses ...string) *service {
 	v.p.t.Helper()
 	base, count := v.slots(addresses...)
 	v.set(Cell{Base: base, Count: count, Action: Balance, Selective: v.now.Selective})
 	return v
 }
 
-func (v *vip) slots(addresses ...string) (base, count uint32) {
+func (v *service) slots(addresses ...string) (base, count uint32) {
 	v.p.t.Helper()
 	var slots []uint32
 	for _, a := range addresses {
@@ -145,7 +145,7 @@ func (v *vip) slots(addresses ...string) (base, count uint32) {
 }
 
 // index is the backend's, made where it is new.
-func (v *vip) index(a netip.AddrPort) uint32 {
+func (v *service) index(a netip.AddrPort) uint32 {
 	v.p.t.Helper()
 	i, ok := v.backends[a]
 	if !ok {
@@ -159,14 +159,14 @@ func (v *vip) index(a netip.AddrPort) uint32 {
 }
 
 // state sets a backend's.
-func (v *vip) state(address string, s BackendState) {
+func (v *service) state(address string, s BackendState) {
 	v.p.t.Helper()
 	i := v.backends[netip.MustParseAddrPort(address)]
 	v.p.apply(SetBackendCell{i, BackendCell{State: s, Gen: 1}})
 }
 
 // remove takes the VIP out, in the order of a removal.
-func (v *vip) remove() {
+func (v *service) remove() {
 	v.p.t.Helper()
 	for key, i := range v.frontends {
 		v.p.apply(DelFrontend{key}, SetFrontendRef{i, FrontendRef{Gen: 1}})
@@ -175,7 +175,7 @@ func (v *vip) remove() {
 }
 
 // view gives a group a cell of its own and returns its index.
-func (v *vip) view(group uint32, c Cell) uint32 {
+func (v *service) view(group uint32, c Cell) uint32 {
 	v.p.t.Helper()
 	v.p.cell++
 	i := v.p.cell

@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
 	"unsafe"
@@ -263,7 +265,7 @@ func (r request) atOnce() (LoadResult, error) {
 	var out LoadResult
 	home := r.Path
 	for i := range r.Count {
-		dir := filepath.Join(home, fmt.Sprintf(string(r.Data), i))
+		dir := filepath.Join(home, strings.ReplaceAll(string(r.Data), "%d", strconv.Itoa(i)))
 		if err := os.Mkdir(dir, 0o755); err != nil {
 			return out, err
 		}

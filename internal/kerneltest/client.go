@@ -265,9 +265,9 @@ func (c *Client) Run(l Load) (LoadResult, error) {
 	return answer.Load, err
 }
 
-// ConnectAtOnce makes a cgroup, enters it, and connects, with nothing between
-// the last two; then it removes the cgroup. It does so count times, and leaves
-// the client in back.
+// ConnectAtOnce makes a cgroup below parent, enters it, and connects, with
+// nothing between the last two; then it removes the cgroup. It does so count
+// times, with the time's number for %d in name, and leaves the client in back.
 func (c *Client) ConnectAtOnce(count int, parent, name string, to string, back *Cgroup) (LoadResult, error) {
 	answer, err := c.do(request{
 		Op: "atonce", Count: count, Path: parent, Data: []byte(name),

@@ -103,7 +103,9 @@ func (c *checks) lint() {
 // the host follow each other; the others share it.
 func (c *checks) tests(timeout string) {
 	const format = `{{.ImportPath}}{{range .TestImports}} {{.}}{{end}}{{range .XTestImports}} {{.}}{{end}}`
-	out, err := exec.CommandContext(c.ctx, "go", "list", "-f", format, "./...").Output()
+	list := exec.CommandContext(c.ctx, "go", "list", "-f", format, "./...")
+	list.Stderr = os.Stderr
+	out, err := list.Output()
 	if err != nil {
 		c.step("tests", func() error { return fmt.Errorf("go list: %w", err) })
 		return

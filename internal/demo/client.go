@@ -24,6 +24,9 @@ type tally struct {
 	Strange int            // answers that did not come from the address that was called
 }
 
+// begun is the line that a client without end prints after its first calls.
+const begun = "calling\n"
+
 // call calls each target COUNT times, or all in turn until it is terminated if
 // COUNT is 0, and prints tallies as JSON. Every call has a socket of its own.
 func call(ctx context.Context, args []string) error {
@@ -41,6 +44,9 @@ func call(ctx context.Context, args []string) error {
 	for n := 0; (count == 0 || n < count) && ctx.Err() == nil; n++ {
 		for i := range tallies {
 			tallies[i].add()
+		}
+		if count == 0 && n == 0 {
+			io.WriteString(os.Stdout, begun)
 		}
 	}
 	return json.NewEncoder(os.Stdout).Encode(tallies)

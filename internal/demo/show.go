@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -9,7 +10,6 @@ import (
 	"io"
 	"os"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/slicelb/slicelb/internal/lab"
@@ -193,23 +193,22 @@ func (d *demo) from(slice string, count int, targets ...string) ([]tally, error)
 
 // table prints who called what, and who answered.
 func (d *demo) table(who []string, results [][]tally) {
-	w := tabwriter.NewWriter(d.out, 0, 0, 3, ' ', tabwriter.AlignRight)
-	fmt.Fprintf(w, "  called from\ttarget\tcalls\t%s\tother\t\n", strings.Join(backends, "\t"))
+	const form = "  %-12s  %-22s  %5v  %8v  %8v  %8v  %s\n"
+	fmt.Fprintf(d.out, form, "called from", "target", "calls", backends[0], backends[1], backends[2], "other")
 	for i, tallies := range results {
 		for _, t := range tallies {
-			network, address, _ := strings.Cut(t.Target, ":")
-			fmt.Fprintf(w, "  %s\t%s %s\t%d\t", who[i], network, address, t.Calls)
-			for _, b := range backends {
-				fmt.Fprintf(w, "%d\t", t.Answers[b])
-			}
-			other := "-"
+			var other []string
 			for text, n := range t.Errors {
-				other = fmt.Sprintf("%d %s", n, text)
+				other = append(other, fmt.Sprintf("%d: %s", n, text))
 			}
-			fmt.Fprintf(w, "%s\t\n", other)
+			if len(other) == 0 {
+				other = []string{"-"}
+			}
+			network, address, _ := strings.Cut(t.Target, ":")
+			fmt.Fprintf(d.out, form, who[i], network+" "+address, t.Calls,
+				t.Answers[backends[0]], t.Answers[backends[1]], t.Answers[backends[2]], strings.Join(other, ", "))
 		}
 	}
-	w.Flush()
 }
 
 func (d *demo) whoGetsWhat() error {
@@ -261,7 +260,11 @@ func (d *demo) status() error {
 		return err
 	}
 	fmt.Fprintln(d.out)
-	return d.shell("slicelb", "backend", "list")
+	if err := d.shell("slicelb", "backend", "list"); err != nil {
+		return err
+	}
+	fmt.Fprintln(d.out, "  A backend counts what all who may use it sent there: web@8083 has shop's calls and batch's.")
+	return nil
 }
 
 func (d *demo) why() error {
@@ -272,20 +275,27 @@ func (d *demo) why() error {
 // underLoad runs act while a client in shop.slice calls in a loop, and returns
 // what its calls came to.
 func (d *demo) underLoad(act func() error) ([]tally, error) {
-	var out, errs bytes.Buffer
 	args := append([]string{"--quiet", "--wait", "--pipe", "--collect", "--unit=load", "--slice=shop.slice", program, "call", "0"}, targets...)
 	load := d.lab.Command(d.ctx, "systemd-run", args...)
-	load.Stdout, load.Stderr = &out, &errs
+	var said bytes.Buffer
+	load.Stderr = &said
+	stdout, err := load.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
 	if err := load.Start(); err != nil {
 		return nil, err
 	}
-	err := act()
-	_, stopErr := d.lab.Run(d.ctx, "systemctl", "kill", "--signal=SIGTERM", "load.service")
-	if err := errors.Join(err, stopErr, load.Wait()); err != nil {
-		return nil, fmt.Errorf("%w: %s", err, errs.String())
+	out := bufio.NewReader(stdout)
+	if line, err := out.ReadString('\n'); line != begun {
+		err = errors.Join(err, load.Wait())
+		return nil, fmt.Errorf("the client said %q: %w: %s", line, err, said.String())
 	}
+	err = act()
+	_, stopErr := d.lab.Run(d.ctx, "systemctl", "kill", "--signal=SIGTERM", "load.service")
 	var tallies []tally
-	return tallies, json.Unmarshal(out.Bytes(), &tallies)
+	jsonErr := json.NewDecoder(out).Decode(&tallies)
+	return tallies, errors.Join(err, stopErr, jsonErr, load.Wait())
 }
 
 // unharmed prints the sum of calls under load and fails if one failed.

@@ -130,7 +130,11 @@ func open(dir string) (Kernel, bool) {
 		return Kernel{}, false
 	}
 	release := strings.TrimPrefix(filepath.Base(images[0]), "vmlinuz-")
-	return Kernel{Release: release, Image: images[0], modules: filepath.Join(dir, "lib/modules", release)}, true
+	k := Kernel{Release: release, Image: images[0], modules: filepath.Join(dir, "lib/modules", release)}
+	if _, err := os.Stat(k.modules); err != nil { // Debian 13 and later
+		k.modules = filepath.Join(dir, "usr/lib/modules", release)
+	}
+	return k, true
 }
 
 // module returns a module's uncompressed contents.

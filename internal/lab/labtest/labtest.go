@@ -14,7 +14,7 @@ import (
 // lab is possible the test is skipped, with the reason; with CI=true it fails.
 func Boot(t testing.TB) *lab.Lab {
 	t.Helper()
-	require(t)
+	Require(t)
 	// Not the test's own context: that one ends before the test's clean-ups run.
 	l, err := lab.Start(context.Background(), lab.Options{Log: t.Logf})
 	if err != nil {
@@ -39,7 +39,7 @@ var shared struct {
 // name.
 func Shared(t testing.TB) *lab.Lab {
 	t.Helper()
-	require(t)
+	Require(t)
 	shared.Lock()
 	defer shared.Unlock()
 	if shared.lab == nil && shared.err == nil {
@@ -67,7 +67,9 @@ func Main(m *testing.M) int {
 	return code
 }
 
-func require(t testing.TB) {
+// Require skips a test where no lab is possible, with the reason; with CI=true
+// it fails.
+func Require(t testing.TB) {
 	t.Helper()
 	if err := lab.Supported(); err != nil {
 		if os.Getenv("CI") == "true" {

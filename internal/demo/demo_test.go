@@ -1,0 +1,54 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/slicelb/slicelb/internal/lab/labtest"
+)
+
+func TestMain(m *testing.M) {
+	// Installed in the lab, this binary is the backends and the clients.
+	if len(os.Args) > 1 && (os.Args[1] == "serve" || os.Args[1] == "call") {
+		os.Exit(runMain())
+	}
+	os.Exit(labtest.Main(m))
+}
+
+// The demo says nothing that is not so: show fails where the figures are not
+// what its text claims. Here it runs to its end.
+func TestShow(t *testing.T) {
+	labtest.Require(t)
+	top := filepath.Join("..", "..")
+	binary := filepath.Join(t.TempDir(), "slicelb")
+	build := exec.Command("go", "build", "-trimpath", "-o", binary, "./cmd/slicelb")
+	build.Dir = top
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v\n%s", err, out)
+	}
+	var out bytes.Buffer
+	if err := show(t.Context(), &out, binary, top); err != nil {
+		t.Fatalf("%v\n%s", err, out.String())
+	}
+	for _, want := range []string{
+		"slicelb: ok: 1 VIP", "balance: one of 1 backend", "calls; 0 failed", "NRestarts=1", "The laboratory is gone",
+	} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("%q is not in\n%s", want, out.String())
+		}
+	}
+}
+
+func TestConf(t *testing.T) {
+	got := string(conf("web@1", "web@2"))
+	for _, want := range []string{"\"127.0.0.1:1\"\nweight  = 2\n", "\"[::1]:2\"\n\n", "[[vip.web.for.batch.backend]]\naddress = \"127.0.0.1:8083\"\n"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("%q is not in\n%s", want, got)
+		}
+	}
+}

@@ -76,6 +76,7 @@ type daemon struct {
 	handed []stored  // until a data plane takes them
 	state  *os.File  // the sealed memfd of the newest last good
 	good   *lastGood // what is in it
+	states uint64    // generation of the newest memfd that the store has seen
 
 	watcher *unitwatch.Watcher
 	hints   chan unitwatch.Hint
@@ -95,10 +96,11 @@ type daemon struct {
 	storeErr   error
 	stored     storeCount
 	counted    time.Time
-	refilled   bool // the store was refilled since it was last found whole
+	refill     refill
 	failed     time.Time
 	reloadErr  error
 	writes     uint64
+	said       string // the STATUS= of the newest message
 
 	reloads chan *reload
 	hup     <-chan os.Signal
@@ -213,7 +215,7 @@ func (d *daemon) settle(ctx context.Context) {
 		return
 	}
 	if !d.ready && (d.running == nil || d.snap.Complete) {
-		d.keep(ctx, true)
+		d.keep(ctx, false)
 		d.ready = true
 		d.tell("READY=1", "STATUS="+d.summary())
 		d.log.Info("ready", "summary", d.summary(), "took", time.Since(d.started).Round(time.Millisecond).String())
@@ -361,6 +363,7 @@ func (d *daemon) look(ctx context.Context) {
 	if d.pending != nil && d.pending.ctx != nil && d.pending.ctx.Err() != nil {
 		d.giveUp(api.Errorf(api.Timeout, "reload: the cgroups were not looked through in time; running configuration unchanged"))
 	}
+	d.say()
 	if d.unsynced {
 		d.resync()
 	}
@@ -437,16 +440,32 @@ func (d *daemon) count(ctx context.Context, c storeCount) {
 	if !d.ready || c.err != nil {
 		return
 	}
-	if int(c.held) >= len(d.wanted()) {
-		d.refilled = false
+	want := len(d.wanted())
+	if int(c.held) >= want {
+		d.refill = refill{}
 		return
 	}
-	if d.refilled {
-		return // it was told everything and does not hold it: see held
+	if !d.refill.due(c, want, time.Now()) {
+		return
 	}
-	d.log.Warn("the descriptor store has lost descriptors; storing them again", "held", c.held, "want", len(d.wanted()))
-	d.refilled = true
+	d.log.Warn("the descriptor store has lost descriptors; storing them again", "held", c.held, "want", want, "max", c.max)
 	d.keep(ctx, true)
+}
+
+// refill is the newest attempt at making the store whole.
+type refill struct {
+	at  time.Time
+	max uint32 // what the store could hold then
+}
+
+// due decides whether to try again: at once when the limit is another one, never
+// where it is known to be too low, else now and then.
+func (r *refill) due(c storeCount, want int, now time.Time) bool {
+	again := r.at.IsZero() || c.max != r.max || int(c.max) >= want && now.Sub(r.at) >= storeInterval
+	if again {
+		*r = refill{now, c.max}
+	}
+	return again
 }
 
 // held says whether the data plane outlives this process.
@@ -494,8 +513,24 @@ func (d *daemon) summary() string {
 	}
 	if d.running.lastGood {
 		s += "; LAST GOOD configuration: the files have errors"
+	} else if d.reloadErr != nil {
+		s += "; the last reload FAILED"
+	}
+	if d.applyErr != nil {
+		s += "; the kernel does not have the newest state: " + d.applyErr.Error()
+	}
+	if text := d.apiErr.Load(); text != nil {
+		s += "; " + *text
 	}
 	return s
+}
+
+// say keeps the line in systemctl status true.
+func (d *daemon) say() {
+	if s := d.summary(); d.ready && s != d.said {
+		d.said = s
+		d.tell("STATUS=" + s)
+	}
 }
 
 // shut ends what the loop owns. What the store holds stays in the kernel.

@@ -63,6 +63,19 @@ func (l *lastGood) name() string { return lastGoodName + strconv.FormatUint(l.Ge
 // isLastGood reports whether a stored descriptor is a memfd of ours.
 func isLastGood(name string) bool { return strings.HasPrefix(name, "state-v") }
 
+// highestGeneration is that of the newest name, whether what it names can be
+// read or not: a new state must not share a name with it.
+func highestGeneration(fds []stored) uint64 {
+	var highest uint64
+	for _, f := range fds {
+		n, ok := strings.CutPrefix(f.Name, lastGoodName)
+		if g, err := strconv.ParseUint(n, 10, 64); ok && err == nil {
+			highest = max(highest, g)
+		}
+	}
+	return highest
+}
+
 // newestLastGood reads the newest state among the descriptors that can be read.
 // Nil without an error means that there is none; err says why others were not
 // taken, and may come with one that was.

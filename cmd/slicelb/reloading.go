@@ -82,7 +82,7 @@ func (d *daemon) giveUp(err *api.Error) {
 	d.failed, d.reloadErr = time.Now(), err
 	d.log.Error("reload failed; running configuration unchanged", "err", err)
 	d.publish()
-	d.tell("READY=1", "STATUS="+d.summary()+"; the last reload FAILED")
+	d.tell("READY=1", "STATUS="+d.summary())
 	r.done <- reloaded{err: err}
 }
 
@@ -92,10 +92,8 @@ func (d *daemon) remember() error {
 	if err != nil {
 		return fmt.Errorf("last good configuration: %w", err)
 	}
-	next := &lastGood{Generation: 1, Path: d.path(), Files: d.running.cfg.Files, Loaded: d.running.loaded, TOML: text}
-	if d.good != nil {
-		next.Generation = d.good.Generation + 1
-	}
+	d.states++
+	next := &lastGood{Generation: d.states, Path: d.path(), Files: d.running.cfg.Files, Loaded: d.running.loaded, TOML: text}
 	f, err := next.seal()
 	if err != nil {
 		return err

@@ -112,7 +112,7 @@ func (d *daemon) start() error {
 	if err != nil {
 		d.log.Error("stored state", "err", err)
 	}
-	d.good = good
+	d.good, d.states = good, highestGeneration(d.handed)
 	cfg, warnings, err := enforced(d.configPath)
 	if err == nil {
 		var src *source

@@ -74,11 +74,12 @@ type host struct {
 }
 
 const (
-	unit    = "slicelb.service"
-	vip     = "10.96.0.10:7000"
-	config  = "/etc/slicelb/slicelb.toml"
-	dropins = "/etc/systemd/system/slicelb.service.d"
-	actor   = "/usr/local/bin/slicelb-e2e"
+	unit     = "slicelb.service"
+	vip      = "10.96.0.10:7000"
+	config   = "/etc/slicelb/slicelb.toml"
+	unitFile = "/lib/systemd/system/slicelb.service"
+	dropins  = "/etc/systemd/system/slicelb.service.d"
+	actor    = "/usr/local/bin/slicelb-e2e"
 )
 
 // backends that run in every test, and the two configurations that name them.
@@ -121,7 +122,7 @@ func install(t *testing.T) *host {
 	}{
 		{binary(t, ""), "/usr/sbin/slicelb", 0o755},
 		{exe, actor, 0o755},
-		{"../../packaging/slicelb.service", "/etc/systemd/system/" + unit, 0o644},
+		{"../../packaging/slicelb.service", unitFile, 0o644},
 		{"../../packaging/sysusers.d/slicelb.conf", "/etc/sysusers.d/slicelb.conf", 0o644},
 	} {
 		if err := h.Install(f.from, f.to, f.mode); err != nil {
@@ -129,7 +130,7 @@ func install(t *testing.T) *host {
 		}
 	}
 	h.must("systemd-sysusers", "/etc/sysusers.d/slicelb.conf")
-	h.must("sh", "-c", "rm -rf /etc/slicelb "+dropins+" /run/systemd/system/slicelb.service*; mkdir -p /etc/slicelb")
+	h.must("sh", "-c", "rm -rf /etc/slicelb "+dropins+" /run/systemd/system/slicelb.service* /etc/systemd/system/slicelb.service; mkdir -p /etc/slicelb")
 	h.serve()
 	h.must("systemctl", "daemon-reload")
 	t.Cleanup(func() {

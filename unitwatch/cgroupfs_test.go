@@ -346,7 +346,7 @@ func TestVanishingDirectories(t *testing.T) {
 			if _, ok := s.find("/a.slice/stays.scope"); !ok {
 				t.Errorf("lost what stayed: %q", show(s))
 			}
-			return r.Stats().Walks > 100
+			return r.Stats().Walks > 30
 		})
 		close(stop)
 		t.Logf("%d rounds of making and removing, %+v", <-done, r.Stats())

@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -23,6 +22,9 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if os.Getenv(printRoot) != "" {
+		printRootAndExit()
+	}
 	code := labtest.Main(m)
 	if code == 0 {
 		if err := goleak.Find(); err != nil {
@@ -174,7 +176,7 @@ func (w *running) await(what string, ok func(*Snapshot) bool) *Snapshot {
 // stats waits until the counts are as wanted.
 func (w *running) stats(what string, ok func(Stats) bool) {
 	w.t.Helper()
-	for deadline := time.Now().Add(patience); !ok(w.Stats()); runtime.Gosched() {
+	for deadline := time.Now().Add(patience); !ok(w.Stats()); <-time.After(time.Millisecond) {
 		if time.Now().After(deadline) {
 			w.t.Fatalf("%s: not after %v: %+v", what, patience, w.Stats())
 		}
@@ -219,4 +221,13 @@ func (s *Snapshot) find(path string) (Cgroup, bool) {
 		}
 	}
 	return Cgroup{}, false
+}
+
+func fromUnit(t testing.TB, unit string) string {
+	t.Helper()
+	path, err := anchor.FromUnit(unit)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
 }

@@ -1,0 +1,276 @@
+package unitwatch
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/godbus/dbus/v5"
+	"golang.org/x/sys/unix"
+
+	"github.com/slicelb/slicelb/unitwatch/anchor"
+)
+
+// privateBus is a dbus-daemon of the test's own, on which everybody may do
+// everything.
+type privateBus struct {
+	t       testing.TB
+	dir     string
+	cmd     *exec.Cmd
+	stopped bool
+}
+
+func newPrivateBus(t testing.TB) *privateBus {
+	t.Helper()
+	b := &privateBus{t: t, dir: t.TempDir()}
+	t.Cleanup(b.stop)
+	return b
+}
+
+func (b *privateBus) socket() string { return filepath.Join(b.dir, "bus") }
+
+func (b *privateBus) dial(ctx context.Context) (io.ReadWriteCloser, error) {
+	return dialAddresses(ctx, "unix:path="+b.socket())
+}
+
+func (b *privateBus) start() {
+	b.t.Helper()
+	path, err := exec.LookPath("dbus-daemon")
+	if err != nil {
+		unable(b.t, err)
+	}
+	config := `<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
+ "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
+<busconfig><type>custom</type><listen>unix:path=` + b.socket() + `</listen><auth>EXTERNAL</auth>
+<policy context="default"><allow send_destination="*" eavesdrop="true"/><allow eavesdrop="true"/><allow own="*"/></policy></busconfig>`
+	file := filepath.Join(b.dir, "bus.conf")
+	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+		b.t.Fatal(err)
+	}
+	_ = os.Remove(b.socket())
+	b.cmd = exec.Command(path, "--config-file="+file, "--nofork", "--nopidfile", "--nosyslog")
+	b.cmd.Stderr = b.t.Output()
+	b.cmd.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL}
+	if err := b.cmd.Start(); err != nil {
+		b.t.Fatal(err)
+	}
+	for deadline := time.Now().Add(patience); ; <-time.After(time.Millisecond) {
+		conn, err := net.Dial("unix", b.socket())
+		if err == nil {
+			conn.Close()
+			return
+		}
+		if time.Now().After(deadline) {
+			b.t.Fatal(err)
+		}
+	}
+}
+
+func (b *privateBus) stop() {
+	if b.cmd != nil {
+		_ = b.cmd.Process.Kill()
+		_ = b.cmd.Wait() // killed: its status is known
+		b.cmd = nil
+	}
+}
+
+func (b *privateBus) connect() *dbus.Conn {
+	b.t.Helper()
+	conn, err := dbus.Connect("unix:path=" + b.socket())
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.t.Cleanup(func() { conn.Close() })
+	return conn
+}
+
+// fakeSystemd is a manager with systemd's name on a private bus, whose units
+// are directories of the test's own.
+type fakeSystemd struct {
+	t    testing.TB
+	bus  *privateBus
+	conn *dbus.Conn
+	root string
+
+	mu        sync.Mutex
+	units     map[string]string // name -> path of its directory
+	subscribe int
+	lists     []time.Time
+	asked     []string
+	gets      int
+}
+
+func newFakeSystemd(t testing.TB) *fakeSystemd {
+	t.Helper()
+	f := &fakeSystemd{t: t, bus: newPrivateBus(t), root: ownCgroup(t), units: map[string]string{}}
+	f.bus.start()
+	f.claim()
+	return f
+}
+
+// claim connects and takes systemd's name.
+func (f *fakeSystemd) claim() {
+	f.t.Helper()
+	f.conn = f.bus.connect()
+	methods := map[string]any{
+		"Subscribe": func() *dbus.Error {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			f.subscribe++
+			return nil
+		},
+		"ListUnitsByPatterns": f.list,
+	}
+	if err := f.conn.ExportMethodTable(methods, systemdPath, managerIface); err != nil {
+		f.t.Fatal(err)
+	}
+	get := map[string]any{"Get": f.get}
+	if err := f.conn.ExportSubtreeMethodTable(get, systemdPath+"/unit", "org.freedesktop.DBus.Properties"); err != nil {
+		f.t.Fatal(err)
+	}
+	if _, err := f.conn.RequestName(systemdName, dbus.NameFlagDoNotQueue); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+type listedUnit struct {
+	Name, Description, Load, Active, Sub, Following string
+	Path                                            dbus.ObjectPath
+	Job                                             uint32
+	JobType                                         string
+	JobPath                                         dbus.ObjectPath
+}
+
+func (f *fakeSystemd) list(states, patterns []string) ([]listedUnit, *dbus.Error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.lists = append(f.lists, time.Now())
+	f.asked = append(f.asked, patterns...)
+	found := []listedUnit{}
+	for name := range f.units {
+		if slices.Contains(patterns, name) {
+			found = append(found, listedUnit{
+				Name: name, Description: "the unit " + name, Load: "loaded", Active: "active", Sub: "running",
+				Path: systemdPath + "/unit/" + dbus.ObjectPath(hex.EncodeToString([]byte(name))), JobPath: "/",
+			})
+		}
+	}
+	return found, nil
+}
+
+func (f *fakeSystemd) get(msg dbus.Message, iface, property string) (dbus.Variant, *dbus.Error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.gets++
+	if iface != unitIface || property != "InvocationID" {
+		return dbus.Variant{}, dbus.MakeFailedError(errors.New("not exported"))
+	}
+	return dbus.MakeVariant([]byte("0123456789abcdef")), nil
+}
+
+func (f *fakeSystemd) emit(member string, body ...any) {
+	f.t.Helper()
+	if err := f.conn.Emit(systemdPath, managerIface+"."+member, body...); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+const unitObject = systemdPath + "/unit/x"
+
+// start does and says what systemd does and says.
+func (f *fakeSystemd) start(unit, slice string) {
+	f.t.Helper()
+	f.emit("UnitNew", unit, unitObject)
+	parent, err := anchor.FromUnit(slice)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	f.makeSlices(parent)
+	dir := filepath.Join(f.root, parent, anchor.DirName(unit))
+	mkdir(f.t, dir)
+	f.mu.Lock()
+	f.units[unit] = dir
+	f.mu.Unlock()
+	f.emit("JobRemoved", uint32(1), systemdPath+"/job/1", unit, "done")
+}
+
+func (f *fakeSystemd) makeSlices(path string) {
+	f.t.Helper()
+	at := f.root
+	for name := range strings.SplitSeq(strings.Trim(path, "/"), "/") {
+		if name == "" {
+			return
+		}
+		at = filepath.Join(at, name)
+		err := os.Mkdir(at, 0o755)
+		if err != nil && !errors.Is(err, fs.ErrExist) {
+			f.t.Fatal(err)
+		}
+		f.mu.Lock()
+		f.units[anchor.UnitName(name)] = at
+		f.mu.Unlock()
+		if err == nil {
+			f.emit("UnitNew", anchor.UnitName(name), unitObject)
+			f.emit("JobRemoved", uint32(1), systemdPath+"/job/1", anchor.UnitName(name), "done")
+		}
+	}
+}
+
+func (f *fakeSystemd) startSlice(slice string) {
+	f.t.Helper()
+	path, err := anchor.FromUnit(slice)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	f.makeSlices(path)
+}
+
+func (f *fakeSystemd) stop(unit string) {
+	f.t.Helper()
+	f.mu.Lock()
+	dir := f.units[unit]
+	delete(f.units, unit)
+	f.mu.Unlock()
+	removeCgroups(f.t, dir)
+	f.emit("JobRemoved", uint32(2), systemdPath+"/job/2", unit, "done")
+	f.emit("UnitRemoved", unit, unitObject)
+}
+
+// reload removes every unit and makes it anew, in signals alone.
+func (f *fakeSystemd) reload() {
+	f.t.Helper()
+	f.emit("Reloading", true)
+	f.mu.Lock()
+	units := map[string]string{}
+	for u, d := range f.units {
+		units[u] = d
+	}
+	f.mu.Unlock()
+	for u := range units {
+		f.emit("UnitRemoved", u, unitObject)
+	}
+	for u := range units {
+		f.emit("UnitNew", u, unitObject)
+	}
+	f.emit("Reloading", false)
+}
+
+func (f *fakeSystemd) path(rel string) string { return filepath.Join(f.root, rel) }
+
+func (f *fakeSystemd) options() Options {
+	return Options{CgroupRoot: f.root, Dial: f.bus.dial, Resync: time.Hour}
+}
+
+func (f *fakeSystemd) String() string { return fmt.Sprintf("%d subscriptions", f.subscribe) }

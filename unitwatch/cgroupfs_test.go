@@ -301,6 +301,11 @@ func TestHintsInAnyOrder(t *testing.T) {
 	r.stats("a walk for the overflow", func(s Stats) bool {
 		return s.Overflows == 1 && s.Walks == 2 && s.LastResyncCause == "lost events"
 	})
+
+	// Who asks for a walk is told when there was one, though it found nothing.
+	asked := time.Now()
+	w.hint(Hint{Kind: HintLost})
+	r.await("an answer", func(s *Snapshot) bool { return s.Complete && s.Walked.After(asked) })
 }
 
 // A difference that no hint announced is a lost hint.

@@ -3,6 +3,7 @@ package unitwatch
 import (
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/slicelb/slicelb/unitwatch/anchor"
 )
@@ -33,6 +34,10 @@ type Snapshot struct {
 	Complete bool   // every directory was looked at: what is not here does not exist
 	Cause    string // why not Bus, or why not Complete; "" = all is well
 	Reloads  uint64 // how often systemd said that it reloaded its units
+
+	// Walked is when the newest walk over everything began. What existed then
+	// and still does is here; after a HintLost a Snapshot follows in any case.
+	Walked time.Time
 }
 
 // Cgroup is a directory that the tree knows (on the way, anchor, split child,

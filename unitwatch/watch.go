@@ -56,8 +56,10 @@ type watch struct {
 	mail     mail
 	stale    bool // a snapshot is due
 	nextSend time.Time
-	walked   bool  // everything was looked at, at least once
-	failed   error // of the last walk, or of a look since
+	walked   bool      // everything was looked at, at least once
+	walkedAt time.Time // when the newest walk without an error began
+	asked    bool      // a snapshot is to follow the next walk in any case
+	failed   error     // of the last walk, or of a look since
 }
 
 // attempt is something to try again.
@@ -176,6 +178,7 @@ func (v *watch) hint(hint Hint) {
 	if hint.Kind == HintLost {
 		v.w.count.overflows.Add(1)
 		v.walkFor("lost events", false)
+		v.asked = true
 		return
 	}
 	delete(v.suspect, hint.ID)
@@ -398,6 +401,11 @@ func (v *watch) walkDone(begun time.Time, cause string) {
 		s.LastResync, s.LastResyncCause, s.LastResyncDifference, s.LastWalk = begun, cause, difference, took
 	})
 	v.nextWalk = time.Now().Add(gap(walkGap, took))
+	if v.h.err == nil {
+		v.walkedAt = begun
+		v.stale = v.stale || v.asked
+		v.asked = false
+	}
 	if !v.walked || v.failed != nil && v.h.err == nil {
 		v.walked, v.failed, v.stale = true, nil, true
 	}
@@ -493,6 +501,7 @@ func (v *watch) send() {
 	begun := time.Now()
 	s := v.h.snapshot()
 	s.Mode, s.Cause, s.Reloads = v.mail.mode, v.mail.cause, v.mail.reloads
+	s.Walked = v.walkedAt
 	s.Complete = v.walked && v.failed == nil
 	if v.failed != nil {
 		s.Cause = v.failed.Error()

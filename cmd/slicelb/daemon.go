@@ -399,7 +399,7 @@ func (d *daemon) look(ctx context.Context) {
 
 // membership is a snapshot in the words of package lb.
 func membership(s *unitwatch.Snapshot) lb.Membership {
-	m := lb.Membership{Complete: s.Complete, Cgroups: make([]lb.Member, len(s.Cgroups))}
+	m := lb.Membership{Complete: s.Complete, Walked: s.Walked, Cgroups: make([]lb.Member, len(s.Cgroups))}
 	for i, c := range s.Cgroups {
 		m.Cgroups[i] = lb.Member{ID: c.ID, Match: c.Match, Group: c.Group}
 	}

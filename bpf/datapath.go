@@ -23,6 +23,8 @@ type Options struct {
 	Capacities Limits
 
 	Log *slog.Logger // nil = discard
+
+	events uint32 // bytes of the ring, for tests
 }
 
 func (o Options) log() *slog.Logger {

@@ -30,6 +30,7 @@ func size(spec *ebpf.CollectionSpec, opts Options) error {
 	set(c.Backends, slicelbMapBackends, slicelbMapBackendCells, slicelbMapBackendCounters)
 	set(c.Groups, slicelbMapGroups, slicelbMapGroupInfos)
 	set(c.Cgroups, slicelbMapCgroups)
+	set(opts.events, slicelbMapEvents)
 	set(c.Expect, slicelbMapExpect, slicelbMapExpectPatterns)
 
 	slots := opts.Slots

@@ -97,6 +97,17 @@ func (r request) serve(answer *reply) (err error) {
 	case "load":
 		answer.Load = r.load()
 		return nil
+	case "churn":
+		dir := filepath.Join(r.Path, "churn")
+		for range r.Count {
+			if err := unix.Mkdir(dir, 0o755); err != nil {
+				return err
+			}
+			if err := unix.Rmdir(dir); err != nil {
+				return err
+			}
+		}
+		return nil
 	case "atonce":
 		answer.Load, err = r.atOnce()
 		return err
@@ -237,6 +248,7 @@ func connectOnce(to netip.AddrPort, typ int, before func() time.Duration) (c Con
 		sa := sockaddr(to)
 		c.At = before()
 		err = unix.Connect(fd, sa)
+		c.Until = Monotonic()
 	}
 	if err == nil && typ == unix.SOCK_DGRAM {
 		_, err = unix.Write(fd, []byte("x"))

@@ -60,7 +60,8 @@ func Start(t testing.TB, c *Cgroup) *Client {
 	}
 	defer dir.Close()
 	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = append(os.Environ(), clientEnv+"=1")
+	// The runtime's signals would interrupt calls on sockets that have a time limit.
+	cmd.Env = append(os.Environ(), clientEnv+"=1", "GODEBUG=asyncpreemptoff=1")
 	cmd.Stderr = os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(dir.Fd())}
 	in, err := cmd.StdinPipe()
@@ -242,9 +243,11 @@ type Load struct {
 	Timeout time.Duration
 }
 
-// Connection is one of a Load's. At is CLOCK_MONOTONIC just before connect.
+// Connection is one of a Load's. At and Until are CLOCK_MONOTONIC just before and
+// just after connect.
 type Connection struct {
 	At     time.Duration
+	Until  time.Duration
 	Server string
 	Peer   netip.AddrPort
 	Errno  syscall.Errno
@@ -274,6 +277,12 @@ func (c *Client) ConnectAtOnce(count int, parent, name string, to string, back *
 		Addr: netip.MustParseAddrPort(to),
 	})
 	return answer.Load, errors.Join(err, c.Enter(back))
+}
+
+// Churn makes and removes a directory in g count times.
+func (c *Client) Churn(g *Cgroup, count int) error {
+	_, err := c.do(request{Op: "churn", Path: g.Path, Count: count})
+	return err
 }
 
 // Monotonic reads CLOCK_MONOTONIC, as Connection.At does.

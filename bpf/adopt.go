@@ -118,7 +118,7 @@ func (s *storedSet) adopt(opts Options) (_ *Datapath, err error) {
 	if s.layout != currentLayout() {
 		return nil, s.error("", fmt.Sprintf("layout %s; this program knows %s", s.layout, currentLayout()), nil)
 	}
-	spec, err := loadSlicelb()
+	spec, err := newSpec()
 	if err != nil {
 		return nil, err
 	}

@@ -91,7 +91,7 @@ var errClosed = errors.New("datapath is closed")
 // New makes empty maps and loads the programs; nothing is attached yet. Loopback
 // backends are those of the calling thread's network namespace.
 func New(opts Options) (*Datapath, error) {
-	spec, err := loadSlicelb()
+	spec, err := newSpec()
 	if err != nil {
 		return nil, err
 	}

@@ -10,6 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// newSpec is what tests replace to be another build.
+var newSpec = loadSlicelb
+
 // flowsPerCPU keeps an LRU map from evicting what is in use: each CPU holds back
 // a batch of elements of its own.
 const flowsPerCPU = 256 * 16

@@ -3,6 +3,7 @@ package bpf
 import (
 	"fmt"
 	"os"
+	"testing"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -35,4 +36,14 @@ func until(what string, ok func() bool) error {
 
 func waitSeen(s *kerneltest.Server, data string, n int) error {
 	return until(fmt.Sprintf("%s got %q %d times", s.Name, data, n), func() bool { return s.Seen(data) >= n })
+}
+
+// openDescriptors counts this process's.
+func openDescriptors(t testing.TB) int {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(entries)
 }

@@ -15,7 +15,7 @@ import (
 
 // systemd is what tests ask of a manager: a real one in a lab, or a fake one.
 type systemd interface {
-	start(unit, slice string) // a scope or service, running when it returns
+	start(unit, slice string) // a scope or service, running soon
 	startSlice(slice string)
 	stop(unit string)
 	reload()

@@ -2,27 +2,94 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"io"
+	"log/slog"
 	"net/netip"
 	"os"
+	"strings"
 	"syscall"
 
 	"github.com/slicelb/slicelb/bpf"
+	"github.com/slicelb/slicelb/config"
+	"github.com/slicelb/slicelb/lb"
+	"github.com/slicelb/slicelb/unitwatch/anchor"
 )
 
+// The variants, in the order in which they take turns.
 var specs = []struct {
 	name   string
 	addr   netip.AddrPort
 	attach func(*variant) error
 }{
 	{"bare", directAddr, nil},
-	{"empty", directAddr, (*variant).attachEmpty},
-	{"hit", vipAddr, (*variant).attachSlicelb},
-	{"miss", directAddr, (*variant).attachSlicelb},
+	{"empty program", directAddr, (*variant).attachEmpty},
+	{"VIP hit", vipAddr, func(v *variant) error { return v.attachSlicelb(1, 1, 1) }},
+	{"no VIP", directAddr, func(v *variant) error { return v.attachSlicelb(1, 1, 1) }},
+	{"hit of 10,000", vipAddr, func(v *variant) error { return v.attachSlicelb(10000, 10, 1000) }},
+	{"none of 10,000", directAddr, func(v *variant) error { return v.attachSlicelb(10000, 10, 1000) }},
 }
 
-func (v *variant) attachSlicelb() error {
+// controlPlane is everything from TOML to the maps, without systemd: the one
+// group that has members holds the cgroup that the benchmark says.
+type controlPlane struct {
+	cfg    *config.Config
+	tree   *anchor.Tree
+	member lb.Membership
+}
+
+// compile reads a configuration of so many VIPs, backends of each, and groups.
+// The first VIP is vipAddr with backends that all are backendAddr's listener.
+func compile(vips, backends, groups int, cgroup uint64) (*controlPlane, error) {
+	var toml strings.Builder
+	for g := range groups {
+		fmt.Fprintf(&toml, "[group.g%d]\nslices = [\"g%d.slice\"]\n", g, g)
+	}
+	for v := range vips {
+		addr := vipAddr
+		if v > 0 {
+			addr = netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 97, byte(v >> 8), byte(v)}), vipAddr.Port())
+		}
+		fmt.Fprintf(&toml, "[vip.v%d]\nfrontends = [\"%s\", \"%s/udp\"]\n", v, addr, addr)
+		for b := range backends {
+			backend := backendAddr
+			if b > 0 && v > 0 {
+				backend = netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, byte(b), byte(v >> 8), byte(v)}), 7001)
+			} else if b > 0 {
+				continue // every connect must reach the one listener
+			}
+			fmt.Fprintf(&toml, "[[vip.v%d.backend]]\naddress = \"%s\"\n", v, backend)
+		}
+	}
+	cfg, err := config.Parse("bench.toml", []byte(toml.String()))
+	if err != nil {
+		return nil, err
+	}
+	var specs []anchor.Group
+	for _, g := range cfg.Groups {
+		spec := anchor.Group{Name: g.Name, Split: g.Split}
+		for _, a := range g.Anchors {
+			spec.Patterns = append(spec.Patterns, a.Pattern)
+		}
+		specs = append(specs, spec)
+	}
+	tree, err := anchor.Compile(specs)
+	if err != nil {
+		return nil, err
+	}
+	c := &controlPlane{cfg: cfg, tree: tree, member: lb.Membership{Complete: true}}
+	if m, ok := tree.Child(tree.Root().Node, "g0.slice"); ok && cgroup != 0 {
+		c.member.Cgroups = []lb.Member{{ID: cgroup, Match: m, Group: "g0"}}
+	}
+	return c, nil
+}
+
+func (c *controlPlane) state() (*lb.State, error) {
+	return lb.Compile(c.cfg, c.tree, c.member, lb.Runtime{})
+}
+
+// attachSlicelb attaches the real data plane, filled by the real control plane.
+func (v *variant) attachSlicelb(vips, backends, groups int) error {
 	d, err := bpf.New(bpf.Options{})
 	if err != nil {
 		return err
@@ -32,23 +99,20 @@ func (v *variant) attachSlicelb() error {
 	if err != nil {
 		return err
 	}
-	id := fi.Sys().(*syscall.Stat_t).Ino
-	for _, w := range []bpf.Write{
-		bpf.SetGroup{Index: 1, Group: bpf.Group{Name: "g", Translate: true}},
-		bpf.PutCgroup{ID: id, Rule: bpf.Rule{Group: 1}},
-		bpf.SetCellInfo{Index: 1, Info: bpf.CellInfo{VIP: "v", Family: 4}},
-		bpf.SetBackend{Index: 1, Backend: bpf.Backend{Addr: backendAddr, Gen: 1, Cell: 1}},
-		bpf.SetBackendCell{Index: 1, Cell: bpf.BackendCell{State: bpf.BackendActive, Gen: 1}},
-		bpf.SetSlots{Base: 16, Slots: []uint32{1}},
-		bpf.SetCell{Index: 1, Cell: bpf.Cell{Base: 16, Count: 1, Action: bpf.Balance, Gen: 1}},
-		bpf.SetFrontendRef{Index: 1, Ref: bpf.FrontendRef{Cell: 1, Gen: 1}},
-		bpf.SetFrontendRef{Index: 2, Ref: bpf.FrontendRef{Cell: 1, Gen: 1}},
-		bpf.PutFrontend{Key: bpf.FrontendKey{Addr: vipAddr, Proto: bpf.TCP}, Index: 1},
-		bpf.PutFrontend{Key: bpf.FrontendKey{Addr: vipAddr, Proto: bpf.UDP}, Index: 2},
-	} {
-		if err := d.Apply(w); err != nil {
-			return err
-		}
+	c, err := compile(vips, backends, groups, fi.Sys().(*syscall.Stat_t).Ino)
+	if err != nil {
+		return err
+	}
+	state, err := c.state()
+	if err != nil {
+		return err
+	}
+	err = withReconciler(d, func(r *lb.Reconciler) error {
+		_, err := r.Reconcile(context.Background(), state)
+		return err
+	})
+	if err != nil {
+		return err
 	}
 	dir, err := os.Open(v.cgroup)
 	if err != nil {
@@ -58,4 +122,16 @@ func (v *variant) attachSlicelb() error {
 	return d.Attach(dir)
 }
 
-func runApply(ctx context.Context, out io.Writer) error { return fmt.Errorf("later") }
+// withReconciler runs a reconciler for as long as use takes.
+func withReconciler(d *bpf.Datapath, use func(*lb.Reconciler) error) error {
+	r := lb.NewReconciler(d, slog.New(slog.DiscardHandler))
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- r.Run(ctx) }()
+	err := use(r)
+	stop()
+	if end := <-ended; end != nil && !errors.Is(end, context.Canceled) {
+		err = errors.Join(err, end)
+	}
+	return err
+}

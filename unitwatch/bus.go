@@ -2,7 +2,6 @@ package unitwatch
 
 import (
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -24,6 +23,8 @@ const (
 	retryAtMost  = 500 * time.Millisecond
 )
 
+var errDisconnected = errors.New("the bus closed the connection")
+
 // Dial opens a stream to a message bus.
 type Dial func(ctx context.Context) (io.ReadWriteCloser, error)
 
@@ -44,14 +45,6 @@ type bus struct {
 
 	lastList time.Time
 	forgery  sync.Once
-}
-
-// nameRequest asks for units; those with true need their invocation id too.
-type nameRequest map[string]bool
-
-// unitName is what systemd says of a unit that it has.
-type unitName struct {
-	unit, description, invocation string
 }
 
 func newBus(dial Dial, log *slog.Logger, in *inbox, count *counters) *bus {
@@ -94,8 +87,8 @@ func (b *bus) run(ctx context.Context) error {
 }
 
 // session is one connection, from start to end; begun says that it was usable.
-func (b *bus) session(parent context.Context) (begun bool, err error) {
-	ctx, cancel := context.WithCancel(parent)
+func (b *bus) session(ctx context.Context) (begun bool, err error) {
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	// Authentication knows no deadline, but ends with its connection.
 	guard := time.AfterFunc(callTimeout, cancel)
@@ -125,17 +118,12 @@ func (b *bus) session(parent context.Context) (begun bool, err error) {
 	}
 	b.count.connects.Add(1)
 	if err := b.subscribe(ctx, conn, "connected to the bus"); err != nil {
-		return true, err
+		return false, err // refused once, refused again: not at full speed
 	}
 	for {
 		select {
-		case <-ctx.Done():
-			if parent.Err() == nil {
-				return true, dbus.ErrClosed
-			}
-			return true, nil
 		case <-conn.Context().Done():
-			return true, dbus.ErrClosed
+			return true, errDisconnected
 		case <-b.moved:
 			if err := b.subscribe(ctx, conn, "systemd's name has another owner"); err != nil {
 				return true, err
@@ -287,62 +275,4 @@ func (b *bus) DeliverSignal(iface, member string, s *dbus.Signal) {
 			b.count.overflows.Add(1)
 		}
 	}
-}
-
-// answer asks systemd for the names of units. An error costs the names alone.
-func (b *bus) answer(ctx context.Context, conn *dbus.Conn, r nameRequest) {
-	var units []unitName
-	if b.currentOwner() != "" {
-		if wait := listInterval - time.Since(b.lastList); wait > 0 {
-			select {
-			case <-ctx.Done():
-			case <-time.After(wait):
-			}
-		}
-		var err error
-		if units, err = b.list(ctx, conn, r); err != nil && ctx.Err() == nil {
-			b.count.callErrors.Add(1)
-			b.log.Warn("ask systemd for names of units", "error", err)
-		}
-	}
-	b.answers <- units // one is asked for at a time: there is room
-}
-
-func (b *bus) list(ctx context.Context, conn *dbus.Conn, r nameRequest) ([]unitName, error) {
-	patterns := make([]string, 0, len(r))
-	for name := range r { // no valid name has a wildcard, and a backslash is one here
-		patterns = append(patterns, name)
-	}
-	b.lastList = time.Now()
-	b.count.calls.Add(1)
-	var reply []struct {
-		Name, Description, Load, Active, Sub, Following string
-		Path                                            dbus.ObjectPath
-		Job                                             uint32
-		JobType                                         string
-		JobPath                                         dbus.ObjectPath
-	}
-	if err := call(ctx, conn.Object(systemdName, systemdPath), managerIface+".ListUnitsByPatterns", []string{}, patterns).Store(&reply); err != nil {
-		return nil, fmt.Errorf("list units: %w", err)
-	}
-	var units []unitName
-	for _, u := range reply {
-		needs, asked := r[u.Name]
-		if !asked {
-			continue
-		}
-		n := unitName{unit: u.Name, description: u.Description}
-		if needs && u.Active != "inactive" && u.Active != "failed" {
-			b.count.calls.Add(1)
-			var value dbus.Variant
-			err := call(ctx, conn.Object(systemdName, u.Path), "org.freedesktop.DBus.Properties.Get", unitIface, "InvocationID").Store(&value)
-			if err != nil {
-				b.count.callErrors.Add(1)
-			} else if id, ok := value.Value().([]byte); ok && len(id) == 16 {
-				n.invocation = hex.EncodeToString(id)
-			}
-		}
-		units = append(units, n)
-	}
-	return units, nil
 }

@@ -257,3 +257,46 @@ func TestRealDirectoryNames(t *testing.T) {
 		return a.Unit == "cpu.slice" && b.Unit == `t19\x2db@1000.service` && b.Description == "the unit "+b.Unit
 	})
 }
+
+// edge T8: daemon-reexec; edge T9: dbus-daemon killed and restarted; edge T12:
+// another client unsubscribes. In a lab of its own: they disturb everybody.
+func TestRealTrouble(t *testing.T) {
+	s := &realSystemd{t, labtest.Boot(t)}
+	o := s.options()
+	o.Tree = compile(t, group("web", "/t8.slice"))
+	r := run(t, o)
+	r.onBus()
+	s.start("t8.service", "t8.slice")
+	want := []string{"/t8.slice anchor web", "/t8.slice/t8.service member web"}
+	r.lines("running", want...)
+	anchorID := cgroupID(t, s.path("/t8.slice"))
+
+	comesAndGoes := func(what string) {
+		t.Helper()
+		s.start("t8x.service", "t8.slice")
+		r.lines(what+": a new unit", append(want[:2:2], "/t8.slice/t8x.service member web")...)
+		s.stop("t8x.service")
+		snap := r.lines(what+": it stopped", want...)
+		if c, _ := snap.find("/t8.slice"); c.ID != anchorID {
+			t.Errorf("%s: the anchor's id is %d, was %d", what, c.ID, anchorID)
+		}
+	}
+	comesAndGoes("at first")
+
+	s.run("busctl", "call", systemdName, string(systemdPath), managerIface, "Subscribe")
+	comesAndGoes("another client came and went")
+
+	before := r.Stats()
+	s.run("systemctl", "daemon-reexec")
+	r.stats("systemd is back", func(st Stats) bool {
+		return st.Mode == Bus && (st.LastResync.After(before.LastResync) && st.Walks > before.Walks)
+	})
+	comesAndGoes("after daemon-reexec")
+
+	before = r.Stats()
+	s.run("systemctl", "kill", "--signal=KILL", "dbus.service")
+	begun := time.Now()
+	r.stats("connected again", func(st Stats) bool { return st.Connects > before.Connects && st.Mode == Bus })
+	t.Logf("connected again after %v", time.Since(begun))
+	comesAndGoes("after the bus was killed")
+}

@@ -1,0 +1,118 @@
+package unitwatch
+
+import (
+	"context"
+	"encoding/hex"
+	"fmt"
+	"time"
+
+	"github.com/godbus/dbus/v5"
+)
+
+// nameRequest asks for units; those with true need their invocation id too.
+type nameRequest map[string]bool
+
+// unitName is what systemd says of a unit that it has.
+type unitName struct {
+	unit, description, invocation string
+}
+
+// enquire has systemd asked what cgroupfs does not tell of a unit.
+func (v *watch) enquire(d *dir) {
+	if d.unit == "" || d.description == "" {
+		if len(v.asks) < maxPending {
+			v.asks[d.shape] = d.invocation == ""
+		}
+	}
+}
+
+// ask hands the next few questions to the bus, one batch at a time.
+func (v *watch) ask() {
+	if v.asking || len(v.asks) == 0 || v.mail.mode != Bus {
+		return
+	}
+	r := nameRequest{}
+	for unit, invocation := range v.asks {
+		r[unit] = invocation
+		delete(v.asks, unit)
+		if len(r) == maxNames {
+			break
+		}
+	}
+	v.asking = true
+	v.w.bus.requests <- r // one at a time: there is room
+}
+
+// named takes systemd's answers. A unit that systemd does not list is not its.
+func (v *watch) named(units []unitName) {
+	v.asking = false
+	for _, u := range units {
+		d := v.h.byUnit[u.unit]
+		if d == nil {
+			continue
+		}
+		d.unit, d.description = d.shape, u.description
+		if d.invocation == "" {
+			d.invocation = u.invocation
+		}
+		v.h.changed = true
+	}
+}
+
+// answer asks systemd for the names of units. An error costs the names alone.
+func (b *bus) answer(ctx context.Context, conn *dbus.Conn, r nameRequest) {
+	var units []unitName
+	if b.currentOwner() != "" {
+		if wait := listInterval - time.Since(b.lastList); wait > 0 {
+			select {
+			case <-ctx.Done():
+			case <-time.After(wait):
+			}
+		}
+		var err error
+		if units, err = b.list(ctx, conn, r); err != nil && ctx.Err() == nil {
+			b.count.callErrors.Add(1)
+			b.log.Warn("ask systemd for names of units", "error", err)
+		}
+	}
+	b.answers <- units // one is asked for at a time: there is room
+}
+
+func (b *bus) list(ctx context.Context, conn *dbus.Conn, r nameRequest) ([]unitName, error) {
+	patterns := make([]string, 0, len(r))
+	for name := range r { // no valid name has a wildcard, and a backslash is one here
+		patterns = append(patterns, name)
+	}
+	b.lastList = time.Now()
+	b.count.calls.Add(1)
+	var reply []struct {
+		Name, Description, Load, Active, Sub, Following string
+		Path                                            dbus.ObjectPath
+		Job                                             uint32
+		JobType                                         string
+		JobPath                                         dbus.ObjectPath
+	}
+	if err := call(ctx, conn.Object(systemdName, systemdPath), managerIface+".ListUnitsByPatterns", []string{}, patterns).Store(&reply); err != nil {
+		return nil, fmt.Errorf("list units: %w", err)
+	}
+	var units []unitName
+	for _, u := range reply {
+		needs, asked := r[u.Name]
+		if !asked {
+			continue
+		}
+		n := unitName{unit: u.Name, description: u.Description}
+		if needs && u.Active != "inactive" && u.Active != "failed" {
+			b.count.calls.Add(1)
+			var value dbus.Variant
+			err := call(ctx, conn.Object(systemdName, u.Path), "org.freedesktop.DBus.Properties.Get", unitIface, "InvocationID").Store(&value)
+			if err != nil {
+				b.count.callErrors.Add(1)
+			} else if id, ok := value.Value().([]byte); ok && len(id) == 16 {
+				n.invocation = hex.EncodeToString(id)
+			}
+		}
+		units = append(units, n)
+	}
+	return units, nil
+}

@@ -1,0 +1,96 @@
+package unitwatch
+
+import "time"
+
+// attempt is something to try again.
+type attempt struct {
+	parent uint64 // of wanted
+	tries  int
+	at     time.Time
+}
+
+// orphan remembers a hint whose parent is not known. Most such parents do not
+// matter; one that is just being found does, as the listing that finds it may
+// be too early for this child. So the latest are kept.
+func (v *watch) orphan(hint Hint) {
+	if len(v.orphans) >= maxPending {
+		v.orphans, v.older = v.older, v.orphans
+		clear(v.orphans)
+	}
+	v.orphans[hint.Parent] = hint.ID
+}
+
+// want has a directory looked for until it is seen: its event may have been
+// faster than its name. It may also be gone again, so the tries end.
+func (v *watch) want(id, parent uint64) {
+	if len(v.wanted) >= maxPending {
+		v.trail(trailGap)
+		return
+	}
+	v.wanted[id] = &attempt{parent: parent}
+	v.retry(v.wanted[id])
+}
+
+// unname has systemd's mark read again.
+func (v *watch) unname(d *dir) {
+	if len(v.unnamed) < maxPending {
+		v.unnamed[d] = &attempt{}
+		v.retry(v.unnamed[d])
+	}
+}
+
+// retry plans the next try; false if there were enough.
+func (v *watch) retry(a *attempt) bool {
+	if a.tries == retries {
+		return false
+	}
+	wait := firstRetry
+	for range a.tries {
+		wait *= retryScale
+	}
+	a.tries++
+	a.at = time.Now().Add(wait)
+	if v.nextAgain.IsZero() || a.at.Before(v.nextAgain) {
+		v.nextAgain = a.at
+	}
+	return true
+}
+
+// again tries what is due.
+func (v *watch) again(now time.Time) {
+	v.nextAgain = time.Time{}
+	again := func(a *attempt) (due bool) {
+		if now.Before(a.at) {
+			if v.nextAgain.IsZero() || a.at.Before(v.nextAgain) {
+				v.nextAgain = a.at
+			}
+			return false
+		}
+		return true
+	}
+	for id, a := range v.wanted {
+		if !again(a) {
+			continue
+		}
+		parent := v.h.byID[a.parent]
+		if parent == nil || !v.retry(a) {
+			delete(v.wanted, id)
+		}
+		if parent != nil {
+			v.mark(parent)
+		}
+	}
+	for d, a := range v.unnamed {
+		if !again(a) {
+			continue
+		}
+		v.h.rename(d)
+		switch {
+		case v.h.byID[d.id] != d:
+			delete(v.unnamed, d)
+		case d.invocation != "" || !v.retry(a):
+			delete(v.unnamed, d)
+			v.enquire(d)
+		}
+	}
+}

@@ -45,6 +45,7 @@ type planner struct {
 
 	groups map[string]uint32
 	added  map[uint32]bool // groups that this plan adds
+	awake  []bpf.Write     // groups that are translated from now on
 
 	frontends, cells, backends, slots *space
 }
@@ -68,13 +69,16 @@ func (p *planner) run() error {
 	if err := p.planVIPs(); err != nil {
 		return err
 	}
+	p.do(p.awake...)
 	p.do(late...)
 	p.dropEdges()
 	p.dropGroups()
 	return nil
 }
 
-// planGroups gives every name an index before anything names it.
+// planGroups gives every name an index before anything names it. A group that is
+// not translated any more sees no VIP from here on; one that is from now on sees
+// them when they are as wanted.
 func (p *planner) planGroups() error {
 	h := p.have
 	host := bpf.Group{Name: HostGroup, Translate: true}
@@ -95,8 +99,13 @@ func (p *planner) planGroups() error {
 			p.added[index] = true
 		}
 		p.groups[g.Name] = index
-		if w := (bpf.Group{Name: g.Name, Translate: g.Translate}); h.maps.Groups[index] != w {
-			p.do(bpf.SetGroup{Index: index, Group: w})
+		w := bpf.SetGroup{Index: index, Group: bpf.Group{Name: g.Name, Translate: g.Translate}}
+		switch old := h.maps.Groups[index]; {
+		case old == w.Group:
+		case old.Name == g.Name && g.Translate:
+			p.awake = append(p.awake, w)
+		default:
+			p.do(w)
 		}
 	}
 	return nil
@@ -151,11 +160,11 @@ func (p *planner) rule(r Rule) bpf.Rule {
 	return out
 }
 
-// planCgroups sorts the changes of cgroups' words into those that come before
-// the VIPs change and those that come after. A cgroup that gets a group which is
-// new has no view anywhere yet, so it is answered as the host is; where it
-// was answered so before, it moves first, so that a VIP that is narrowed to the
-// new group in the same reload never hides itself from it.
+// planCgroups lists the changes of cgroups' words, and says whether they come
+// before the VIPs change or after. A directory is younger than those it lies in,
+// and ids grow, so their order is the tree's: words that name a group are stored
+// from the leaves up and others from the root down, so that what lies deeper is
+// not for a moment in a group that is neither its old nor its new one.
 func (p *planner) planCgroups() (early, late []bpf.Write, err error) {
 	h := p.have
 	if h.cgroupsDone && sameSlice(h.cgroups, p.want.Cgroups) && len(p.added) == 0 {
@@ -163,10 +172,11 @@ func (p *planner) planCgroups() (early, late []bpf.Write, err error) {
 		return nil, nil, nil
 	}
 	p.plan.cgroupsDone = true
-	wanted := make(map[uint64]bool, len(p.want.Cgroups))
 	entries := uint64(len(h.maps.Cgroups))
-	for _, c := range p.want.Cgroups {
-		wanted[c.ID] = true
+	var none []uint64 // to store or delete from the root down
+	words := map[uint64]bpf.Write{}
+	first := true
+	for _, c := range slices.Backward(p.want.Cgroups) {
 		want := p.rule(c.Rule)
 		old, ok := h.maps.Cgroups[c.ID]
 		if ok && old == want {
@@ -179,34 +189,57 @@ func (p *planner) planCgroups() (early, late []bpf.Write, err error) {
 				return nil, nil, p.full("cgroups", h.limits.Cgroups, p.want.need.cgroups, fmt.Sprintf("cgroup %d", c.ID))
 			}
 		}
-		if p.added[want.Group] && old.Group == 0 {
-			early = append(early, w)
+		if want.Group != old.Group && (old.Group != 0 || !p.added[want.Group]) {
+			first = false
+		}
+		if want.Group == 0 {
+			none, words[c.ID] = append(none, c.ID), w
 		} else {
 			late = append(late, w)
 		}
 	}
-	if len(h.maps.Cgroups) == 0 || !p.want.Complete {
-		return early, late, nil
+	gone := p.gone()
+	first = first && len(gone) == 0
+	none = append(none, gone...)
+	slices.Sort(none)
+	for _, id := range none {
+		if w := words[id]; w != nil {
+			late = append(late, w)
+		} else {
+			late = append(late, bpf.DelCgroup{ID: id})
+		}
 	}
-	var gone []uint64
+	if first {
+		return late, nil, nil
+	}
+	return nil, late, nil
+}
+
+// gone are the entries of directories that are gone or no longer wanted.
+func (p *planner) gone() []uint64 {
+	h := p.have
+	if len(h.maps.Cgroups) == 0 || !p.want.Complete {
+		return nil
+	}
+	wanted := make(map[uint64]bool, len(p.want.Cgroups))
+	for _, c := range p.want.Cgroups {
+		wanted[c.ID] = true
+	}
+	var ids []uint64
 	for id := range h.maps.Cgroups {
 		if wanted[id] {
 			continue
 		}
 		// Not in this Membership, though in an earlier one, or seen before the
-		// walk began that did not find it: gone, or no longer wanted. Else the
-		// kernel has made it since, and the next walk will tell.
+		// walk began that did not find it. Else the kernel has made it since, and
+		// the next walk will tell.
 		if first, unseen := h.unseen[id]; unseen && !first.Before(p.want.Walked) {
 			p.plan.cgroupsDone = false
 			continue
 		}
-		gone = append(gone, id)
+		ids = append(ids, id)
 	}
-	slices.Sort(gone)
-	for _, id := range gone {
-		late = append(late, bpf.DelCgroup{ID: id})
-	}
-	return early, late, nil
+	return ids
 }
 
 func sameSlice[E comparable](a, b []E) bool {

@@ -114,8 +114,8 @@ func sortedFrontends(m map[bpf.FrontendKey]uint32) []bpf.FrontendKey {
 	return slices.SortedFunc(maps.Keys(m), compareFrontends)
 }
 
-// dropUnit takes a VIP away: its frontends first, then, step by step, what they
-// led to: views, cells, backends, and last the name that all of it is found by.
+// dropUnit takes a VIP away: its frontends first, then what they led to, and last
+// the name that all of it is found by.
 func (p *planner) dropUnit(u *unit, owner map[bpf.FrontendKey]*change) {
 	p.dropFrontends(u, func(k bpf.FrontendKey) bool { return owner[k] != nil })
 	for _, group := range slices.Sorted(maps.Keys(u.views)) {
@@ -124,13 +124,10 @@ func (p *planner) dropUnit(u *unit, owner map[bpf.FrontendKey]*change) {
 	if c := p.have.maps.Cells[u.cell]; c.Action != bpf.None {
 		p.later(bpf.SetCell{Index: u.cell, Cell: bpf.Cell{Gen: nextGen(c.Gen)}})
 	}
-	if len(u.views) > 0 {
-		return
-	}
 	for _, addr := range sortedAddrs(u.backends) {
 		p.freeBackend(u.backends[addr])
 	}
-	if u.name != (unitName{}) && len(u.frontends)+len(u.backends) == 0 {
+	if u.name != (unitName{}) && len(u.frontends)+len(u.views)+len(u.backends) == 0 {
 		p.freeCell(u.cell)
 	}
 }

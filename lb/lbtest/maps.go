@@ -37,7 +37,11 @@ type Maps struct {
 	cells     map[uint32]bool // default cells
 	groups    map[uint32]bool
 	backends  map[uint32]bool
-	regions   map[uint32]uint32 // base -> count
+	regions   map[uint32]uint32     // base -> count
+	words     map[uint32][]bpf.Cell // of selective default cells
+
+	named   map[uint32]int               // frontends now at an index
+	viewsOf map[uint32]map[uint32]uint32 // default cell -> group -> view cell
 
 	writes, barriers int
 }
@@ -56,8 +60,8 @@ func New(limits bpf.Limits) *Maps {
 		Cgroups:      map[uint64]bpf.Rule{},
 		Expect:       map[bpf.ExpectKey]bpf.Rule{},
 		Patterns:     map[bpf.PatternKey]bpf.Pattern{},
-	}}
-	m.Barrier()
+	}, named: map[uint32]int{}, viewsOf: map[uint32]map[uint32]uint32{}}
+	m.pass()
 	return m
 }
 
@@ -65,11 +69,19 @@ func New(limits bpf.Limits) *Maps {
 func (m *Maps) Clone() *Maps {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return &Maps{
+	c := &Maps{
 		limits: m.limits, d: *m.dump(), slots: slices.Clone(m.slots),
 		frontends: maps.Clone(m.frontends), views: maps.Clone(m.views), cells: maps.Clone(m.cells),
 		groups: maps.Clone(m.groups), backends: maps.Clone(m.backends), regions: maps.Clone(m.regions),
+		words: map[uint32][]bpf.Cell{}, named: maps.Clone(m.named), viewsOf: map[uint32]map[uint32]uint32{},
 	}
+	for i, views := range m.viewsOf {
+		c.viewsOf[i] = maps.Clone(views)
+	}
+	for i, words := range m.words {
+		c.words[i] = slices.Clone(words)
+	}
+	return c
 }
 
 func (m *Maps) Limits() bpf.Limits { return m.limits }
@@ -154,16 +166,19 @@ func (m *Maps) Barrier() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.barriers++
+	m.pass()
+	return nil
+}
+
+func (m *Maps) pass() {
+	m.words = map[uint32][]bpf.Cell{}
 	m.frontends, m.views, m.cells = map[uint32]bool{}, map[uint32]bool{}, map[uint32]bool{}
 	m.groups, m.backends, m.regions = map[uint32]bool{}, map[uint32]bool{}, map[uint32]uint32{}
 	for _, i := range m.d.Frontends {
 		m.nameFrontend(i)
 	}
 	for k, c := range m.d.Views {
-		m.views[c], m.groups[k.Group] = true, true
-	}
-	for i := range m.d.Cells {
-		m.nameCell(i)
+		m.nameView(k, c)
 	}
 	for i, c := range m.d.BackendCells {
 		if c.State != bpf.BackendFree {
@@ -179,16 +194,42 @@ func (m *Maps) Barrier() error {
 	for _, p := range m.d.Patterns {
 		m.groups[p.Rule.Group] = true
 	}
-	return nil
 }
 
+// nameFrontend notes that calls to a frontend's index reach its cell, and the
+// views of that.
 func (m *Maps) nameFrontend(i uint32) {
 	m.frontends[i] = true
-	m.cells[m.d.FrontendRefs[i].Cell] = true
+	cell := m.d.FrontendRefs[i].Cell
+	if m.cells[cell] {
+		return
+	}
+	m.cells[cell] = true
+	m.nameCell(cell)
+	for _, view := range m.viewsOf[cell] {
+		m.views[view] = true
+		m.nameCell(view)
+	}
 }
 
+// nameView notes that calls to a default cell reach a view.
+func (m *Maps) nameView(k bpf.ViewKey, cell uint32) {
+	m.groups[k.Group] = true
+	if m.cells[k.Cell] {
+		m.views[cell] = true
+		m.nameCell(cell)
+	}
+}
+
+// nameCell notes what a cell that calls reach leads to.
 func (m *Maps) nameCell(i uint32) {
 	c := m.d.Cells[i]
+	if !m.cells[i] && !m.views[i] {
+		return
+	}
+	if c.Selective {
+		m.words[i] = append(m.words[i], c)
+	}
 	if c.Action != bpf.Balance {
 		return
 	}
@@ -222,17 +263,18 @@ func (m *Maps) apply(w bpf.Write) error {
 		if err := put(d.Frontends, "frontends", m.limits.Frontends, w.Key, w.Index); err != nil {
 			return err
 		}
+		m.named[w.Index]++
 		m.nameFrontend(w.Index)
 	case bpf.DelFrontend:
+		if i, ok := d.Frontends[w.Key]; ok {
+			m.named[i]--
+		}
 		delete(d.Frontends, w.Key)
 	case bpf.SetFrontendRef:
 		if err := within("frontend_refs", w.Index, m.limits.Frontends); err != nil {
 			return err
 		}
-		named := false
-		for _, i := range d.Frontends {
-			named = named || i == w.Index
-		}
+		named := m.named[w.Index] > 0
 		if named && d.Cells[w.Ref.Cell].Action == bpf.None {
 			return unsafe("a live frontend gets cell %d, which is empty", w.Ref.Cell)
 		}
@@ -270,16 +312,23 @@ func (m *Maps) apply(w bpf.Write) error {
 		if err := put(d.Views, "views", m.limits.Views, w.Key, w.Cell); err != nil {
 			return err
 		}
-		m.views[w.Cell], m.groups[w.Key.Group] = true, true
+		if m.viewsOf[w.Key.Cell] == nil {
+			m.viewsOf[w.Key.Cell] = map[uint32]uint32{}
+		}
+		m.viewsOf[w.Key.Cell][w.Key.Group] = w.Cell
+		m.nameView(w.Key, w.Cell)
 	case bpf.DelView:
-		if m.cells[w.Key.Cell] && d.Cells[w.Key.Cell].Selective {
-			// Who read the default cell may still look for the view: without it
-			// the answer must be the same.
-			if cell, ok := d.Views[w.Key]; ok && !m.same(d.Cells[cell], d.Cells[w.Key.Cell]) {
-				return unsafe("a view that still decides is deleted")
+		// Who read the default cell's word may look for the view only now: without
+		// it the answer must be the same.
+		if cell, ok := d.Views[w.Key]; ok && m.cells[w.Key.Cell] {
+			for _, word := range m.words[w.Key.Cell] {
+				if !m.same(d.Cells[cell], word) {
+					return unsafe("a view that still decides is deleted")
+				}
 			}
 		}
 		delete(d.Views, w.Key)
+		delete(m.viewsOf[w.Key.Cell], w.Key.Group)
 	case bpf.SetSlots:
 		end := uint64(w.Base) + uint64(len(w.Slots))
 		if end > uint64(m.limits.Slots) {
@@ -315,11 +364,6 @@ func (m *Maps) apply(w bpf.Write) error {
 			return unsafe("backend %d: generation %d is not its own", w.Index, w.Cell.Gen)
 		}
 		if w.Cell.State != bpf.BackendActive {
-			for i := range d.Cells {
-				if m.leads(i, w.Index) {
-					return unsafe("cell %d leads to backend %d", i, w.Index)
-				}
-			}
 			for base, n := range m.regions {
 				if slices.Contains(m.slots[base:base+n], w.Index) {
 					return unsafe("slots at %d lead to backend %d, or did", base, w.Index)
@@ -412,12 +456,6 @@ func (m *Maps) setCell(w bpf.SetCell) error {
 	m.d.Cells[w.Index] = c
 	m.nameCell(w.Index)
 	return nil
-}
-
-// leads reports whether a cell's slots hold a backend.
-func (m *Maps) leads(cell, backend uint32) bool {
-	c := m.d.Cells[cell]
-	return c.Action == bpf.Balance && slices.Contains(m.slots[c.Base:c.Base+c.Count], backend)
 }
 
 // same compares what two cells answer.

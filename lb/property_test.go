@@ -1,0 +1,501 @@
+package lb
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/slicelb/slicelb/bpf"
+	"github.com/slicelb/slicelb/config"
+	"github.com/slicelb/slicelb/lb/lbtest"
+	"github.com/slicelb/slicelb/unitwatch/anchor"
+)
+
+// world is a configuration and the directories that exist.
+type world struct {
+	cfg  *config.Config
+	dirs map[string]uint64 // path -> id
+	rt   Runtime
+
+	anchors *anchor.Tree      // see tree
+	groups  map[string]string // see groupOf
+}
+
+var (
+	groupNames = []string{"ga", "gb", "gc", "gd"}
+	vipNames   = []string{"va", "vb", "vc"}
+	dirPaths   = []string{"/", "/a.slice", "/a.slice/a-x.slice", "/a.slice/a-x.slice/1.scope",
+		"/b.slice", "/b.slice/2.scope", "/b.slice/c.slice", "/b.slice/c.slice/3.scope", "/d.slice"}
+	patterns = []string{"/a.slice", "/a.slice/a-x.slice", "/a.slice/a-*.slice", "/b.slice",
+		"/b.slice/c.slice", "/b.slice/*.slice", "/d.slice", "/*.slice"}
+)
+
+func drawKey(family, i int, proto config.Proto) config.Frontend {
+	a := fmt.Sprintf("10.0.0.%d:80", i)
+	if family == 6 {
+		a = fmt.Sprintf("[fd00::%d]:80", i)
+	}
+	return config.Frontend{Addr: netip.MustParseAddrPort(a), Proto: proto}
+}
+
+func allFrontends() []config.Frontend {
+	var out []config.Frontend
+	for i := range 3 {
+		out = append(out, drawKey(4, i+1, config.TCP), drawKey(6, i+1, config.TCP), drawKey(4, i+1, config.UDP))
+	}
+	return out
+}
+
+func drawBackends(t *rapid.T, label string) []config.Backend {
+	var out []config.Backend
+	for i := range 4 {
+		for _, form := range []string{"192.0.2.%d:80", "[2001:db8::%d]:80"} {
+			if w := rapid.IntRange(-3, 3).Draw(t, label); w >= 0 {
+				out = append(out, config.Backend{
+					Addr: netip.MustParseAddrPort(fmt.Sprintf(form, i+1)), Weight: uint32(w)})
+			}
+		}
+	}
+	return out
+}
+
+func drawWorld(t *rapid.T) *world {
+	w := &world{cfg: &config.Config{}, dirs: map[string]uint64{}}
+	free := slices.Clone(patterns)
+	for _, name := range groupNames {
+		if !rapid.Bool().Draw(t, "group "+name) {
+			continue
+		}
+		g := config.Group{Name: name, Translate: rapid.IntRange(0, 5).Draw(t, "translate") > 0}
+		for range rapid.IntRange(0, 2).Draw(t, "anchors") {
+			if len(free) == 0 {
+				break
+			}
+			i := rapid.IntRange(0, len(free)-1).Draw(t, "anchor")
+			g.Anchors = append(g.Anchors, config.Anchor{Pattern: free[i]})
+			free = slices.Delete(free, i, i+1)
+		}
+		if rapid.IntRange(0, 3).Draw(t, "split") == 0 {
+			g.Split = "*.scope"
+		}
+		w.cfg.Groups = append(w.cfg.Groups, g)
+	}
+	var names []string
+	for _, g := range w.cfg.Groups {
+		names = append(names, g.Name)
+	}
+	fronts := allFrontends()
+	for _, name := range vipNames {
+		if !rapid.Bool().Draw(t, "vip "+name) {
+			continue
+		}
+		v := config.VIP{Name: name, Backends: drawBackends(t, "weight"),
+			Hidden:   rapid.SampledFrom([]config.Hidden{config.HiddenPass, config.HiddenReject}).Draw(t, "hidden"),
+			WhenDown: rapid.SampledFrom([]config.WhenDown{config.DownReject, config.DownPass, config.DownUseAll}).Draw(t, "down"),
+		}
+		for range rapid.IntRange(1, 3).Draw(t, "frontends") {
+			if len(fronts) == 0 {
+				break
+			}
+			i := rapid.IntRange(0, len(fronts)-1).Draw(t, "frontend")
+			v.Frontends = append(v.Frontends, fronts[i])
+			fronts = slices.Delete(fronts, i, i+1)
+		}
+		all := append([]string{HostGroup}, names...)
+		var rest []string
+		for _, g := range all {
+			if rapid.IntRange(0, 3).Draw(t, "except "+g) == 0 {
+				v.Except = append(v.Except, g)
+			} else {
+				rest = append(rest, g)
+			}
+		}
+		visible := rest
+		if rapid.Bool().Draw(t, "clients") {
+			v.Clients = []string{}
+			for _, g := range rest {
+				if rapid.Bool().Draw(t, "client "+g) {
+					v.Clients = append(v.Clients, g)
+				}
+			}
+			visible = v.Clients
+		}
+		for _, g := range visible {
+			if rapid.IntRange(0, 2).Draw(t, "for "+g) == 0 {
+				v.For = append(v.For, config.View{Group: g, Backends: drawBackends(t, "for weight"), WhenDown: v.WhenDown})
+			}
+		}
+		w.cfg.VIPs = append(w.cfg.VIPs, v)
+	}
+	// Verdicts.
+	if rapid.IntRange(0, 2).Draw(t, "verdicts") == 0 {
+		w.rt.Verdicts = map[Endpoint]Verdict{}
+		for _, v := range w.cfg.VIPs {
+			for _, b := range v.Backends {
+				switch rapid.IntRange(0, 4).Draw(t, "verdict") {
+				case 0:
+					w.rt.Verdicts[Endpoint{v.Name, b.Addr}] = Verdict{Drain: true}
+				case 1:
+					w.rt.Verdicts[Endpoint{v.Name, b.Addr}] = Verdict{Down: true}
+				}
+			}
+		}
+	}
+	gone := map[string]bool{}
+	for i, p := range dirPaths {
+		if p != "/" && (gone[path.Dir(p)] || rapid.IntRange(0, 4).Draw(t, "gone "+p) == 0) {
+			gone[p] = true
+			continue
+		}
+		// A directory that was made again is younger, and so is all within it.
+		w.dirs[p] = uint64(i + 1)
+		if p != "/" && (w.dirs[path.Dir(p)] > 100 || rapid.IntRange(0, 5).Draw(t, "again "+p) == 0) {
+			w.dirs[p] += 100
+		}
+	}
+	return w
+}
+
+func (w *world) tree(t fataler) *anchor.Tree {
+	if w.anchors != nil {
+		return w.anchors
+	}
+	var groups []anchor.Group
+	for _, g := range w.cfg.Groups {
+		a := anchor.Group{Name: g.Name, Split: g.Split}
+		for _, p := range g.Anchors {
+			a.Patterns = append(a.Patterns, p.Pattern)
+		}
+		groups = append(groups, a)
+	}
+	tree, err := anchor.Compile(groups)
+	if err != nil {
+		t.Fatalf("anchors: %v", err)
+	}
+	w.anchors = tree
+	return tree
+}
+
+type fataler interface{ Fatalf(string, ...any) }
+
+// members walks the directories as the watcher does.
+func (w *world) members(tree *anchor.Tree) Membership {
+	m := Membership{Complete: true, Walked: time.Unix(1<<40, 0)}
+	found := map[string]Member{}
+	for _, p := range dirPaths {
+		id, ok := w.dirs[p]
+		if !ok {
+			continue
+		}
+		c := Member{ID: id}
+		if p == "/" {
+			c.Match = tree.Root()
+			c.Group = c.Match.Group
+		} else {
+			parent := found[path.Dir(p)]
+			c.Group = parent.Group
+			if parent.Match.Node != 0 {
+				c.Match, _ = tree.Child(parent.Match.Node, path.Base(p))
+			}
+			if c.Match.Group != "" {
+				c.Group = c.Match.Group
+			}
+			if c.Match.Split {
+				c.Group += "/" + path.Base(p)
+			}
+		}
+		found[p] = c
+		m.Cgroups = append(m.Cgroups, c)
+	}
+	return m
+}
+
+func (w *world) state(t fataler) *State {
+	tree := w.tree(t)
+	s, err := Compile(w.cfg, tree, w.members(tree), w.rt)
+	if err != nil {
+		t.Fatalf("compile: %v", err)
+	}
+	return s
+}
+
+// groupOf is the group of a caller in a directory.
+func (w *world) groupOf(dir string) string {
+	if w.groups == nil {
+		w.groups = map[string]string{}
+		own := map[uint64]string{}
+		for _, c := range w.members(w.anchors).Cgroups {
+			own[c.ID] = c.Match.Group
+		}
+		for _, p := range dirPaths {
+			group, ok := own[w.dirs[p]]
+			switch {
+			case ok && group != "":
+			case p == "/":
+				group = HostGroup
+			default:
+				group = w.groups[path.Dir(p)]
+			}
+			w.groups[p] = group
+		}
+	}
+	return w.groups[dir]
+}
+
+// expected is the decision table, written down once more.
+func (w *world) expected(group string, k bpf.FrontendKey) lbtest.Answer {
+	for _, g := range w.cfg.Groups {
+		if g.Name == group && !g.Translate {
+			return lbtest.Untouched
+		}
+	}
+	for _, v := range w.cfg.VIPs {
+		if !slices.ContainsFunc(v.Frontends, func(f config.Frontend) bool {
+			return f.Addr == k.Addr && uint8(f.Proto) == k.Proto
+		}) {
+			continue
+		}
+		if slices.Contains(v.Except, group) {
+			return lbtest.Answer{Action: bpf.PassExcept}
+		}
+		if v.Clients != nil && !slices.Contains(v.Clients, group) {
+			if v.Hidden == config.HiddenReject {
+				return lbtest.Answer{Action: bpf.RejectHidden}
+			}
+			return lbtest.Answer{Action: bpf.PassHidden}
+		}
+		list := v.Backends
+		for _, f := range v.For {
+			if f.Group == group {
+				list = f.Backends
+			}
+		}
+		var usable, all []config.Backend
+		for _, b := range list {
+			if b.Addr.Addr().Is4() != k.Addr.Addr().Is4() {
+				continue
+			}
+			all = append(all, b)
+			if verdict := w.rt.Verdicts[Endpoint{v.Name, b.Addr}]; b.Weight > 0 && !verdict.Drain && !verdict.Down {
+				usable = append(usable, b)
+			}
+		}
+		if len(usable) == 0 {
+			switch {
+			case v.WhenDown == config.DownPass:
+				return lbtest.Answer{Action: bpf.PassDown}
+			case v.WhenDown == config.DownReject || len(all) == 0:
+				return lbtest.Answer{Action: bpf.RejectDown}
+			}
+			usable = all
+			if !slices.ContainsFunc(all, func(b config.Backend) bool { return b.Weight > 0 }) {
+				for i := range usable {
+					usable[i].Weight = 1
+				}
+			}
+		}
+		a := lbtest.Answer{Action: bpf.Balance, Backends: map[netip.AddrPort]int{}}
+		var divisor uint32
+		for _, b := range usable {
+			divisor = gcd(divisor, b.Weight)
+		}
+		for _, b := range usable {
+			if b.Weight > 0 {
+				a.Backends[b.Addr] = int(b.Weight / divisor)
+			}
+		}
+		return a
+	}
+	return lbtest.Untouched
+}
+
+// equal compares what a caller sees: to be left alone has several reasons, and
+// so has EHOSTUNREACH.
+func equal(a, b lbtest.Answer) bool {
+	return effect(a.Action) == effect(b.Action) && maps.Equal(a.Backends, b.Backends)
+}
+
+func effect(a bpf.Action) bpf.Action {
+	switch a {
+	case bpf.PassExcept, bpf.PassHidden, bpf.PassDown:
+		return bpf.None
+	case bpf.RejectHidden:
+		return bpf.RejectDown
+	}
+	return a
+}
+
+// check asks every question that the two worlds know, and wants an answer of
+// one of them.
+func check(t *rapid.T, m *lbtest.Maps, a, b *world, after string) {
+	d, _ := m.Dump()
+	index := map[string]uint32{HostGroup: 0}
+	for i, g := range d.Groups {
+		index[g.Name] = i
+	}
+	for name, i := range index {
+		for _, f := range allFrontends() {
+			k := bpf.FrontendKey{Addr: f.Addr, Proto: uint8(f.Proto)}
+			got, err := m.Resolve(i, k)
+			if err != nil {
+				t.Fatalf("after %s: %v", after, err)
+			}
+			was, will := a.expected(name, k), b.expected(name, k)
+			if !equal(got, was) && !equal(got, will) {
+				t.Fatalf("after %s: %s asks for %s: got %s, want %s or %s", after, name, k, got, was, will)
+			}
+		}
+	}
+	for _, dir := range dirPaths {
+		if a.dirs[dir] == 0 || a.dirs[dir] != b.dirs[dir] {
+			continue
+		}
+		var ids []uint64
+		for p := dir; ; p = path.Dir(p) {
+			ids = append(ids, b.dirs[p])
+			if p == "/" {
+				break
+			}
+		}
+		got := d.Groups[m.Group(ids...)].Name
+		if was, will := a.groupOf(dir), b.groupOf(dir); got != was && got != will && got != "" {
+			t.Fatalf("after %s: %s is in %s, want %s or %s", after, dir, got, was, will)
+		}
+	}
+}
+
+var places = regexp.MustCompile(` \[[^\]]*\]`)
+
+// text is a dump without places: equal text, equal answers.
+func text(t fataler, m *lbtest.Maps) string {
+	d, err := m.Dump()
+	if err != nil {
+		t.Fatalf("dump: %v", err)
+	}
+	var b strings.Builder
+	if err := WriteDump(&b, d); err != nil {
+		t.Fatalf("dump: %v", err)
+	}
+	return places.ReplaceAllString(b.String(), "")
+}
+
+// fill takes empty maps to a state.
+func fill(t *rapid.T, w *world) *lbtest.Maps {
+	m := lbtest.New(lbtest.DefaultLimits)
+	converge(t, m, newHave(t, m), w.state(t), func(string) {})
+	return m
+}
+
+func newHave(t fataler, m *lbtest.Maps) *Have {
+	d, err := m.Dump()
+	if err != nil {
+		t.Fatalf("dump: %v", err)
+	}
+	return NewHave(d, m.Limits(), time.Unix(0, 0))
+}
+
+// converge applies plans until nothing is left to do.
+func converge(t *rapid.T, m *lbtest.Maps, have *Have, want *State, step func(string)) {
+	for round := 0; ; round++ {
+		if round == 20 {
+			t.Fatalf("no end of it: %v, limbo %v", mustDiff(t, have, want).After, have.limbo)
+		}
+		plan := mustDiff(t, have, want)
+		if round > 0 && len(plan.Writes) > 0 {
+			t.Fatalf("round %d still writes: %v", round, plan.Writes)
+		}
+		for _, w := range plan.Writes {
+			if err := m.Apply(w); err != nil {
+				t.Fatalf("%v", err)
+			}
+			have.write(w)
+			step(w.String())
+		}
+		have.settle(plan, want)
+		plan = mustDiff(t, have, want)
+		if len(plan.Writes) > 0 {
+			t.Fatalf("the maps are as wanted, and still: %v", plan.Writes)
+		}
+		if len(plan.After) == 0 && len(have.limbo) == 0 {
+			return
+		}
+		limbo := len(have.limbo)
+		m.Barrier()
+		have.release(limbo)
+		for _, w := range plan.After {
+			if err := m.Apply(w); err != nil {
+				t.Fatalf("%v", err)
+			}
+			have.write(w)
+			step(w.String())
+		}
+	}
+}
+
+func mustDiff(t fataler, have *Have, want *State) Plan {
+	plan, err := Diff(have, want)
+	if err != nil {
+		t.Fatalf("diff: %v", err)
+	}
+	return plan
+}
+
+// Every prefix of a change's writes is a valid data plane, and its end is what
+// a fresh start gives. T22, F2.
+func TestEveryPrefixIsValid(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		a := drawWorld(t)
+		m := fill(t, a)
+		have := newHave(t, m)
+		for range rapid.IntRange(1, 3).Draw(t, "changes") {
+			b := drawWorld(t)
+			converge(t, m, have, b.state(t), func(w string) { check(t, m, a, b, w) })
+			check(t, m, b, b, "all")
+			if got, want := text(t, m), text(t, fill(t, b)); got != want {
+				t.Fatalf("changed:\n%s\nfresh:\n%s", got, want)
+			}
+			if plan := mustDiff(t, newHave(t, m), b.state(t)); len(plan.Writes)+len(plan.After) > 0 {
+				t.Fatalf("after a restart: %v, %v", plan.Writes, plan.After)
+			}
+			a = b
+		}
+	})
+}
+
+// A change that is cut short after any write is finished by the next process,
+// to any state. F2.
+func TestCutAnywhere(t *testing.T) {
+	cut := errors.New("cut")
+	rapid.Check(t, func(t *rapid.T) {
+		a, b, c := drawWorld(t), drawWorld(t), drawWorld(t)
+		m := fill(t, a)
+		n := rapid.IntRange(0, 60).Draw(t, "writes before the cut")
+		func() {
+			defer func() {
+				if r := recover(); r != nil && r != cut {
+					panic(r)
+				}
+			}()
+			converge(t, m, newHave(t, m), b.state(t), func(string) {
+				if n--; n < 0 {
+					panic(cut)
+				}
+			})
+		}()
+		m.Barrier()
+		converge(t, m, newHave(t, m), c.state(t), func(string) {})
+		check(t, m, c, c, "the restart")
+		if got, want := text(t, m), text(t, fill(t, c)); got != want {
+			t.Fatalf("restarted:\n%s\nfresh:\n%s", got, want)
+		}
+	})
+}

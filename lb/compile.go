@@ -20,7 +20,7 @@ import (
 // validated, the cgroups that exist, and what was decided at run time. It is
 // pure. An error names a group that is not configured.
 func Compile(cfg *config.Config, tree *anchor.Tree, m Membership, rt Runtime) (*State, error) {
-	s := &State{Complete: m.Complete, Walked: m.Walked}
+	s := &State{}
 	known := map[string]bool{HostGroup: true}
 	for _, g := range cfg.Groups {
 		if known[g.Name] {
@@ -48,14 +48,7 @@ func Compile(cfg *config.Config, tree *anchor.Tree, m Membership, rt Runtime) (*
 		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Family, b.Family))
 	})
 
-	for _, c := range m.Cgroups {
-		if rule := memberRule(c, known); rule != (Rule{}) {
-			s.Cgroups = append(s.Cgroups, Cgroup{c.ID, rule})
-		}
-	}
-	slices.SortFunc(s.Cgroups, func(a, b Cgroup) int { return cmp.Compare(a.ID, b.ID) })
-	s.Cgroups = slices.CompactFunc(s.Cgroups, func(a, b Cgroup) bool { return a.ID == b.ID })
-
+	s.join(m)
 	if tree != nil {
 		for _, e := range tree.Edges() {
 			edge := Edge{
@@ -84,6 +77,32 @@ func Compile(cfg *config.Config, tree *anchor.Tree, m Membership, rt Runtime) (*
 	return s, nil
 }
 
+// WithMembers is the state with another membership of the same anchor tree. It
+// costs what the membership does, however many VIPs there are.
+func (s *State) WithMembers(m Membership) *State {
+	out := *s
+	out.join(m)
+	return &out
+}
+
+// join replaces the cgroups.
+func (s *State) join(m Membership) {
+	known := make(map[string]bool, len(s.Groups))
+	for _, g := range s.Groups {
+		known[g.Name] = true
+	}
+	s.Complete, s.Walked = m.Complete, m.Walked
+	s.Cgroups = make([]Cgroup, 0, len(m.Cgroups))
+	for _, c := range m.Cgroups {
+		if rule := memberRule(c, known); rule != (Rule{}) {
+			s.Cgroups = append(s.Cgroups, Cgroup{c.ID, rule})
+		}
+	}
+	slices.SortFunc(s.Cgroups, func(a, b Cgroup) int { return cmp.Compare(a.ID, b.ID) })
+	s.Cgroups = slices.CompactFunc(s.Cgroups, func(a, b Cgroup) bool { return a.ID == b.ID })
+	s.need.cgroups = uint64(len(s.Cgroups))
+}
+
 // memberRule is a cgroup's word. What the tree says of the directory itself
 // comes first. A member below an anchor repeats the group that it is in, so
 // that its callers are found at the first look-up; below a split child it does
@@ -93,7 +112,7 @@ func memberRule(m Member, known map[string]bool) Rule {
 	if r.Group == "" && !strings.Contains(m.Group, "/") {
 		r.Group = m.Group
 	}
-	if !known[r.Group] || r.Group == HostGroup {
+	if !known[r.Group] {
 		r.Group, r.Split = "", false
 	}
 	return r

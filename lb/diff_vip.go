@@ -34,8 +34,8 @@ func (p *planner) planVIPs() error {
 	var changes []*change
 	owner := map[bpf.FrontendKey]*change{} // of the frontends of VIPs that differ
 	matched := 0
-	for _, v := range p.want.VIPs {
-		u := h.unit(unitName{v.Name, v.Family})
+	for i, v := range p.want.VIPs {
+		u := h.unitAt(i, v)
 		if u != nil {
 			matched++
 			if u.settled && u.whole == v.whole {
@@ -62,8 +62,8 @@ func (p *planner) planVIPs() error {
 // unwanted are the units that stand for no VIP of the wanted state.
 func (p *planner) unwanted() []*change {
 	wanted := make(map[uint32]bool, len(p.want.VIPs))
-	for _, v := range p.want.VIPs {
-		if u := p.have.unit(unitName{v.Name, v.Family}); u != nil {
+	for i, v := range p.want.VIPs {
+		if u := p.have.unitAt(i, v); u != nil {
 			wanted[u.cell] = true
 		}
 	}

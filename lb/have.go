@@ -18,7 +18,9 @@ type Have struct {
 	maps   bpf.Dump
 
 	units  map[uint32]*unit // by default cell; what names a cell without a name too
-	byName map[unitName][]uint32
+	byName map[unitName][]*unit
+	twins  int     // names with several units
+	order  []*unit // of the VIPs of the last State, a shortcut to byName
 
 	frontendAt map[uint32]bpf.FrontendKey // by index
 	viewOf     map[uint32]bpf.ViewKey     // by the view's cell
@@ -101,7 +103,7 @@ func NewHave(d *bpf.Dump, limits bpf.Limits, now time.Time) *Have {
 			Patterns:     map[bpf.PatternKey]bpf.Pattern{},
 		},
 		units:      map[uint32]*unit{},
-		byName:     map[unitName][]uint32{},
+		byName:     map[unitName][]*unit{},
 		frontendAt: map[uint32]bpf.FrontendKey{},
 		viewOf:     map[uint32]bpf.ViewKey{},
 		orphans:    map[uint32]bool{},
@@ -236,14 +238,44 @@ func (h *Have) forget(u *unit) {
 // interrupted change can leave, the one with the most frontends.
 func (h *Have) unit(name unitName) *unit {
 	var best *unit
-	for _, cell := range h.byName[name] {
-		u := h.units[cell]
+	for _, u := range h.byName[name] {
 		if best == nil || len(u.frontends) > len(best.frontends) ||
 			len(u.frontends) == len(best.frontends) && u.cell < best.cell {
 			best = u
 		}
 	}
 	return best
+}
+
+// unitAt is the unit of the VIP at a position of State.VIPs.
+func (h *Have) unitAt(i int, v *VIP) *unit {
+	name := unitName{v.Name, v.Family}
+	if i < len(h.order) && h.twins == 0 {
+		if u := h.order[i]; u != nil && u.name == name {
+			return u
+		}
+	}
+	return h.unit(name)
+}
+
+// called names a unit, or takes its name away.
+func (h *Have) called(u *unit, name unitName) {
+	if u.name != (unitName{}) {
+		rest := slices.DeleteFunc(h.byName[u.name], func(o *unit) bool { return o == u })
+		if len(rest) > 0 {
+			h.twins--
+			h.byName[u.name] = rest
+		} else {
+			delete(h.byName, u.name)
+		}
+	}
+	u.name = name
+	if name != (unitName{}) {
+		if len(h.byName[name]) > 0 {
+			h.twins++
+		}
+		h.byName[name] = append(h.byName[name], u)
+	}
 }
 
 // write applies one write that was done.
@@ -384,12 +416,8 @@ func (h *Have) setCell(index uint32, c bpf.Cell) {
 func (h *Have) setCellInfo(index uint32, info bpf.CellInfo) {
 	old := h.maps.CellInfos[index]
 	if old.Family != 0 && old.Group == "" {
-		u, name := h.at(index), unitName{old.VIP, old.Family}
-		h.byName[name] = slices.DeleteFunc(h.byName[name], func(c uint32) bool { return c == index })
-		if len(h.byName[name]) == 0 {
-			delete(h.byName, name)
-		}
-		u.name = unitName{}
+		u := h.at(index)
+		h.called(u, unitName{})
 		h.forget(u)
 	}
 	delete(h.orphans, index)
@@ -399,9 +427,7 @@ func (h *Have) setCellInfo(index uint32, info bpf.CellInfo) {
 	}
 	h.maps.CellInfos[index] = info
 	if info.Group == "" {
-		name := unitName{info.VIP, info.Family}
-		h.at(index).name = name
-		h.byName[name] = append(h.byName[name], index)
+		h.called(h.at(index), unitName{info.VIP, info.Family})
 	} else if _, ok := h.viewOf[index]; !ok {
 		h.orphans[index] = true
 	}
@@ -555,8 +581,15 @@ func (h *Have) settle(p Plan, want *State) {
 			u.settled, u.tables, u.whole = true, m.tables, m.whole
 		}
 	}
-	for _, c := range want.Cgroups {
-		delete(h.unseen, c.ID)
+	order := make([]*unit, len(want.VIPs))
+	for i, v := range want.VIPs {
+		order[i] = h.unitAt(i, v)
+	}
+	h.order = order
+	if len(h.unseen) > 0 {
+		for _, c := range want.Cgroups {
+			delete(h.unseen, c.ID)
+		}
 	}
 	h.cgroups, h.cgroupsDone = want.Cgroups, p.cgroupsDone
 	h.edges, h.edgesDone = want.Edges, p.edgesDone

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"net"
@@ -26,10 +25,9 @@ import (
 // privateBus is a dbus-daemon of the test's own, on which everybody may do
 // everything.
 type privateBus struct {
-	t       testing.TB
-	dir     string
-	cmd     *exec.Cmd
-	stopped bool
+	t   testing.TB
+	dir string
+	cmd *exec.Cmd
 }
 
 func newPrivateBus(t testing.TB) *privateBus {
@@ -109,7 +107,6 @@ type fakeSystemd struct {
 	subscribe int
 	lists     []time.Time
 	asked     []string
-	gets      int
 }
 
 func newFakeSystemd(t testing.TB) *fakeSystemd {
@@ -171,9 +168,6 @@ func (f *fakeSystemd) list(states, patterns []string) ([]listedUnit, *dbus.Error
 }
 
 func (f *fakeSystemd) get(msg dbus.Message, iface, property string) (dbus.Variant, *dbus.Error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.gets++
 	if iface != unitIface || property != "InvocationID" {
 		return dbus.Variant{}, dbus.MakeFailedError(errors.New("not exported"))
 	}
@@ -272,5 +266,3 @@ func (f *fakeSystemd) path(rel string) string { return filepath.Join(f.root, rel
 func (f *fakeSystemd) options() Options {
 	return Options{CgroupRoot: f.root, Dial: f.bus.dial, Resync: time.Hour}
 }
-
-func (f *fakeSystemd) String() string { return fmt.Sprintf("%d subscriptions", f.subscribe) }

@@ -21,6 +21,7 @@ type Stats struct {
 	Signals          uint64 // from systemd or the bus, well-formed
 	ForgedSignals    uint64 // from anybody else
 	MalformedSignals uint64 // oversized, or with another body than systemd's
+	Unasked          uint64 // other messages that nobody here waits for
 	Connects         uint64 // to the message bus, the first included
 	Calls            uint64 // of systemd
 	CallErrors       uint64
@@ -59,6 +60,7 @@ func (c *counters) stats() Stats {
 	c.mu.Unlock()
 	s.Hints, s.HintsIgnored, s.HintsLost, s.Overflows = c.hints.Load(), c.hintsIgnored.Load(), c.hintsLost.Load(), c.overflows.Load()
 	s.Signals, s.ForgedSignals, s.MalformedSignals = c.signals.Load(), c.forged.Load(), c.malformed.Load()
+	s.Unasked = c.unasked.Load()
 	s.Connects, s.Calls, s.CallErrors = c.connects.Load(), c.calls.Load(), c.callErrors.Load()
 	s.Looks, s.Walks, s.WalkErrors, s.Snapshots = c.looks.Load(), c.walks.Load(), c.walkErrors.Load(), c.snapshots.Load()
 	return s

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/slicelb/slicelb/internal/kerneltest"
+	"github.com/slicelb/slicelb/internal/scale"
 	"golang.org/x/sys/unix"
 )
 
@@ -250,7 +251,7 @@ func TestKernelConnectAtOnce(t *testing.T) {
 	p.expectBelow(t, node, "b.slice", Rule{Group: b})
 	c := kerneltest.Start(t, slice)
 
-	n := kerneltest.Scale(t, 500)
+	n := scale.Count(10_000)
 	for _, tt := range []struct{ parent, name, want string }{
 		{slice.Path, "run-%d.scope", "a"},
 		{p.root.Path, "b.slice", "b"}, // always the same name
@@ -453,7 +454,7 @@ func TestKernelGroupMoves(t *testing.T) {
 	c := kerneltest.Start(t, slice)
 	id := slice.ID(t)
 
-	n := kerneltest.Scale(t, 2000)
+	n := scale.Count(100_000)
 	done := make(chan kerneltest.LoadResult)
 	go func() {
 		result, _ := c.Run(kerneltest.Load{To: groupsVIP, Count: n})

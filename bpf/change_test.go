@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/slicelb/slicelb/internal/kerneltest"
+	"github.com/slicelb/slicelb/internal/scale"
 	"golang.org/x/sys/unix"
 )
 
@@ -84,7 +85,7 @@ func TestKernelChangeUnderLoad(t *testing.T) {
 	v := p.vip("changing", vip).to(servers...)
 	out := make([][]period, len(servers)) // when a backend was surely out
 
-	n := kerneltest.Scale(t, 4000)
+	n := scale.Count(100_000)
 	var clients sync.WaitGroup
 	results := make([]kerneltest.LoadResult, 2)
 	for i := range results {

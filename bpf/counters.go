@@ -195,7 +195,8 @@ func (d *Datapath) prunePairs() error {
 // cell or the group has no name.
 func (d *Datapath) orphanPairs() error {
 	return d.clearPairs(func(k ViewKey) bool {
-		return d.cellInfos[k.Cell].Family == 0 || k.Group != 0 && d.groupInfos[k.Group].Name[0] == 0
+		return k.Cell >= uint32(len(d.cellInfos)) || d.cellInfos[k.Cell].Family == 0 ||
+			k.Group >= uint32(len(d.groupInfos)) || k.Group != 0 && d.groupInfos[k.Group].Name[0] == 0
 	})
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/link"
 	"github.com/slicelb/slicelb/internal/kerneltest"
+	"github.com/slicelb/slicelb/internal/scale"
 	"golang.org/x/sys/unix"
 )
 
@@ -356,7 +357,7 @@ func TestKernelUpgradeUnderLoad(t *testing.T) {
 	p.mapTo(p.root, 0, node)
 	p.apply(PutPattern{PatternKey{node, 0}, Pattern{"", ".slice", Rule{Group: p.newGroup("web", true)}}})
 
-	n := kerneltest.Scale(t, 3000)
+	n := scale.Count(100_000)
 	var clients sync.WaitGroup
 	results := make([]kerneltest.LoadResult, 2)
 	for i := range results {

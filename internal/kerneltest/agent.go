@@ -97,6 +97,9 @@ func (r request) serve(answer *reply) (err error) {
 	case "load":
 		answer.Load = r.load()
 		return nil
+	case "hammer":
+		answer.Wrong, err = r.hammer()
+		return err
 	case "churn":
 		dir := filepath.Join(r.Path, "churn")
 		for range r.Count {
@@ -271,6 +274,41 @@ func connectOnce(to netip.AddrPort, typ int, before func() time.Duration) (c Con
 		c.Errno = syscall.EIO
 	}
 	return c
+}
+
+func (r request) hammer() ([]string, error) {
+	fd, err := newSocket(domainOf(r.Addrs[0]), unix.SOCK_DGRAM, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(fd)
+	to := make([]unix.Sockaddr, len(r.Addrs))
+	for i, a := range r.Addrs {
+		to[i] = sockaddr(a)
+	}
+	var wrong []string
+	note := func(i int, what string) {
+		if len(wrong) < 20 {
+			wrong = append(wrong, fmt.Sprintf("%s: %s", r.Addrs[i], what))
+		}
+	}
+	for n := range r.Count {
+		for i, sa := range to {
+			err := unix.Connect(fd, sa)
+			if i >= r.Args[0] {
+				continue
+			}
+			if err != nil {
+				note(i, err.Error())
+			} else if n%16 == 0 {
+				peer, err := unix.Getpeername(fd)
+				if got := addrPort(peer); err != nil || got != r.Addrs[i] {
+					note(i, fmt.Sprintf("peer %s, %v", got, err))
+				}
+			}
+		}
+	}
+	return wrong, nil
 }
 
 func (r request) atOnce() (LoadResult, error) {

@@ -48,6 +48,7 @@ type reply struct {
 	Addr  netip.AddrPort
 	Data  []byte
 	Load  LoadResult
+	Wrong []string
 }
 
 // Start starts a client process in c, in the calling goroutine's network
@@ -277,6 +278,18 @@ func (c *Client) ConnectAtOnce(count int, parent, name string, to string, back *
 		Addr: netip.MustParseAddrPort(to),
 	})
 	return answer.Load, errors.Join(err, c.Enter(back))
+}
+
+// Hammer connects one UDP socket again and again, to one address after the other,
+// count times each, and asks for the peer's name now and then. It returns what
+// went wrong, by address; what fails at an address in mayFail is not.
+func (c *Client) Hammer(count int, to, mayFail []string) ([]string, error) {
+	r := request{Op: "hammer", Count: count, Args: [3]int{len(to)}}
+	for _, a := range append(to[:len(to):len(to)], mayFail...) {
+		r.Addrs = append(r.Addrs, netip.MustParseAddrPort(a))
+	}
+	answer, err := c.do(r)
+	return answer.Wrong, err
 }
 
 // Churn makes and removes a directory in g count times.

@@ -9,7 +9,6 @@
 package kerneltest
 
 import (
-	"fmt"
 	"os"
 	"strconv"
 	"strings"
@@ -96,19 +95,4 @@ func until(f func() error) error {
 		}
 		_ = unix.Nanosleep(&unix.Timespec{Nsec: 1e6}, nil)
 	}
-}
-
-// Scale multiplies the small default of a count: SLICELB_SCALE=1 (the default)
-// is for every run, more for a long one. It logs what it gave.
-func Scale(t testing.TB, n int) int {
-	t.Helper()
-	if s := os.Getenv("SLICELB_SCALE"); s != "" {
-		f, err := strconv.ParseFloat(s, 64)
-		if err != nil || f <= 0 {
-			t.Fatalf("SLICELB_SCALE=%q: want a number above 0", s)
-		}
-		n = max(1, int(float64(n)*f))
-	}
-	t.Log(fmt.Sprintf("count: %d", n))
-	return n
 }

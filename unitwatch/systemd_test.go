@@ -159,7 +159,7 @@ func TestAdoptedSlice(t *testing.T) {
 			t.Errorf("%+v, want id %d and no unit", c, id)
 		}
 		s.startSlice("t3.slice")
-		snap = r.await("known to systemd", func(snap *Snapshot) bool {
+		r.await("known to systemd", func(snap *Snapshot) bool {
 			c, ok := snap.find("/t3.slice")
 			if !ok || c.ID != id {
 				t.Errorf("it flapped: %q", show(snap))

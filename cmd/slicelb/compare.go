@@ -118,7 +118,7 @@ func objects(c *config.Config) []object {
 		for _, f := range v.Frontends {
 			o.lines = append(o.lines, "frontend "+f.String())
 		}
-		o.lines = append(o.lines, "clients = "+groupList(v.Clients), "except = "+groupList(v.Except),
+		o.lines = append(o.lines, "clients = "+clientList(v.Clients), "except = ["+strings.Join(v.Except, " ")+"]",
 			fmt.Sprintf("hidden = %q", v.Hidden), fmt.Sprintf("when_down = %q", v.WhenDown))
 		o.lines = append(o.lines, backendLines("", v.Backends)...)
 		for _, view := range v.For {
@@ -130,7 +130,8 @@ func objects(c *config.Config) []object {
 	return out
 }
 
-func groupList(names []string) string {
+// clientList: none said is everybody.
+func clientList(names []string) string {
 	if names == nil {
 		return "any"
 	}

@@ -94,6 +94,7 @@ type daemon struct {
 	unsynced   bool // the watcher is to look at everything
 	eventsLost uint64
 	storeErr   error
+	wants      int // descriptors that belong in the store
 	stored     storeCount
 	counted    time.Time
 	refill     refill
@@ -425,7 +426,9 @@ func (d *daemon) wanted() []stored {
 
 // keep brings the descriptor store up to date.
 func (d *daemon) keep(ctx context.Context, refill bool) {
-	err := d.store.sync(ctx, d.wanted(), refill)
+	want := d.wanted()
+	d.wants = len(want)
+	err := d.store.sync(ctx, want, refill)
 	if err != nil && (d.storeErr == nil || err.Error() != d.storeErr.Error()) {
 		d.log.Error("keep the data plane in the descriptor store", "err", err)
 	}
@@ -440,7 +443,7 @@ func (d *daemon) count(ctx context.Context, c storeCount) {
 	if !d.ready || c.err != nil {
 		return
 	}
-	want := len(d.wanted())
+	want := d.wants
 	if int(c.held) >= want {
 		d.refill = refill{}
 		return
@@ -470,7 +473,7 @@ func (r *refill) due(c storeCount, want int, now time.Time) bool {
 
 // held says whether the data plane outlives this process.
 func (d *daemon) held() api.Held {
-	h := api.Held{Count: int(d.stored.held), Want: len(d.wanted())}
+	h := api.Held{Count: int(d.stored.held), Want: d.wants}
 	switch {
 	case !d.notify.managed():
 		h.Reason = "not started by a service manager"

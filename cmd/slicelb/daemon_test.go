@@ -1,0 +1,375 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/slicelb/slicelb/api"
+	"github.com/slicelb/slicelb/bpf"
+	"github.com/slicelb/slicelb/lb/lbtest"
+	"github.com/slicelb/slicelb/unitwatch"
+)
+
+// memoryPath is a data plane in memory.
+type memoryPath struct {
+	*lbtest.Maps
+	fail     atomic.Pointer[error] // of Apply
+	attached atomic.Int32
+	severed  atomic.Bool
+	closed   chan struct{}
+	once     sync.Once
+	fds      []bpf.NamedFD
+}
+
+func newMemoryPath(limits bpf.Limits) *memoryPath {
+	return &memoryPath{Maps: lbtest.New(limits), closed: make(chan struct{})}
+}
+
+func (m *memoryPath) Apply(w bpf.Write) error {
+	if err := m.fail.Load(); err != nil {
+		return *err
+	}
+	return m.Maps.Apply(w)
+}
+
+func (m *memoryPath) Attach(*os.File) error {
+	m.attached.Add(1)
+	m.severed.Store(false)
+	return nil
+}
+
+func (m *memoryPath) Check() error {
+	if m.severed.Load() {
+		return &bpf.DetachedError{Hook: "connect4", Reason: "severed by a test"}
+	}
+	return nil
+}
+
+func (m *memoryPath) FDs() []bpf.NamedFD    { return m.fds }
+func (m *memoryPath) Hints() (hints, error) { return m, nil }
+func (m *memoryPath) Read() (bpf.Event, error) {
+	<-m.closed
+	return bpf.Event{}, io.EOF
+}
+func (m *memoryPath) Counters() (*bpf.CounterSnapshot, error) { return &bpf.CounterSnapshot{}, nil }
+func (m *memoryPath) Stats() (bpf.Stats, error)               { return bpf.Stats{}, nil }
+func (m *memoryPath) Missing() []bpf.Feature                  { return nil }
+func (m *memoryPath) Close() error                            { m.once.Do(func() { close(m.closed) }); return nil }
+
+// process is a daemon in this process, with a data plane in memory.
+type process struct {
+	t      *testing.T
+	dp     *memoryPath
+	opens  int
+	client *api.Client
+	config string
+	out    *syncBuffer
+	hup    chan os.Signal
+	stop   func()
+	code   chan int
+}
+
+type syncBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (s *syncBuffer) Write(b []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(b)
+}
+
+func (s *syncBuffer) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
+}
+
+// ownCgroup is a folder of the test's own in cgroup2.
+func ownCgroup(t *testing.T) string {
+	t.Helper()
+	root, err := unitwatch.FindRoot()
+	if err != nil || os.Geteuid() != 0 {
+		t.Skipf("needs root and cgroup2: %v", err)
+	}
+	dir, err := os.MkdirTemp(root, "slicelb-cmd-")
+	if err != nil {
+		t.Skip(err)
+	}
+	t.Cleanup(func() {
+		for _, d := range []string{"web.slice", "."} {
+			if err := os.Remove(filepath.Join(dir, d)); err != nil && !errors.Is(err, os.ErrNotExist) {
+				t.Error(err)
+			}
+		}
+	})
+	return dir
+}
+
+func start(t *testing.T, toml string, dp *memoryPath, environment map[string]string) *process {
+	t.Helper()
+	root := ownCgroup(t)
+	dir := t.TempDir()
+	p := &process{
+		t: t, dp: dp, config: filepath.Join(dir, "slicelb.toml"), out: &syncBuffer{},
+		hup: make(chan os.Signal, 1), code: make(chan int, 1),
+		client: api.NewClient(filepath.Join(dir, "api.sock")),
+	}
+	p.configure(toml)
+	env := &env{
+		stdout: io.Discard, stderr: p.out, lookup: lookupIn(environment),
+		unset: func(string) error { return nil },
+		hup:   func() (<-chan os.Signal, func()) { return p.hup, func() {} },
+		open: func(bpf.Options, []bpf.NamedFD) (opened, error) {
+			p.opens++
+			return opened{dataPath: dp}, nil
+		},
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	p.stop = cancel
+	go func() {
+		p.code <- run(ctx, env, []string{"serve", "-c", p.config, "--cgroup-root", root, "--socket", filepath.Join(dir, "api.sock")})
+	}()
+	t.Cleanup(func() {
+		cancel()
+		if code := <-p.code; code != exitOK {
+			t.Errorf("exit status %d", code)
+		}
+		if t.Failed() {
+			t.Logf("log:\n%s", p.out)
+		}
+	})
+	return p
+}
+
+func (p *process) configure(toml string) {
+	p.t.Helper()
+	if err := os.WriteFile(p.config, []byte(toml), 0o644); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// await polls the daemon's status until ok holds.
+func (p *process) await(what string, ok func(*api.Status) bool) *api.Status {
+	p.t.Helper()
+	deadline := time.Now().Add(20 * time.Second)
+	for tick := time.Tick(5 * time.Millisecond); ; <-tick {
+		s, err := p.client.Status(p.t.Context())
+		if err == nil && ok(s) {
+			return s
+		}
+		if time.Now().After(deadline) {
+			p.t.Fatalf("never: %s; %+v, %v\n%s", what, s, err, p.out)
+		}
+	}
+}
+
+func well(s *api.Status) bool { return s.State == api.OK && s.Tracking.Complete }
+
+const oneVIP = "[vip.db]\nfrontends = [\"10.96.0.10:80\"]\n[[vip.db.backend]]\naddress = \"192.0.2.1:80\"\n"
+
+func (p *process) dump() string {
+	p.t.Helper()
+	d, err := p.client.Dump(p.t.Context())
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return strings.Join(d.Lines, "\n")
+}
+
+// A configuration without a VIP loads and attaches nothing; the first VIP does.
+func TestNothingBeforeAVIP(t *testing.T) {
+	p := start(t, "[group.web]\nslices = [\"web.slice\"]\n", newMemoryPath(lbtest.DefaultLimits), nil)
+	s := p.await("well", well)
+	if s.DataPlane.Attached || p.opens != 0 || p.dump() != "" {
+		t.Errorf("attached: %+v, opened %d times", s.DataPlane, p.opens)
+	}
+	p.configure(oneVIP)
+	r, err := p.client.Reload(t.Context(), 10*time.Second)
+	if err != nil || r.VIPs != 1 || r.Writes == 0 {
+		t.Fatalf("reload: %+v, %v", r, err)
+	}
+	s = p.await("well", well)
+	if !s.DataPlane.Attached || p.dp.attached.Load() != 1 {
+		t.Errorf("not attached: %+v", s.DataPlane)
+	}
+}
+
+// What does not fit is refused whole, and what ran before runs on. fault F14
+func TestReloadThatDoesNotFit(t *testing.T) {
+	limits := lbtest.DefaultLimits
+	limits.Frontends = 8
+	p := start(t, oneVIP, newMemoryPath(limits), nil)
+	p.await("well", well)
+	before := p.dump()
+	var many strings.Builder
+	many.WriteString("[vip.many]\nfrontends = [")
+	for i := range 20 {
+		many.WriteString("\"10.96.1." + count(uint64(i)) + ":80\", ")
+	}
+	many.WriteString("]\n")
+	p.configure(many.String())
+	_, err := p.client.Reload(t.Context(), 10*time.Second)
+	var e *api.Error
+	if !errors.As(err, &e) || e.Code != api.BadConfig || !strings.Contains(e.Text, "unchanged") {
+		t.Fatalf("reload: %v", err)
+	}
+	if after := p.dump(); after != before {
+		t.Errorf("the maps changed from\n%s\nto\n%s", before, after)
+	}
+	s := p.await("degraded", func(s *api.Status) bool { return s.State == api.Degraded })
+	if s.Config.LastError == "" || len(s.VIPs) != 1 || s.VIPs[0].Name != "db" {
+		t.Errorf("status: %+v", s)
+	}
+	// And with the next good one all is well again.
+	p.configure(oneVIP)
+	if _, err := p.client.Reload(t.Context(), 10*time.Second); err != nil {
+		t.Fatal(err)
+	}
+	p.await("well", well)
+}
+
+// Writes that fail are tried again; status says so meanwhile.
+func TestWritesThatFail(t *testing.T) {
+	dp := newMemoryPath(lbtest.DefaultLimits)
+	broken := errors.New("broken by a test")
+	dp.fail.Store(&broken)
+	p := start(t, oneVIP, dp, nil)
+	s := p.await("degraded", func(s *api.Status) bool { return strings.Contains(strings.Join(s.Problems, "\n"), broken.Error()) })
+	if s.DataPlane.Attached {
+		t.Error("attached with half a map")
+	}
+	dp.fail.Store(nil)
+	p.await("well", well)
+
+	// A reload that fails half way is taken back.
+	p.configure(strings.ReplaceAll(oneVIP, "192.0.2.1", "192.0.2.2"))
+	dp.fail.Store(&broken)
+	if _, err := p.client.Reload(t.Context(), 10*time.Second); err == nil {
+		t.Fatal("reload succeeds")
+	}
+	dp.fail.Store(nil)
+	p.await("the old state", func(s *api.Status) bool {
+		return strings.Contains(p.dump(), "192.0.2.1:80") && !strings.Contains(p.dump(), "192.0.2.2:80 gen")
+	})
+	if _, err := p.client.Reload(t.Context(), 10*time.Second); err != nil {
+		t.Fatal(err)
+	}
+	p.await("well", well)
+}
+
+// A link that somebody severed is noticed and made again. fault F13
+func TestSeveredLink(t *testing.T) {
+	p := start(t, oneVIP, newMemoryPath(lbtest.DefaultLimits), nil)
+	p.await("well", well)
+	begin := time.Now()
+	p.dp.severed.Store(true)
+	p.await("attached again", func(*api.Status) bool { return p.dp.attached.Load() == 2 })
+	if took := time.Since(begin); took > 10*tick {
+		t.Errorf("after %v", took)
+	}
+	if !strings.Contains(p.out.String(), "severed by a test") {
+		t.Error("the log does not say it")
+	}
+}
+
+// What the service manager is told, in order.
+func TestNotifications(t *testing.T) {
+	m := newManager(t)
+	environment := m.environment()
+	environment["WATCHDOG_USEC"] = "100000"
+	p := start(t, oneVIP, newMemoryPath(lbtest.DefaultLimits), environment)
+	p.await("attached", func(s *api.Status) bool { return s.DataPlane.Attached })
+	p.hup <- os.Interrupt // which signal it is does not matter to the loop
+	has := func(want string) func(*api.Status) bool {
+		return func(*api.Status) bool { return strings.Contains(strings.Join(m.said(), "\n"), want) }
+	}
+	p.await("a watchdog's ping", has("WATCHDOG=1"))
+	p.await("a new state", has("FDSTOREREMOVE=1 FDNAME=state-v1.1"))
+	p.configure("nonsense = 1\n")
+	if _, err := p.client.Reload(t.Context(), 10*time.Second); err == nil {
+		t.Error("a bad reload succeeds")
+	}
+	p.stop()
+	p.code <- <-p.code
+	for deadline := time.Now().Add(20 * time.Second); !has("STOPPING=1")(nil) && time.Now().Before(deadline); {
+		<-time.After(time.Millisecond) // the manager reads when it comes to it
+	}
+	var got []string
+	for _, line := range m.said() {
+		first, rest, _ := strings.Cut(line, " ")
+		switch {
+		case first == "WATCHDOG=1", strings.HasPrefix(first, "STATUS="):
+		case first == "RELOADING=1":
+			if !strings.HasPrefix(rest, "MONOTONIC_USEC=") {
+				t.Errorf("RELOADING without the time: %s", line)
+			}
+			got = append(got, first)
+		case strings.HasPrefix(first, "FDSTORE"):
+			got = append(got, first+" "+strings.Fields(rest)[0])
+		default:
+			got = append(got, first)
+		}
+	}
+	want := []string{
+		"FDSTORE=1 FDNAME=state-v1.1", "BARRIER=1", "READY=1",
+		"RELOADING=1", "FDSTORE=1 FDNAME=state-v1.2", "BARRIER=1", "FDSTOREREMOVE=1 FDNAME=state-v1.1", "BARRIER=1", "READY=1",
+		"RELOADING=1", "READY=1", "STOPPING=1",
+	}
+	if strings.Join(got, "\n") != strings.Join(want, "\n") {
+		t.Errorf("said\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+// A broken configuration at the first start exits 78 and opens nothing.
+func TestFirstStart(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "slicelb.toml")
+	if err := os.WriteFile(path, []byte("nonsense = 1\nmore = 2\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	out := &syncBuffer{}
+	e := &env{
+		stdout: io.Discard, stderr: out, lookup: lookupIn(nil), unset: func(string) error { return nil },
+		hup:  func() (<-chan os.Signal, func()) { return nil, func() {} },
+		open: func(bpf.Options, []bpf.NamedFD) (opened, error) { t.Error("opened"); return opened{}, io.EOF },
+	}
+	code := run(t.Context(), e, []string{"serve", "-c", path, "--cgroup-root", ownCgroup(t), "--socket", filepath.Join(dir, "api.sock")})
+	if code != exitBadConfig || !strings.Contains(out.String(), "nonsense") || !strings.Contains(out.String(), "more") {
+		t.Errorf("exit %d\n%s", code, out)
+	}
+}
+
+// Hosts that cannot be served say why. edge D26, edge D27
+func TestRefusedHosts(t *testing.T) {
+	for _, test := range []struct {
+		err  error
+		code int
+		want string
+	}{
+		{&unitwatch.RootError{Reason: unitwatch.V1Only}, exitBadConfig, "unified_cgroup_hierarchy"},
+		{&unitwatch.RootError{Reason: unitwatch.NoCgroups}, exitBadConfig, "mount cgroup2"},
+		{&unitwatch.RootError{Reason: unitwatch.NotTheRoot, Path: "/sys/fs/cgroup"}, exitBadConfig, "--cgroup-root /sys/fs/cgroup"},
+		{&unitwatch.RootError{Reason: unitwatch.NotCgroup2, Path: "/tmp"}, exitBadConfig, "--cgroup-root"},
+		{&unitwatch.RootError{Reason: unitwatch.NotAccessible, Path: "/x", Err: os.ErrPermission}, exitFailed, "permission denied"},
+	} {
+		out := &syncBuffer{}
+		code := report(&env{stderr: out}, refused(test.err))
+		if code != test.code || !strings.Contains(out.String(), test.want) {
+			t.Errorf("%v: exit %d, %q", test.err, code, out)
+		}
+	}
+	if _, err := findCgroupRoot(t.TempDir()); err == nil {
+		t.Error("a folder that is no cgroup is taken")
+	}
+}

@@ -32,13 +32,13 @@
 #define SLB_BACKENDS 131072
 #define SLB_SLOTS (4 << 20)	 /* default of [daemon] slots */
 #define SLB_SLOTS_PER_ELEM 16	 /* an array's stride is 8 bytes at least: pack */
-#define SLB_GROUPS 65536
-#define SLB_CGROUPS 262144
+#define SLB_GROUPS (16384 + 1) /* as many as may be configured, and the host */
+#define SLB_CGROUPS 131072
 #define SLB_EXPECT 65536
 #define SLB_PATTERNS_PER_NODE 16
 #define SLB_PAIRS 16384		 /* group x cell counters; a power of two */
 #define SLB_PAIR_PROBES 8
-#define SLB_UDP_FLOWS 65536
+#define SLB_UDP_FLOWS 32768
 #define SLB_EVENTS_BYTES (1 << 20)
 #define SLB_NAME_LEN 64		 /* a group's or VIP's name, NUL included */
 #define SLB_COMPONENT_LEN 256	 /* a cgroup directory's name, NUL included */

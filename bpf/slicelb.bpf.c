@@ -80,14 +80,14 @@ static __always_inline enum slb_verdict do_connect(struct bpf_sock_addr *ctx,
 	/* A program of a child cgroup has refused: nothing may change (D44). */
 	if (bpf_get_retval() < 0)
 		return SLB_UNTOUCHED;
-	/* A socket that connects anew has no past (D6, D7). */
-	if (o)
-		o->layout = 0;
-
 	switch (decide(key, &d)) {
 	case SLB_UNTOUCHED:
+		/* A socket that connects anew has no past (D6, D7). */
+		if (o)
+			o->layout = 0;
 		return SLB_UNTOUCHED;
 	case SLB_REJECT:
+		/* The socket keeps its peer, if it has one, and so the peer's name. */
 		reject(&d);
 		return SLB_REJECT;
 	default:

@@ -44,7 +44,7 @@ func (r request) serve(answer *reply) (err error) {
 		answer.N, err = newSocket(r.Args[0], r.Args[1], r.Args[2])
 		return err
 	case "connect":
-		return unix.Connect(r.FD, sockaddr(r.Addr))
+		return connect(r.FD, sockaddr(r.Addr))
 	case "disconnect":
 		unspec := unix.RawSockaddr{Family: unix.AF_UNSPEC}
 		_, _, errno := unix.Syscall(unix.SYS_CONNECT, uintptr(r.FD),
@@ -250,7 +250,7 @@ func connectOnce(to netip.AddrPort, typ int, before func() time.Duration) (c Con
 		_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
 		sa := sockaddr(to)
 		c.At = before()
-		err = unix.Connect(fd, sa)
+		err = connect(fd, sa)
 		c.Until = Monotonic()
 	}
 	if err == nil && typ == unix.SOCK_DGRAM {
@@ -339,4 +339,27 @@ func (r request) atOnce() (LoadResult, error) {
 		}
 	}
 	return out, nil
+}
+
+// connect goes on waiting when a signal of Go's own runtime interrupts it: the
+// kernel goes on connecting then, and a second call would be refused.
+func connect(fd int, to unix.Sockaddr) error {
+	err := unix.Connect(fd, to)
+	if err != unix.EINTR {
+		return err
+	}
+	for {
+		_, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}, -1)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		errno, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
+		if err != nil {
+			return err
+		}
+		return orNil(unix.Errno(errno))
+	}
 }

@@ -86,9 +86,9 @@ func (c canned) is(word string) bool {
 	return false
 }
 
-func (c canned) Status(context.Context) (*api.Status, error) {
-	db, _ := c.VIP(nil, "db")
-	web, _ := c.Group(nil, "web")
+func (c canned) Status(ctx context.Context) (*api.Status, error) {
+	db, _ := c.VIP(ctx, "db")
+	web, _ := c.Group(ctx, "web")
 	s := &api.Status{
 		State: api.OK, Version: "1.2.3", PID: 4711, Started: time.Now().Add(-90 * time.Minute),
 		Config: api.Config{Path: "/etc/slicelb/slicelb.toml", Files: []string{"/etc/slicelb/slicelb.toml"}, Loaded: time.Now()},

@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -88,6 +89,43 @@ func TestLinks(t *testing.T) {
 					t.Errorf("%s: %v", page, err)
 				}
 			}
+		}
+	}
+}
+
+// TestSizes: ARCHITECTURE.md's table of sizes is api.h's.
+func TestSizes(t *testing.T) {
+	header, err := os.ReadFile("../bpf/api.h")
+	if err != nil {
+		t.Fatal(err)
+	}
+	page, err := os.ReadFile("ARCHITECTURE.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := regexp.MustCompile("(?m)^\\| `(SLB_[A-Z_]+)` \\| ([0-9]+) \\|").FindAllSubmatch(page, -1)
+	if len(rows) == 0 {
+		t.Fatal("no table of sizes found")
+	}
+	for _, row := range rows {
+		m := regexp.MustCompile(`(?m)^#define ` + string(row[1]) + `\s+\(?([0-9]+)(?: \+ ([0-9]+)\))?`).FindSubmatch(header)
+		if m == nil {
+			t.Errorf("%s is not in api.h", row[1])
+			continue
+		}
+		want := 0
+		for _, text := range m[1:] {
+			if len(text) == 0 {
+				continue
+			}
+			n, err := strconv.Atoi(string(text))
+			if err != nil {
+				t.Fatal(err)
+			}
+			want += n
+		}
+		if string(row[2]) != strconv.Itoa(want) {
+			t.Errorf("%s is %d in api.h, %s on the page", row[1], want, row[2])
 		}
 	}
 }

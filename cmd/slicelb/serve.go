@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"runtime/debug"
 	"strconv"
 	"time"
 
@@ -45,6 +46,9 @@ finds a data plane of an earlier process serves that one's configuration then.`,
 }
 
 func serve(ctx context.Context, g *globals) (err error) {
+	// Without this a panic, or the watchdog's SIGABRT, exits with status 2, which
+	// prevents a restart; with it the process dies by the signal.
+	debug.SetTraceback("crash")
 	level := new(slog.LevelVar)
 	log := slog.New(newJournal(g.stderr, g.getenv("JOURNAL_STREAM") != "", level))
 	if g.config != "" { // what is answered must mean the same to everybody

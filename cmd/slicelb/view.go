@@ -63,6 +63,9 @@ func (d *daemon) publish() {
 				v.status.DataPlane.Hooks = append(v.status.DataPlane.Hooks, h.name)
 			}
 		}
+		if d.running != nil && d.dp.Limits().Slots < d.running.cfg.Daemon.Slots {
+			note("slots = %d takes effect after systemctl stop and start; until then there are %d", d.running.cfg.Daemon.Slots, d.dp.Limits().Slots)
+		}
 		v.status.DataPlane.Slots.Capacity = uint64(d.dp.Limits().Slots)
 	}
 	if h := v.status.DataPlane.Held; d.attached && d.ready && !h.Store {

@@ -120,6 +120,15 @@ func TestComeBack(t *testing.T) {
 		}
 		t.Logf("%d crashes", h.number("NRestarts")-before)
 	})
+	// Go would end with status 2, which prevents a restart.
+	for _, signal := range []string{"ABRT", "QUIT", "SEGV"} {
+		t.Run("SIG"+signal, func(t *testing.T) {
+			h.kill(signal)
+			if s := h.healthy(); !s.DataPlane.Adopted {
+				t.Errorf("not adopted: %q", s.Notes)
+			}
+		})
+	}
 	t.Run("restart with a broken configuration", func(t *testing.T) {
 		h.configure(badTOML)
 		h.must("systemctl", "restart", unit)
@@ -367,6 +376,53 @@ func (h *host) swap(t *testing.T, meanwhile func(), swaps []swap) {
 				t.Errorf("ask: %s", got)
 			}
 			meanwhile()
+		})
+	}
+}
+
+// A daemon that hangs is ended by the watchdog and comes back. fault F24
+func TestWatchdog(t *testing.T) {
+	h := install(t)
+	h.echo()
+	if scale.Factor() < 1 {
+		h.dropin("watchdog", "[Service]\nWatchdogSec=2s\n")
+		h.must("systemctl", "daemon-reload")
+	}
+	h.configure(oldTOML)
+	h.start()
+	before := h.healthy()
+	l := h.load(oldOnes...)
+	begin := time.Now()
+	h.must("kill", "-STOP", h.property("MainPID"))
+	h.eventually(20*time.Second, "restarted", func() bool {
+		pid := h.number("MainPID")
+		return pid != before.PID && pid != 0 && h.property("ActiveState") == "active"
+	})
+	t.Logf("restarted after %v", time.Since(begin).Round(time.Millisecond))
+	if s := h.healthy(); !s.DataPlane.Adopted {
+		t.Errorf("not adopted: %q", s.Notes)
+	}
+	if got := h.property("WatchdogTimestampMonotonic"); got == "0" {
+		t.Error("no sign of life")
+	}
+	l.flawless()
+}
+
+// Hosts that cannot be served say why, once. edge D26, edge D27
+func TestRefusedHosts(t *testing.T) {
+	h := install(t)
+	h.configure(oldTOML)
+	serve := "exec slicelb serve --socket /tmp/refused/api.sock"
+	for _, test := range []struct{ name, script, want string }{
+		{"cgroup namespace", serve, "--cgroup-root /sys/fs/cgroup"},
+		{"no cgroups", "umount -l /sys/fs/cgroup && " + serve, "no cgroup2 filesystem is mounted"},
+		{"named, and not cgroup2", serve + " --cgroup-root /tmp", "not a cgroup2 filesystem"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			code, out := h.exit("unshare", "--mount", "sh", "-c", test.script)
+			if code != 78 || !strings.Contains(out, test.want) {
+				t.Errorf("exit %d, want 78 with %q\n%s", code, test.want, out)
+			}
 		})
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/slicelb/slicelb/bpf"
 )
@@ -215,6 +216,12 @@ func (p *planner) planCgroups() (early, late []bpf.Write, err error) {
 	return nil, late, nil
 }
 
+// appears bounds the time from the kernel's entry for a new directory until a
+// walk can find that directory. The program runs in mkdir(2) before the name is
+// activated (kernel/cgroup/cgroup.c); between the two the caller may have to wait
+// for a processor. A stale entry does no harm meanwhile: no id is used again.
+const appears = time.Second
+
 // gone are the entries of directories that are gone or no longer wanted.
 func (p *planner) gone() []uint64 {
 	h := p.have
@@ -230,10 +237,10 @@ func (p *planner) gone() []uint64 {
 		if wanted[id] {
 			continue
 		}
-		// Not in this Membership, though in an earlier one, or seen before the
-		// walk began that did not find it. Else the kernel has made it since, and
-		// the next walk will tell.
-		if first, unseen := h.unseen[id]; unseen && !first.Before(p.want.Walked) {
+		// Not in this Membership, though in an earlier one, or seen long before
+		// the walk began that did not find it. Else the kernel may have made it
+		// for a directory that was not visible yet: a later walk will tell.
+		if first, unseen := h.unseen[id]; unseen && !first.Add(appears).Before(p.want.Walked) {
 			p.plan.cgroupsDone = false
 			continue
 		}

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -94,5 +95,47 @@ func TestReconcile(t *testing.T) {
 	}
 	if s := r.Stats(); s.Pending != 0 || s.LastError != "" {
 		t.Errorf("stats: %+v", s)
+	}
+}
+
+// The kernel maps a directory before anybody can see it, so an entry that no walk
+// has named yet goes only by a walk that began well after it was first read.
+// edge T23
+func TestEntryWithoutDirectory(t *testing.T) {
+	start := time.Unix(1<<30, 0)
+	for _, test := range []struct {
+		what   string
+		walked time.Duration // since the dump
+		named  bool          // by an earlier membership
+		gone   bool
+	}{
+		{"a walk before the dump", -time.Millisecond, false, false},
+		{"a walk just after it", time.Microsecond, false, false},
+		{"one within the time that mkdir may take", appears, false, false},
+		{"one later", appears + time.Nanosecond, false, true},
+		{"one that was named, by any walk", -time.Millisecond, true, true},
+	} {
+		t.Run(test.what, func(t *testing.T) {
+			d := &bpf.Dump{
+				Cgroups: map[uint64]bpf.Rule{77: {Group: 1}},
+				Groups:  map[uint32]bpf.Group{0: {Name: HostGroup, Translate: true}, 1: {Name: "web", Translate: true}},
+			}
+			h := NewHave(d, lbtest.DefaultLimits, start)
+			want := &State{Groups: []Group{{Name: "web", Translate: true}}, Complete: true, Walked: start.Add(test.walked)}
+			if test.named {
+				h.settle(Plan{}, &State{Cgroups: []Cgroup{{ID: 77, Rule: Rule{Group: "web"}}}})
+			}
+			plan, err := Diff(h, want)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var writes []bpf.Write
+			if test.gone {
+				writes = []bpf.Write{bpf.DelCgroup{ID: 77}}
+			}
+			if diff := cmp.Diff(writes, plan.Writes); diff != "" {
+				t.Errorf("writes (-want +got):\n%s", diff)
+			}
+		})
 	}
 }

@@ -156,6 +156,25 @@ func TestKernelCallerDecides(t *testing.T) {
 	answers(t, "made outside, used in a", passed, "a")
 }
 
+// Through io_uring, inline or by a worker: the group is the submitter's. // threat P2
+func TestKernelIoUring(t *testing.T) {
+	p := newPlane(t, small)
+	a, _ := byGroup(t, p)
+	slice := p.root.Make(t, "a.slice")
+	p.mapTo(slice, a, 0)
+	c := kerneltest.Start(t, slice)
+	for _, async := range []bool{false, true} {
+		s := c.TCP(groupsVIP)
+		err := s.ConnectUring(groupsVIP, async)
+		if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EPERM) {
+			t.Skipf("io_uring is switched off: %v", err)
+		}
+		succeeds(t, "connect", err)
+		answers(t, "io_uring", s, "a")
+		peerIs(t, "io_uring", s, groupsVIP)
+	}
+}
+
 // expectBelow tells the kernel what will be made below the plane's own cgroup.
 func (p *plane) expectBelow(t *testing.T, node uint32, name string, rule Rule) {
 	t.Helper()

@@ -45,6 +45,8 @@ func (r request) serve(answer *reply) (err error) {
 		return err
 	case "connect":
 		return connect(r.FD, sockaddr(r.Addr))
+	case "uring":
+		return uringConnect(r.FD, r.Addr, r.Args[0] != 0)
 	case "disconnect":
 		unspec := unix.RawSockaddr{Family: unix.AF_UNSPEC}
 		_, _, errno := unix.Syscall(unix.SYS_CONNECT, uintptr(r.FD),
@@ -180,21 +182,25 @@ func sendMany(fd int, data []byte, to []netip.AddrPort) (int, error) {
 		h.Iov = &iov
 		h.SetIovlen(1)
 		h.Name = (*byte)(unsafe.Pointer(&names[i]))
-		port := [2]byte{byte(a.Port() >> 8), byte(a.Port())}
-		if a.Addr().Is4() {
-			four := (*unix.RawSockaddrInet4)(unsafe.Pointer(&names[i]))
-			four.Family, four.Addr = unix.AF_INET, a.Addr().As4()
-			four.Port = *(*uint16)(unsafe.Pointer(&port))
-			h.Namelen = unix.SizeofSockaddrInet4
-			continue
-		}
-		names[i].Family, names[i].Addr = unix.AF_INET6, a.Addr().As16()
-		names[i].Port = *(*uint16)(unsafe.Pointer(&port))
-		h.Namelen = unix.SizeofSockaddrInet6
+		h.Namelen = rawSockaddr(&names[i], a)
 	}
 	n, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, uintptr(fd),
 		uintptr(unsafe.Pointer(&messages[0])), uintptr(len(messages)), 0, 0, 0)
 	return int(n), orNil(errno)
+}
+
+// rawSockaddr fills in an address of either family; it returns its size.
+func rawSockaddr(name *unix.RawSockaddrInet6, a netip.AddrPort) uint32 {
+	port := [2]byte{byte(a.Port() >> 8), byte(a.Port())}
+	if a.Addr().Is4() {
+		four := (*unix.RawSockaddrInet4)(unsafe.Pointer(name))
+		four.Family, four.Addr = unix.AF_INET, a.Addr().As4()
+		four.Port = *(*uint16)(unsafe.Pointer(&port))
+		return unix.SizeofSockaddrInet4
+	}
+	name.Family, name.Addr = unix.AF_INET6, a.Addr().As16()
+	name.Port = *(*uint16)(unsafe.Pointer(&port))
+	return unix.SizeofSockaddrInet6
 }
 
 func sendDescriptor(fd int, path string) error {

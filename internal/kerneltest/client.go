@@ -156,6 +156,16 @@ func (s *Socket) Connect(to string) error {
 	return err
 }
 
+// ConnectUring is Connect through io_uring, by a worker thread if async.
+func (s *Socket) ConnectUring(to string, async bool) error {
+	r := request{Op: "uring", FD: s.fd, Addr: netip.MustParseAddrPort(to)}
+	if async {
+		r.Args[0] = 1
+	}
+	_, err := s.c.do(r)
+	return err
+}
+
 // Disconnect is connect with AF_UNSPEC.
 func (s *Socket) Disconnect() error {
 	_, err := s.c.do(request{Op: "disconnect", FD: s.fd})

@@ -31,6 +31,10 @@ var pkgs = []pkg{
 	{"busybox-static", "busybox", "other kernels, a small client", []string{"test"}},
 	{"xz-utils", "xz", "other kernels' modules", []string{"test"}},
 	{"curl", "curl", "a real client", []string{"test"}},
+	{"musl-tools", "musl-gcc", "a real client, with musl's resolver", []string{"test"}},
+	{"dnsmasq-base", "dnsmasq", "a real name server", []string{"test"}},
+	{"podman", "podman", "a real container", []string{"test"}},
+	{"crun", "crun", "a real container", []string{"test"}},
 }
 
 func (p pkg) missing() bool {

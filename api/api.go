@@ -87,9 +87,53 @@ type Tracking struct {
 	Mode     string   `json:"mode"` // "bus" or "cgroupfs-only"
 	Complete bool     `json:"complete"`
 	Cause    string   `json:"cause,omitempty"`
-	Cgroups  int      `json:"cgroups"`
+	Cgroups  int      `json:"cgroups"` // with a group: anchors, split children, members
+	Anchors  int      `json:"anchors"`
+	Members  int      `json:"members"`
 	Pending  []string `json:"pending"` // configured slices that do not exist
 	Lost     []string `json:"lost"`    // patterns that another group's decided over
+
+	Resync  Resync            `json:"resync"`
+	Sources map[string]uint64 `json:"sources"` // counts by what they came from
+	Mapped  Latency           `json:"mapped"`  // from the kernel's event to the map
+}
+
+// Resync is the newest look at every directory.
+type Resync struct {
+	At         time.Time     `json:"at,omitzero"`
+	Cause      string        `json:"cause,omitempty"`
+	Difference int           `json:"difference"` // directories that came or went
+	Took       time.Duration `json:"took_ns"`
+	Count      uint64        `json:"count"`
+}
+
+// Latency is how long something took, each time.
+type Latency struct {
+	Count   uint64        `json:"count"`
+	Last    time.Duration `json:"last_ns"`
+	Most    time.Duration `json:"most_ns"`
+	Buckets []Bucket      `json:"buckets"`
+}
+
+// Bucket counts what took at most so long, and longer than the one before.
+type Bucket struct {
+	Most  time.Duration `json:"most_ns"` // 0 in the last: however long
+	Count uint64        `json:"count"`
+}
+
+// Within is the part of all that took at most d, the bound of a bucket; 1 where
+// there was nothing.
+func (l Latency) Within(d time.Duration) float64 {
+	if l.Count == 0 {
+		return 1
+	}
+	var n uint64
+	for _, b := range l.Buckets {
+		if b.Most != 0 && b.Most <= d {
+			n += b.Count
+		}
+	}
+	return float64(n) / float64(l.Count)
 }
 
 // Counters are what calls to a VIP got, since the VIP exists.

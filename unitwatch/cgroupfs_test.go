@@ -308,6 +308,31 @@ func TestHintsInAnyOrder(t *testing.T) {
 	r.await("an answer", func(s *Snapshot) bool { return s.Complete && s.Walked.After(asked) })
 }
 
+// A snapshot says when the oldest event happened of what is new in it, whether or
+// not an earlier snapshot was taken.
+func TestHinted(t *testing.T) {
+	w := &world{t: t, root: ownCgroup(t), hints: make(chan Hint, 64)}
+	slice := mkdir(t, w.path("/a.slice"))
+	r := run(t, Options{CgroupRoot: w.root, Hints: w.hints, Resync: time.Hour, Tree: compile(t, group("a", "/a.slice"))})
+	if s := r.lines("start", "/a.slice anchor a"); !s.Hinted.IsZero() {
+		t.Errorf("nothing was hinted, but %v", s.Hinted)
+	}
+	first := time.Now()
+	for i, name := range []string{"x.scope", "y.scope"} {
+		id := mkdir(t, w.path("/a.slice/"+name))
+		w.hint(Hint{ID: id, Parent: slice, Kind: HintMkdir, At: first.Add(time.Duration(i) * time.Second)})
+		r.stats("both are in a snapshot", func(s Stats) bool { return s.Members == i+1 })
+	}
+	s := r.lines("both", "/a.slice anchor a", "/a.slice/x.scope member a", "/a.slice/y.scope member a")
+	if !s.Hinted.Equal(first) {
+		t.Errorf("hinted %v, want %v", s.Hinted, first)
+	}
+	w.rmdir("/a.slice/x.scope")
+	if s := r.lines("one is gone", "/a.slice anchor a", "/a.slice/y.scope member a"); !s.Hinted.IsZero() {
+		t.Errorf("nothing is new, but %v", s.Hinted)
+	}
+}
+
 // A difference that no hint announced is a lost hint.
 func TestLostHintsAreCounted(t *testing.T) {
 	w := &world{t: t, root: ownCgroup(t), hints: make(chan Hint, 64)}

@@ -4,7 +4,8 @@ import "time"
 
 // attempt is something to try again.
 type attempt struct {
-	parent uint64 // of wanted
+	parent uint64    // of wanted
+	hinted time.Time // of wanted: when the event happened
 	tries  int
 	at     time.Time
 }
@@ -22,12 +23,12 @@ func (v *watch) orphan(hint Hint) {
 
 // want has a directory looked for until it is seen: its event may have been
 // faster than its name. It may also be gone again, so the tries end.
-func (v *watch) want(id, parent uint64) {
+func (v *watch) want(id, parent uint64, hinted time.Time) {
 	if len(v.wanted) >= maxPending {
 		v.trail(trailGap)
 		return
 	}
-	v.wanted[id] = &attempt{parent: parent}
+	v.wanted[id] = &attempt{parent: parent, hinted: hinted}
 	v.retry(v.wanted[id])
 }
 

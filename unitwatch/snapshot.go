@@ -38,6 +38,10 @@ type Snapshot struct {
 	// Walked is when the newest walk over everything began. What existed then
 	// and still does is here; after a HintLost a Snapshot follows in any case.
 	Walked time.Time
+
+	// Hinted is when the oldest event happened that announced a directory which
+	// no Snapshot had before this one. Zero = there is none.
+	Hinted time.Time
 }
 
 // Cgroup is a directory that the tree knows (on the way, anchor, split child,

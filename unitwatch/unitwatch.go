@@ -37,6 +37,7 @@ const (
 type Hint struct {
 	ID, Parent uint64 // cgroup ids; 0 of HintLost
 	Kind       HintKind
+	At         time.Time // of the event; zero = not known
 }
 
 // Options of a Watcher. CgroupRoot and Tree are needed.
@@ -131,7 +132,8 @@ func (w *Watcher) Run(ctx context.Context) error {
 // publish replaces a snapshot that nobody took. Only one goroutine calls it.
 func (w *Watcher) publish(s *Snapshot) {
 	select {
-	case <-w.updates:
+	case old := <-w.updates:
+		s.Hinted = earlier(s.Hinted, old.Hinted)
 	default:
 	}
 	w.updates <- s

@@ -58,6 +58,7 @@ type watch struct {
 	nextSend time.Time
 	walked   bool      // everything was looked at, at least once
 	walkedAt time.Time // when the newest walk without an error began
+	hinted   time.Time // see Snapshot.Hinted
 	asked    bool      // a snapshot is to follow the next walk in any case
 	failed   error     // of the last walk, or of a look since
 }
@@ -192,7 +193,7 @@ func (v *watch) hint(hint Hint) {
 		return
 	}
 	if hint.Kind == HintMkdir && !known {
-		v.want(hint.ID, hint.Parent)
+		v.want(hint.ID, hint.Parent, hint.At)
 	}
 	v.mark(parent)
 }
@@ -332,13 +333,16 @@ func (v *watch) looked(begun time.Time) {
 		v.nextWalk = time.Now().Add(failGap)
 	}
 	for _, d := range v.h.added {
-		delete(v.wanted, d.id)
+		if a := v.wanted[d.id]; a != nil {
+			v.hinted = earlier(v.hinted, a.hinted)
+			delete(v.wanted, d.id)
+		}
 		child, late := v.orphans[d.id]
 		if !late {
 			child, late = v.older[d.id]
 		}
 		if late && d.walk && v.h.byID[child] == nil {
-			v.want(child, d.id)
+			v.want(child, d.id, time.Time{})
 			v.mark(d)
 		}
 		switch {
@@ -361,12 +365,21 @@ func gap(least, work time.Duration) time.Duration {
 	return min(max(least, shareGap*work), maxGap)
 }
 
+// earlier is the earlier of two times that are known.
+func earlier(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
+}
+
 // send publishes what is known.
 func (v *watch) send() {
 	begun := time.Now()
 	s := v.h.snapshot()
 	s.Mode, s.Cause, s.Reloads = v.mail.mode, v.mail.cause, v.mail.reloads
-	s.Walked = v.walkedAt
+	s.Walked, s.Hinted = v.walkedAt, v.hinted
+	v.hinted = time.Time{}
 	s.Complete = v.walked && v.failed == nil
 	if v.failed != nil {
 		s.Cause = v.failed.Error()

@@ -151,6 +151,7 @@ func (a answers) Status(context.Context) (*api.Status, error) {
 		}
 	}
 	s.DataPlane.Events, problems = v.events(problems)
+	notes = a.d.watched(&s.Tracking, notes)
 	s.Problems, s.Notes = append([]string{}, problems...), append([]string{}, notes...)
 	s.State = api.OK
 	if len(s.Problems) > 0 {
@@ -177,7 +178,44 @@ func (v *view) events(problems []string) (map[string]uint64, []string) {
 	out["cgroups_full"] = st.CgroupsFull
 	out["events_lost"] = st.EventsLost
 	out["anchors_mapped"] = st.AnchorsMapped
+	if st.CgroupsFull > 0 {
+		problems = append(problems, fmt.Sprintf("the table of cgroups was full %s: the kernel could not map as many cgroups, and they had the group of what they lie in", times(st.CgroupsFull)))
+	}
 	return out, problems
+}
+
+// watched adds what the watcher has counted.
+func (d *daemon) watched(t *api.Tracking, notes []string) []string {
+	t.Mapped = d.mapped.read()
+	if d.watcher == nil {
+		t.Sources = map[string]uint64{}
+		return notes
+	}
+	st := d.watcher.Stats()
+	t.Resync = api.Resync{At: st.LastResync, Cause: st.LastResyncCause, Difference: st.LastResyncDifference, Took: st.LastWalk, Count: st.Walks}
+	t.Sources = map[string]uint64{
+		"kernel":            st.Hints,
+		"kernel_ignored":    st.HintsIgnored,
+		"kernel_lost":       st.HintsLost,
+		"overflows":         st.Overflows,
+		"signals":           st.Signals,
+		"signals_forged":    st.ForgedSignals,
+		"signals_malformed": st.MalformedSignals,
+		"messages_unasked":  st.Unasked,
+		"connects":          st.Connects,
+		"calls":             st.Calls,
+		"call_errors":       st.CallErrors,
+		"looks":             st.Looks,
+		"walk_errors":       st.WalkErrors,
+		"snapshots":         st.Snapshots,
+	}
+	if n := st.HintsLost; n > 0 {
+		notes = append(notes, fmt.Sprintf("periodic looks at all cgroups found %d that came or went unannounced", n))
+	}
+	if n := st.ForgedSignals; n > 0 {
+		notes = append(notes, fmt.Sprintf("signals on the message bus that pretended to be systemd's were dropped: %d", n))
+	}
+	return notes
 }
 
 func (a answers) VIP(_ context.Context, name string) (*api.VIP, error) {

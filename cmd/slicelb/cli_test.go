@@ -94,8 +94,12 @@ func (c canned) Status(ctx context.Context) (*api.Status, error) {
 		Config: api.Config{Path: "/etc/slicelb/slicelb.toml", Files: []string{"/etc/slicelb/slicelb.toml"}, Loaded: time.Now()},
 		DataPlane: api.DataPlane{Attached: true, CgroupRoot: "/sys/fs/cgroup", Hooks: []string{"connect4", "connect6"},
 			Held: api.Held{Store: true, Count: 30, Want: 30}, Slots: api.Usage{Used: 2, Capacity: 1024}},
-		Tracking: api.Tracking{Mode: "bus", Complete: true, Cgroups: 3, Pending: []string{"later.slice"}},
-		VIPs:     []api.VIP{*db}, Groups: []api.Group{*web},
+		Tracking: api.Tracking{Mode: "bus", Complete: true, Cgroups: 3, Anchors: 1, Members: 2, Pending: []string{"later.slice"},
+			Resync:  api.Resync{At: time.Now().Add(-7 * time.Second), Cause: "periodic", Took: 1234567, Count: 5},
+			Sources: map[string]uint64{"kernel": 12, "kernel_lost": 0, "signals": 3},
+			Mapped: api.Latency{Count: 4, Last: 3 * time.Millisecond, Most: 12 * time.Millisecond,
+				Buckets: []api.Bucket{{Most: 10 * time.Millisecond, Count: 3}, {Count: 1}}}},
+		VIPs: []api.VIP{*db}, Groups: []api.Group{*web},
 		Notes: []string{"group.web: later.slice does not exist yet"},
 	}
 	if c.is("degraded") {

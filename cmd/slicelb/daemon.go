@@ -88,6 +88,9 @@ type daemon struct {
 	ready   bool
 	pending *reload // waits for a snapshot of its tree
 
+	mapped    latency
+	timedSnap *unitwatch.Snapshot // the newest that mapped knows
+
 	applied    bool  // the kernel equals running and snap
 	applyErr   error // of the newest attempt
 	attached   bool
@@ -206,6 +209,7 @@ func (d *daemon) settle(ctx context.Context) {
 		}
 		_, err := d.apply(ctx, d.running, d.snap)
 		d.note(err)
+		d.timed(d.snap)
 	} else if err := d.adoptOnly(ctx); err != nil {
 		d.note(err)
 	}
@@ -220,6 +224,16 @@ func (d *daemon) settle(ctx context.Context) {
 		d.ready = true
 		d.tell("READY=1", "STATUS="+d.summary())
 		d.log.Info("ready", "summary", d.summary(), "took", time.Since(d.started).Round(time.Millisecond).String())
+	}
+}
+
+// timed counts how long it took from the kernel's event to the maps.
+func (d *daemon) timed(snap *unitwatch.Snapshot) {
+	if d.applied && snap != d.timedSnap && !snap.Hinted.IsZero() {
+		d.mapped.add(time.Since(snap.Hinted))
+	}
+	if d.applied {
+		d.timedSnap = snap
 	}
 }
 
@@ -332,7 +346,7 @@ func (d *daemon) read(ctx context.Context, h hints) {
 		if err != nil {
 			return
 		}
-		hint := unitwatch.Hint{ID: e.ID, Parent: e.Parent, Kind: unitwatch.HintMkdir}
+		hint := unitwatch.Hint{ID: e.ID, Parent: e.Parent, Kind: unitwatch.HintMkdir, At: fromMonotonic(e.Time)}
 		if e.Kind == bpf.Rmdir {
 			hint.Kind = unitwatch.HintRmdir
 		}

@@ -113,6 +113,13 @@ func plural(n int, one string) string {
 	return strconv.Itoa(n) + " " + one + "s"
 }
 
+func times(n uint64) string {
+	if n == 1 {
+		return "once"
+	}
+	return strconv.FormatUint(n, 10) + " times"
+}
+
 // since is the time that passed, as coarse as people say it.
 func since(t, now time.Time) string {
 	d := now.Sub(t)

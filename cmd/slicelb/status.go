@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -83,7 +85,17 @@ func printStatus(g *globals, s *api.Status, wide bool, now time.Time) error {
 	if t.Cause != "" {
 		mode += " (" + foreign(t.Cause) + ")"
 	}
-	line("cgroups", "%d followed, by %s", t.Cgroups, mode)
+	line("cgroups", "%s and %s followed, by %s", plural(t.Anchors, "anchor"), plural(t.Members, "member"), mode)
+	if r := t.Resync; !r.At.IsZero() {
+		line("resync", "%s ago (%s), %s, %s", since(r.At, now), foreign(r.Cause), plural(r.Difference, "difference"), r.Took.Round(10*time.Microsecond))
+	}
+	if wide {
+		line("hints", "%s", sources(t.Sources))
+		if m := t.Mapped; m.Count > 0 {
+			line("mapped", "%s after the kernel's event at last, %s at most, %.1f%% of %d within 10ms",
+				m.Last.Round(10*time.Microsecond), m.Most.Round(10*time.Microsecond), 100*m.Within(10*time.Millisecond), m.Count)
+		}
+	}
 	if len(t.Pending) > 0 {
 		line("pending", "%s", strings.Join(foreignAll(t.Pending), " "))
 	}
@@ -112,6 +124,17 @@ func printStatus(g *globals, s *api.Status, wide bool, now time.Time) error {
 		fmt.Fprintln(g.stdout, "note:", indent(text))
 	}
 	return nil
+}
+
+// sources lists the counts that are not zero.
+func sources(counts map[string]uint64) string {
+	var out []string
+	for _, name := range slices.Sorted(maps.Keys(counts)) {
+		if n := counts[name]; n > 0 {
+			out = append(out, fmt.Sprintf("%s %d", strings.ReplaceAll(name, "_", " "), n))
+		}
+	}
+	return strings.Join(out, ", ")
 }
 
 // indent keeps the lines of one text together.

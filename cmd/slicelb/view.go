@@ -88,13 +88,17 @@ func (d *daemon) track(v *view, s *unitwatch.Snapshot, note func(string, ...any)
 	t := &v.status.Tracking
 	t.Mode, t.Complete, t.Cause = s.Mode.String(), s.Complete, s.Cause
 	for _, c := range s.Cgroups {
-		if c.Member || c.Match.Anchor || c.Match.Split {
-			t.Cgroups++
+		switch {
+		case c.Match.Anchor:
+			t.Anchors++
+		case c.Member || c.Match.Split:
+			t.Members++
 		}
 		for _, p := range c.Match.Lost {
 			t.Lost = append(t.Lost, fmt.Sprintf("%s also matches %s, which belongs to group %s", p, foreign(c.Path), c.Match.Group))
 		}
 	}
+	t.Cgroups = t.Anchors + t.Members
 	t.Pending = append(t.Pending, s.Pending...)
 	for _, l := range t.Lost {
 		note("%s", l)

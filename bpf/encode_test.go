@@ -240,12 +240,12 @@ func FuzzDecode(f *testing.F) {
 		decodeFrontendKey(read[slicelbSlbFrontendKey](b))
 		decodeBackend(read[slicelbSlbBackend](b))
 		decodeCellInfo(read[slicelbSlbCellInfo](b))
-		decodeViewKey(read[slicelbSlbViewKey](b))
-		decodePatternKey(read[slicelbSlbPatternKey](b))
+		_ = decodeViewKey(read[slicelbSlbViewKey](b))
+		_ = decodePatternKey(read[slicelbSlbPatternKey](b))
 		w := read[uint64](b)
 		decodeGroup(w, read[slicelbSlbGroupInfo](b))
-		decodeFrontendRef(w)
-		decodeBackendCell(w)
+		_ = decodeFrontendRef(w)
+		_ = decodeBackendCell(w)
 		if r, ok := decodeCgroup(w, w); ok && r.Group > 1<<20 {
 			t.Errorf("group %d of word %#x", r.Group, w)
 		}

@@ -133,7 +133,6 @@ type vipCompiler struct {
 
 	out   *VIP
 	index map[netip.AddrPort]uint32
-	pools map[string]int
 }
 
 // compile is nil where the VIP has no frontend of the family.

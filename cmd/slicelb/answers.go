@@ -41,7 +41,7 @@ func plus(a api.Counters, b bpf.Counters) api.Counters {
 }
 
 // counters reads the kernel's. Without a data plane everything is zero.
-func (v *view) counters() (*counted, error) {
+func (a answers) counters(v *view) (*counted, error) {
 	c := &counted{
 		vip: map[string]api.Counters{}, group: map[[2]string]api.Counters{},
 		backend: map[backendKey]api.Counters{}, state: map[backendKey]bpf.BackendState{},
@@ -49,6 +49,7 @@ func (v *view) counters() (*counted, error) {
 	if v.dp == nil {
 		return c, nil
 	}
+	defer a.d.trim.Store(true)
 	d, err := v.dp.Dump()
 	if err != nil {
 		return nil, fmt.Errorf("read the maps: %w", err)
@@ -131,7 +132,7 @@ func (a answers) Status(context.Context) (*api.Status, error) {
 	v := a.d.view.Load()
 	s := v.status
 	problems, notes := slices.Clone(v.problems), slices.Clone(v.notes)
-	c, err := v.counters()
+	c, err := a.counters(v)
 	if err != nil {
 		problems = append(problems, err.Error())
 		c = &counted{}
@@ -223,7 +224,7 @@ func (a answers) VIP(_ context.Context, name string) (*api.VIP, error) {
 	if v.source != nil {
 		for i := range v.source.cfg.VIPs {
 			if vip := &v.source.cfg.VIPs[i]; vip.Name == name {
-				c, err := v.counters()
+				c, err := a.counters(v)
 				if err != nil {
 					return nil, err
 				}

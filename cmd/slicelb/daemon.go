@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -25,6 +26,9 @@ const tick = 500 * time.Millisecond
 
 // storeInterval is how often the descriptor store is counted without a reason.
 const storeInterval = 10 * time.Second
+
+// trimInterval is how often memory that was used for a moment is given back.
+const trimInterval = 10 * time.Second
 
 // source is a configuration and what follows from it alone.
 type source struct {
@@ -107,9 +111,13 @@ type daemon struct {
 	said       string // the STATUS= of the newest message
 
 	reloads chan *reload
+	loads   chan loaded
 	hup     <-chan os.Signal
 	view    atomic.Pointer[view] // what the API answers from; anyone may load it
 	apiErr  atomic.Pointer[string]
+
+	trim    atomic.Bool // much memory was used for a moment
+	trimmed time.Time
 
 	tasks sync.WaitGroup // of the data plane: its reconciler, the reader of its hints
 }
@@ -127,7 +135,8 @@ type view struct {
 
 // reload is a wish to load the configuration again.
 type reload struct {
-	ctx    context.Context // the caller's; nil for SIGHUP
+	ctx    context.Context // the caller's
+	until  time.Time       // zero: as long as ctx says
 	done   chan reloaded   // buffered: nobody needs to listen
 	source *source
 	begun  time.Time
@@ -174,8 +183,10 @@ func (d *daemon) loop(ctx context.Context) error {
 			d.begin(ctx, r)
 		case <-d.hup:
 			if d.pending == nil {
-				d.begin(ctx, &reload{done: make(chan reloaded, 1)})
+				d.begin(ctx, &reload{ctx: ctx, done: make(chan reloaded, 1), until: time.Now().Add(hangupWait)})
 			}
+		case l := <-d.loads:
+			d.load(l)
 		case c := <-d.keeper.counts:
 			d.count(ctx, c)
 		case <-t.C:
@@ -192,7 +203,7 @@ func (d *daemon) see(ctx context.Context, snap *unitwatch.Snapshot) {
 		d.keeper.poke()
 	}
 	switch {
-	case d.pending != nil && snap.Tree == d.pending.source.tree:
+	case d.pending != nil && d.pending.source != nil && snap.Tree == d.pending.source.tree:
 		d.finish(ctx, snap)
 	case d.running != nil && snap.Tree == d.running.tree:
 		d.snap = snap
@@ -260,7 +271,7 @@ func (d *daemon) apply(ctx context.Context, src *source, snap *unitwatch.Snapsho
 	if err != nil {
 		return 0, err
 	}
-	if err := d.load(ctx, src.cfg); err != nil {
+	if err := d.openPath(ctx, src.cfg); err != nil {
 		return 0, err
 	}
 	result, err := d.rec.Reconcile(ctx, state)
@@ -272,8 +283,8 @@ func (d *daemon) apply(ctx context.Context, src *source, snap *unitwatch.Snapsho
 	return writes, d.attach(ctx)
 }
 
-// load opens the data plane, with what was handed over.
-func (d *daemon) load(ctx context.Context, cfg *config.Config) error {
+// openPath opens the data plane, with what was handed over.
+func (d *daemon) openPath(ctx context.Context, cfg *config.Config) error {
 	if d.dp.dataPath != nil {
 		return nil
 	}
@@ -312,7 +323,7 @@ func (d *daemon) load(ctx context.Context, cfg *config.Config) error {
 // adoptOnly takes over what was handed when there is no configuration to go
 // by: what it serves, it goes on serving.
 func (d *daemon) adoptOnly(ctx context.Context) error {
-	if err := d.load(ctx, nil); err != nil {
+	if err := d.openPath(ctx, nil); err != nil {
 		return err
 	}
 	if d.attached {
@@ -375,10 +386,14 @@ func (d *daemon) resync() {
 
 // look is done at every tick.
 func (d *daemon) look(ctx context.Context) {
-	if d.pending != nil && d.pending.ctx != nil && d.pending.ctx.Err() != nil {
-		d.giveUp(api.Errorf(api.Timeout, "reload: the cgroups were not looked through in time; running configuration unchanged"))
+	if p := d.pending; p != nil && (p.ctx.Err() != nil || !p.until.IsZero() && time.Now().After(p.until)) {
+		d.giveUp(api.Errorf(api.Timeout, "reload: not done in time; running configuration unchanged"))
 	}
 	d.say()
+	if d.ready && time.Since(d.trimmed) > trimInterval && d.trim.Swap(false) {
+		d.trimmed = time.Now()
+		debug.FreeOSMemory()
+	}
 	if d.unsynced {
 		d.resync()
 	}

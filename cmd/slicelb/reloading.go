@@ -11,32 +11,66 @@ import (
 	"github.com/slicelb/slicelb/unitwatch"
 )
 
-// A reload has two steps, because the cgroups must be matched against the new
-// groups before anything is compiled: begin loads and hands the watcher the new
-// tree, finish applies with the first snapshot of that tree. Until then, and
-// whenever something fails, what ran before runs on.
+// A reload has three steps, and the loop goes on between them: begin has the
+// files read, load hands the watcher the new tree, because the cgroups must be
+// matched against the new groups before anything is compiled, and finish applies
+// with the first snapshot of that tree. Until then, and whenever something
+// fails, what ran before runs on.
+
+// loaded is what became of the files.
+type loaded struct {
+	reload *reload
+	source *source
+	err    *api.Error
+}
 
 func (d *daemon) begin(ctx context.Context, r *reload) {
 	d.tell(reloading()...)
 	r.begun = time.Now()
 	d.pending = r
-	cfg, warnings, err := enforced(d.configPath)
-	if err != nil {
-		var bad *config.Error
-		text := err.Error()
-		if errors.As(err, &bad) {
-			text = "bad configuration\n" + problems(warnings, bad) + plural(len(bad.Problems), "error")
+	path := d.configPath
+	d.tasks.Go(func() {
+		src, err := loadSource(path)
+		select {
+		case d.loads <- loaded{r, src, err}:
+		case <-ctx.Done():
 		}
-		d.giveUp(&api.Error{Code: api.BadConfig, Text: text + "; running configuration unchanged"})
-		return
+	})
+}
+
+// hangupWait is how long a reload by SIGHUP may take.
+const hangupWait = time.Minute
+
+func loadSource(path string) (*source, *api.Error) {
+	cfg, warnings, err := enforced(path)
+	if err == nil {
+		var src *source
+		if src, err = newSource(cfg, warnings); err == nil {
+			return src, nil
+		}
 	}
-	src, err := newSource(cfg, warnings)
-	if err != nil {
-		d.giveUp(api.Errorf(api.BadConfig, "%v; running configuration unchanged", err))
-		return
+	return nil, api.Errorf(api.BadConfig, "%s; running configuration unchanged", refusal(warnings, err))
+}
+
+// refusal is everything that is wrong with the files.
+func refusal(warnings config.Warnings, err error) string {
+	var bad *config.Error
+	if errors.As(err, &bad) {
+		return "bad configuration\n" + problems(warnings, bad) + plural(len(bad.Problems), "error")
 	}
-	r.source = src
-	d.watcher.SetTree(src.tree)
+	return err.Error()
+}
+
+func (d *daemon) load(l loaded) {
+	switch {
+	case l.reload != d.pending:
+		// Its caller has given up.
+	case l.err != nil:
+		d.giveUp(l.err)
+	default:
+		d.pending.source = l.source
+		d.watcher.SetTree(l.source.tree)
+	}
 }
 
 // finish applies the configuration that waits.
@@ -102,7 +136,9 @@ func (d *daemon) remember() error {
 		old := d.state
 		defer old.Close()
 	}
+	next.TOML = "" // the memfd has it
 	d.state, d.good = f, next
+	d.trim.Store(true)
 	return nil
 }
 

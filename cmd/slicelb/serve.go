@@ -49,6 +49,8 @@ func serve(ctx context.Context, g *globals) (err error) {
 	// Without this a panic, or the watchdog's SIGABRT, exits with status 2, which
 	// prevents a restart; with it the process dies by the signal.
 	debug.SetTraceback("crash")
+	// Most of the heap lives long; what comes beside it is short of life and rare.
+	debug.SetGCPercent(50)
 	level := new(slog.LevelVar)
 	log := slog.New(newJournal(g.stderr, g.getenv("JOURNAL_STREAM") != "", level))
 	if g.config != "" { // what is answered must mean the same to everybody
@@ -82,7 +84,7 @@ func serve(ctx context.Context, g *globals) (err error) {
 	d := &daemon{
 		log: log, level: level, notify: notify, store: newFDStore(notify, handed), keeper: newKeeper(), open: g.open,
 		root: root, rootDir: dir, configPath: g.config, socket: g.socket, lock: lock, lockHeld: true, started: time.Now(),
-		handed: handed, hints: make(chan unitwatch.Hint, hintBuffer), reloads: make(chan *reload),
+		handed: handed, hints: make(chan unitwatch.Hint, hintBuffer), reloads: make(chan *reload), loads: make(chan loaded),
 	}
 	if err := d.start(); err != nil {
 		return err
@@ -125,11 +127,7 @@ func (d *daemon) start() error {
 			return d.remember()
 		}
 	}
-	var bad *config.Error
-	text := err.Error()
-	if errors.As(err, &bad) {
-		text = "bad configuration\n" + problems(warnings, bad) + plural(len(bad.Problems), "error")
-	}
+	text := refusal(warnings, err)
 	if len(d.handed) == 0 {
 		return &exitError{code: exitBadConfig, err: errors.New(text)}
 	}

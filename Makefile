@@ -43,13 +43,17 @@ generate: need-go ## rebuild the committed BPF objects, with clang 19
 generate-only:
 	BPF2GO_CFLAGS=-I$(MULTIARCH) $(GO) generate ./bpf
 
+.PHONY: package
+package: need-go ## deb and rpm for amd64 and arm64, in dist/
+	$(GO) run ./internal/pack -version "$(VERSION)"
+
 .PHONY: bench
 bench: need-go ## what a connect costs, side by side
 	$(GO) run ./bench
 
 .PHONY: clean
 clean: ## remove what was built or downloaded
-	rm -rf bin .cache
+	rm -rf bin dist .cache
 
 .PHONY: help
 help: ## this text

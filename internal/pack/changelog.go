@@ -1,0 +1,109 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+	"time"
+)
+
+// unreleased is the title of what no tag has yet.
+const unreleased = "Unreleased"
+
+// maintainer is who packages; packaging/nfpm.yaml says the same.
+const maintainer = "slicelb maintainers <slicelb@users.noreply.github.com>"
+
+// entry is one section of CHANGELOG.md: "## Unreleased" or "## 1.2.0, 2027-01-31".
+type entry struct {
+	version string // or unreleased
+	date    time.Time
+	changes []string // the list's items, each on one line
+}
+
+var title = regexp.MustCompile(`^## (?:(Unreleased)|(\d+\.\d+\.\d+(?:-[a-z0-9]+)?), (\d{4}-\d\d-\d\d))$`)
+
+// parseChangelog reads CHANGELOG.md, newest first.
+func parseChangelog(text string) ([]entry, error) {
+	var entries []entry
+	var last *entry
+	for line := range strings.Lines(text) {
+		line = strings.TrimRight(line, "\n")
+		switch {
+		case strings.HasPrefix(line, "## "):
+			m := title.FindStringSubmatch(line)
+			if m == nil {
+				return nil, fmt.Errorf("title %q: want \"## Unreleased\" or \"## 1.2.0, 2027-01-31\"", line)
+			}
+			e := entry{version: m[1] + m[2]}
+			if m[3] != "" {
+				date, err := time.Parse(time.DateOnly, m[3])
+				if err != nil {
+					return nil, fmt.Errorf("title %q: %w", line, err)
+				}
+				e.date = date
+			}
+			entries = append(entries, e)
+			last = &entries[len(entries)-1]
+		case last == nil: // before the first section
+		case strings.HasPrefix(line, "- "):
+			last.changes = append(last.changes, line[2:])
+		case strings.HasPrefix(line, "  ") && len(last.changes) > 0:
+			last.changes[len(last.changes)-1] += " " + strings.TrimSpace(line)
+		}
+	}
+	if len(entries) == 0 {
+		return nil, errors.New("no section")
+	}
+	return entries, nil
+}
+
+// formatChangelog writes the entries as nfpm reads them. What is unreleased is
+// that of the version that is packed.
+func formatChangelog(entries []entry, version string, at time.Time) ([]byte, error) {
+	type change struct {
+		Note string `json:"note"`
+	}
+	type section struct {
+		Semver   string         `json:"semver"`
+		Date     time.Time      `json:"date"`
+		Packager string         `json:"packager"`
+		Deb      map[string]any `json:"deb"`
+		Changes  []change       `json:"changes"`
+	}
+	var list []section
+	for _, e := range entries {
+		s := section{Semver: e.version, Date: e.date, Packager: maintainer}
+		if e.version == unreleased {
+			s.Semver, s.Date = version, at
+		}
+		s.Semver += "-1" // the packages' own revision
+		s.Deb = map[string]any{"urgency": "medium", "distributions": []string{"unstable"}}
+		for _, c := range e.changes {
+			s.Changes = append(s.Changes, change{wrap(c, 74)})
+		}
+		list = append(list, s)
+	}
+	return json.MarshalIndent(list, "", " ") // JSON is YAML
+}
+
+// wrap breaks a line into several of at most width bytes where its words allow.
+func wrap(line string, width int) string {
+	var b strings.Builder
+	column := 0
+	for i, word := range strings.Fields(line) {
+		switch {
+		case i == 0:
+		case column+1+len(word) > width:
+			b.WriteByte('\n')
+			column = 0
+		default:
+			b.WriteByte(' ')
+			column++
+		}
+		b.WriteString(word)
+		column += len(word)
+	}
+	return b.String()
+}

@@ -1,0 +1,236 @@
+// Command pack makes slicelb's packages: deb and rpm, from the work tree, with
+// packaging/nfpm.yaml as the list of what is in them. The same commit gives the
+// same bytes, wherever, whenever and by whomever it is packed: times are those
+// of the commit, modes are set here, and nothing of the machine gets in.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	var p pack
+	flag.StringVar(&p.out, "out", "dist", "`folder` for the packages")
+	flag.StringVar(&p.describe, "version", "", "what is packed, as git describe says it (default: ask git)")
+	arch := flag.String("arch", "amd64,arm64", "`architectures`")
+	format := flag.String("format", "deb,rpm", "`formats`")
+	flag.Parse()
+	p.arches, p.formats = strings.Split(*arch, ","), strings.Split(*format, ",")
+	if flag.NArg() > 0 {
+		flag.Usage()
+		os.Exit(2)
+	}
+	if err := p.run(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "pack:", err)
+		stop()
+		os.Exit(1)
+	}
+}
+
+// pack is one run.
+type pack struct {
+	out, describe   string
+	arches, formats []string
+
+	version string    // of the packages
+	time    time.Time // of everything in them
+	top     string    // of the checkout
+	stage   string    // what is generated, removed at the end
+	modules string    // the modfile of nfpm
+}
+
+func (p *pack) run(ctx context.Context) (err error) {
+	mod, err := output(ctx, "", "go", "env", "GOMOD")
+	if err != nil {
+		return err
+	}
+	p.top = filepath.Dir(mod)
+	p.modules = filepath.Join(p.top, "internal/pack/nfpm.mod")
+	if p.out, err = filepath.Abs(p.out); err != nil {
+		return err
+	}
+	if err := p.identify(ctx); err != nil {
+		return err
+	}
+	if p.stage, err = os.MkdirTemp("", "slicelb-pack-"); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(p.stage)) }()
+	if err := p.prepare(ctx); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(p.out, 0o755); err != nil {
+		return err
+	}
+	for _, arch := range p.arches {
+		if err := p.compile(ctx, arch); err != nil {
+			return err
+		}
+		for _, format := range p.formats {
+			if err := p.make(ctx, arch, format); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// identify finds out the version and the time: SOURCE_DATE_EPOCH, or when the
+// last commit was made.
+func (p *pack) identify(ctx context.Context) error {
+	epoch := os.Getenv("SOURCE_DATE_EPOCH")
+	var err error
+	if epoch == "" {
+		if epoch, err = output(ctx, p.top, "git", "log", "-1", "--format=%ct"); err != nil {
+			return fmt.Errorf("when was the last commit: %w", err)
+		}
+	}
+	seconds, err := strconv.ParseInt(epoch, 10, 64)
+	if err != nil {
+		return fmt.Errorf("SOURCE_DATE_EPOCH: %w", err)
+	}
+	p.time = time.Unix(seconds, 0).UTC()
+	if p.describe == "" {
+		if p.describe, err = output(ctx, p.top, "git", "describe", "--tags", "--always", "--dirty"); err != nil {
+			return fmt.Errorf("which version is this: %w", err)
+		}
+	}
+	p.version, err = packageVersion(p.describe, p.time)
+	return err
+}
+
+// prepare stages what is the same for every architecture.
+func (p *pack) prepare(ctx context.Context) error {
+	native := filepath.Join(p.stage, "native")
+	if err := p.build(ctx, "", native); err != nil {
+		return err
+	}
+	for _, shell := range []string{"bash", "zsh", "fish"} {
+		script, err := output(ctx, p.stage, native, "completion", shell)
+		if err != nil {
+			return err
+		}
+		if err := p.write("completion."+shell, []byte(script+"\n")); err != nil {
+			return err
+		}
+	}
+	for _, page := range []string{"slicelb.8", "slicelb.toml.5"} {
+		if err := p.compress(filepath.Join("packaging/man", page), page+".gz"); err != nil {
+			return err
+		}
+	}
+	if err := p.copyTree("packaging/examples", "examples"); err != nil {
+		return err
+	}
+	notes, err := os.ReadFile(filepath.Join(p.top, "CHANGELOG.md"))
+	if err != nil {
+		return err
+	}
+	entries, err := parseChangelog(string(notes))
+	if err != nil {
+		return fmt.Errorf("CHANGELOG.md: %w", err)
+	}
+	list, err := formatChangelog(entries, p.version, p.time)
+	if err != nil {
+		return err
+	}
+	return p.write("changelog.yaml", list)
+}
+
+// compile stages what belongs to one architecture: the program, what it is
+// made of, and under which licences.
+func (p *pack) compile(ctx context.Context, arch string) error {
+	binary := filepath.Join(p.stage, "slicelb."+arch)
+	if err := p.build(ctx, arch, binary); err != nil {
+		return err
+	}
+	bom, err := billOfMaterials(binary, p.version, p.time)
+	if err != nil {
+		return err
+	}
+	if err := p.write("bom."+arch+".json", bom); err != nil {
+		return err
+	}
+	texts, err := licenceTexts(ctx, p.top, binary)
+	if err != nil {
+		return err
+	}
+	return p.write("third-party."+arch+".gz", gzipped(texts))
+}
+
+// build compiles slicelb; "" is for the machine that packs. The environment's
+// say in how Go compiles ends here.
+func (p *pack) build(ctx context.Context, arch, binary string) error {
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false",
+		"-ldflags=-s -w -buildid= -X main.version="+p.version, "-o", binary, "./cmd/slicelb")
+	cmd.Dir = p.top
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=", "GOEXPERIMENT=", "GOAMD64=v1", "GOARM64=v8.0", "GOOS=linux", "GOARCH="+arch)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("build for %q: %w\n%s", arch, err, out)
+	}
+	return os.Chmod(binary, 0o755)
+}
+
+// make has nfpm write one package.
+func (p *pack) make(ctx context.Context, arch, format string) error {
+	text, err := os.ReadFile(filepath.Join(p.top, "packaging/nfpm.yaml"))
+	if err != nil {
+		return err
+	}
+	var unknown []string
+	values := map[string]string{"ARCH": arch, "VERSION": p.version, "TIME": p.time.Format(time.RFC3339), "STAGE": p.stage}
+	list := os.Expand(string(text), func(name string) string {
+		value, ok := values[name]
+		if !ok {
+			unknown = append(unknown, name)
+		}
+		return value
+	})
+	if len(unknown) > 0 {
+		return fmt.Errorf("packaging/nfpm.yaml: no value for $%s", strings.Join(unknown, ", $"))
+	}
+	if err := p.write("nfpm.yaml", []byte(list)); err != nil {
+		return err
+	}
+	cmd := exec.CommandContext(ctx, "go", "tool", "-modfile="+p.modules, "nfpm", "package",
+		"--config", filepath.Join(p.stage, "nfpm.yaml"), "--packager", format, "--target", p.out)
+	cmd.Dir = p.top
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("nfpm, %s for %s: %w\n%s", format, arch, err, out)
+	}
+	for line := range strings.Lines(string(out)) {
+		if path, ok := strings.CutPrefix(line, "created package: "); ok {
+			fmt.Print(path)
+		}
+	}
+	return nil
+}
+
+// output runs a command and returns what it prints, without the last newline.
+func output(ctx context.Context, dir, name string, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Dir = dir
+	out, err := cmd.Output()
+	if err != nil {
+		var exit *exec.ExitError
+		if errors.As(err, &exit) {
+			err = fmt.Errorf("%w: %s", err, exit.Stderr)
+		}
+		return "", fmt.Errorf("%s %s: %w", filepath.Base(name), strings.Join(args, " "), err)
+	}
+	return strings.TrimSuffix(string(out), "\n"), nil
+}

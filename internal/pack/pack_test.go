@@ -1,0 +1,139 @@
+package main
+
+import (
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/slicelb/slicelb/internal/scale"
+)
+
+// Packed twice, by different people in different places, the packages are the
+// same to the byte. At full scale even the compiler's cache is not shared.
+func TestReproducible(t *testing.T) {
+	if testing.Short() {
+		t.Skip("packs everything twice")
+	}
+	here, there := t.TempDir(), t.TempDir()
+	copyCheckout(t, "../..", there)
+	env := []string{"SOURCE_DATE_EPOCH=1700000000", "TZ=UTC"}
+	first := run(t, "../..", filepath.Join(here, "dist"), env)
+	env = []string{"SOURCE_DATE_EPOCH=1700000000", "TZ=Asia/Tokyo", "LANG=de_DE.UTF-8", "USER=somebody", "GOFLAGS=-tags=other", "GOAMD64=v3"}
+	if scale.Factor() >= 1 {
+		env = append(env, "GOCACHE="+t.TempDir())
+	}
+	second := run(t, there, filepath.Join(there, "elsewhere"), env)
+	if diff := cmp.Diff(first, second); diff != "" {
+		t.Error(diff)
+	}
+	if len(first) != 4 {
+		t.Errorf("%d packages, want 4: %v", len(first), first)
+	}
+}
+
+// run packs and returns the sums of the packages by name.
+func run(t *testing.T, top, out string, env []string) map[string]string {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "go", "run", "./internal/pack", "-version=v9.8.7", "-out="+out)
+	cmd.Dir = top
+	cmd.Env = append(os.Environ(), env...)
+	if text, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("pack: %v\n%s", err, text)
+	}
+	entries, err := os.ReadDir(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sums := map[string]string{}
+	for _, e := range entries {
+		data, err := os.ReadFile(filepath.Join(out, e.Name()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		sums[e.Name()] = fmt.Sprintf("%x", sha256.Sum256(data))
+	}
+	return sums
+}
+
+// copyCheckout copies what git tracks or would, with the modes that a strict
+// umask gives.
+func copyCheckout(t *testing.T, from, to string) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "git", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+	cmd.Dir = from
+	list, err := cmd.Output()
+	if err != nil {
+		t.Skipf("no list of the sources: git: %v", err)
+	}
+	for name := range strings.SplitSeq(strings.TrimSuffix(string(list), "\x00"), "\x00") {
+		data, err := os.ReadFile(filepath.Join(from, name))
+		if os.IsNotExist(err) {
+			continue // deleted, and not yet committed
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		path := filepath.Join(to, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// The bill of materials of a program: every module of go.mod that is linked,
+// and the licence of each.
+func TestBillOfMaterials(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds the program")
+	}
+	top, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := pack{top: top, version: "1.2.3"}
+	binary := filepath.Join(t.TempDir(), "slicelb")
+	if err := p.build(t.Context(), "", binary); err != nil {
+		t.Fatal(err)
+	}
+	text, err := billOfMaterials(binary, p.version, p.time)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var bom struct {
+		BOMFormat  string
+		Metadata   struct{ Component component }
+		Components []component
+	}
+	if err := json.Unmarshal(text, &bom); err != nil {
+		t.Fatal(err)
+	}
+	if bom.BOMFormat != "CycloneDX" || bom.Metadata.Component.Version != "1.2.3" {
+		t.Errorf("%s", text)
+	}
+	names := map[string]bool{}
+	for _, c := range bom.Components {
+		names[c.Name] = true
+	}
+	licences, err := licenceTexts(t.Context(), top, binary)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"std", "github.com/cilium/ebpf", "github.com/spf13/cobra", "golang.org/x/sys"} {
+		if !names[name] {
+			t.Errorf("%s is missing", name)
+		}
+		if name != "std" && !strings.Contains(string(licences), "\n"+name+" v") {
+			t.Errorf("the licence of %s is missing", name)
+		}
+	}
+}

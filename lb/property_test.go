@@ -166,58 +166,15 @@ func drawWorld(t *rapid.T) *world {
 }
 
 func (w *world) tree(t fataler) *anchor.Tree {
-	if w.anchors != nil {
-		return w.anchors
+	if w.anchors == nil {
+		w.anchors = treeOf(t, w.cfg)
 	}
-	var groups []anchor.Group
-	for _, g := range w.cfg.Groups {
-		a := anchor.Group{Name: g.Name, Split: g.Split}
-		for _, p := range g.Anchors {
-			a.Patterns = append(a.Patterns, p.Pattern)
-		}
-		groups = append(groups, a)
-	}
-	tree, err := anchor.Compile(groups)
-	if err != nil {
-		t.Fatalf("anchors: %v", err)
-	}
-	w.anchors = tree
-	return tree
+	return w.anchors
 }
 
 type fataler interface{ Fatalf(string, ...any) }
 
-// members walks the directories as the watcher does.
-func (w *world) members(tree *anchor.Tree) Membership {
-	m := Membership{Complete: true, Walked: time.Unix(1<<40, 0)}
-	found := map[string]Member{}
-	for _, p := range dirPaths {
-		id, ok := w.dirs[p]
-		if !ok {
-			continue
-		}
-		c := Member{ID: id}
-		if p == "/" {
-			c.Match = tree.Root()
-			c.Group = c.Match.Group
-		} else {
-			parent := found[path.Dir(p)]
-			c.Group = parent.Group
-			if parent.Match.Node != 0 {
-				c.Match, _ = tree.Child(parent.Match.Node, path.Base(p))
-			}
-			if c.Match.Group != "" {
-				c.Group = c.Match.Group
-			}
-			if c.Match.Split {
-				c.Group += "/" + path.Base(p)
-			}
-		}
-		found[p] = c
-		m.Cgroups = append(m.Cgroups, c)
-	}
-	return m
-}
+func (w *world) members(tree *anchor.Tree) Membership { return walk(tree, w.dirs) }
 
 func (w *world) state(t fataler) *State {
 	tree := w.tree(t)

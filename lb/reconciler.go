@@ -213,7 +213,7 @@ func (r *Reconciler) wake() {
 		pending = max(pending, len(r.grace.covers), 1)
 	}
 	r.count(func(s *Stats) { s.Pending = pending })
-	if r.grace != nil || r.dirty || pending > 0 {
+	if r.grace != nil || r.dirty && r.want != nil || pending > 0 {
 		return
 	}
 	for _, done := range r.wait {

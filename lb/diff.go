@@ -225,7 +225,8 @@ const appears = time.Second
 // gone are the entries of directories that are gone or no longer wanted.
 func (p *planner) gone() []uint64 {
 	h := p.have
-	if len(h.maps.Cgroups) == 0 || !p.want.Complete {
+	if !p.want.Complete {
+		p.plan.cgroupsDone = false
 		return nil
 	}
 	wanted := make(map[uint64]bool, len(p.want.Cgroups))

@@ -293,7 +293,7 @@ func effect(a bpf.Action) bpf.Action {
 
 // check asks every question that the two worlds know, and wants an answer of
 // one of them.
-func check(t *rapid.T, m *lbtest.Maps, a, b *world, after string) {
+func check(t fataler, m *lbtest.Maps, a, b *world, after string) {
 	d, _ := m.Dump()
 	index := map[string]uint32{HostGroup: 0}
 	for i, g := range d.Groups {
@@ -346,7 +346,7 @@ func text(t fataler, m *lbtest.Maps) string {
 }
 
 // fill takes empty maps to a state.
-func fill(t *rapid.T, w *world) *lbtest.Maps {
+func fill(t fataler, w *world) *lbtest.Maps {
 	m := lbtest.New(lbtest.DefaultLimits)
 	converge(t, m, newHave(t, m), w.state(t), func(string) {})
 	return m
@@ -361,7 +361,7 @@ func newHave(t fataler, m *lbtest.Maps) *Have {
 }
 
 // converge applies plans until nothing is left to do.
-func converge(t *rapid.T, m *lbtest.Maps, have *Have, want *State, step func(string)) {
+func converge(t fataler, m *lbtest.Maps, have *Have, want *State, step func(string)) {
 	for round := 0; ; round++ {
 		if round == 20 {
 			t.Fatalf("no end of it: %v, limbo %v", mustDiff(t, have, want).After, have.limbo)

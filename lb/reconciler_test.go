@@ -2,12 +2,17 @@ package lb
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net/netip"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
 
 	"github.com/slicelb/slicelb/bpf"
 	"github.com/slicelb/slicelb/config"
@@ -137,5 +142,237 @@ func TestEntryWithoutDirectory(t *testing.T) {
 				t.Errorf("writes (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// Whatever call fails, at random, the maps come to be as wanted, by the
+// reconciler's own retries.
+func TestFaults(t *testing.T) {
+	worlds := rapid.Custom(drawWorld)
+	for seed := range 60 {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				rnd := rand.New(rand.NewPCG(uint64(seed), 1))
+				m := lbtest.New(lbtest.DefaultLimits)
+				left := 200
+				dp := &lbtest.Faulty{Maps: m, Fail: func(string) bool {
+					fail := left > 0 && rnd.IntN(12) == 0
+					if fail {
+						left--
+					}
+					return fail
+				}}
+				r := run(t, dp)
+				for i := range 4 {
+					w := worlds.Example(seed*10 + i)
+					_, err := r.Reconcile(t.Context(), w.state(t))
+					if err != nil && !errors.Is(err, lbtest.ErrFault) {
+						t.Fatal(err)
+					}
+					if rnd.IntN(2) == 0 {
+						continue // the next one comes before this is done
+					}
+					if err := r.Settle(t.Context()); err != nil {
+						t.Fatal(err)
+					}
+					check(t, m, w, w, "faults")
+					if got, want := text(t, m), text(t, fill(t, w)); got != want {
+						t.Fatalf("with faults:\n%s\nwithout:\n%s", got, want)
+					}
+					if s := r.Stats(); s.LastError != "" || s.Pending != 0 {
+						t.Fatalf("stats: %+v", s)
+					}
+				}
+			})
+		})
+	}
+}
+
+// slow is maps whose barrier ends when it is told to.
+type slow struct {
+	*lbtest.Maps
+	begun, end chan struct{}
+}
+
+func (s *slow) Barrier() error {
+	s.begun <- struct{}{}
+	<-s.end
+	return s.Maps.Barrier()
+}
+
+// A barrier on its way holds nothing up; what it would free is not used before.
+func TestBarrierIsNotWaitedFor(t *testing.T) {
+	dp := &slow{lbtest.New(lbtest.DefaultLimits), make(chan struct{}), make(chan struct{})}
+	r := run(t, dp)
+	<-dp.begun // of the start
+	dp.end <- struct{}{}
+
+	cfg := sized(1)
+	reconcile := func(weight uint32) {
+		t.Helper()
+		cfg.VIPs[0].Backends[0].Weight = weight
+		if _, err := r.Reconcile(t.Context(), compile(t, cfg)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	bases := map[uint32]bool{}
+	base := func() uint32 {
+		t.Helper()
+		d, _ := dp.Dump()
+		b := d.Cells[1].Base
+		if bases[b] {
+			t.Errorf("slots at %d are used again before a barrier", b)
+		}
+		bases[b] = true
+		return b
+	}
+	reconcile(1)
+	first := base()
+	reconcile(3)
+	base()
+	<-dp.begun
+	for _, weight := range []uint32{5, 7, 9} {
+		reconcile(weight)
+		base()
+	}
+	if s := r.Stats(); s.Pending == 0 {
+		t.Errorf("nothing is pending: %+v", s)
+	}
+	settled := make(chan error)
+	go func() { settled <- r.Settle(t.Context()) }()
+	dp.end <- struct{}{}
+	<-dp.begun
+	dp.end <- struct{}{}
+	if err := <-settled; err != nil {
+		t.Fatal(err)
+	}
+	reconcile(1)
+	if d, _ := dp.Dump(); d.Cells[1].Base != first {
+		t.Errorf("slots at %d, and %d is free", d.Cells[1].Base, first)
+	}
+	// Run ends when the barrier does.
+	<-dp.begun
+	go func() { dp.end <- struct{}{} }()
+}
+
+// tracked is a configuration of one group, its tree, and a VIP.
+func tracked(t *testing.T, group string) (*config.Config, func(m Membership) *State) {
+	cfg := &config.Config{
+		Groups: []config.Group{{Name: group, Translate: true, Anchors: []config.Anchor{{Pattern: "/web.slice"}}}},
+		VIPs: []config.VIP{{Name: "v",
+			Frontends: []config.Frontend{{Addr: addr("10.0.0.1:80"), Proto: config.TCP}},
+			Backends:  []config.Backend{{Addr: addr("192.0.2.1:80"), Weight: 1}}}},
+	}
+	tree := treeOf(t, cfg)
+	return cfg, func(m Membership) *State {
+		s, err := Compile(cfg, tree, m, Runtime{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+}
+
+func members(t *testing.T, cfg *config.Config, walked time.Time, web ...uint64) Membership {
+	tree := treeOf(t, cfg)
+	m := Membership{Complete: true, Walked: walked, Cgroups: []Member{{ID: 1, Match: tree.Root()}}}
+	for _, id := range web {
+		match, _ := tree.Child(tree.Root().Node, "web.slice")
+		m.Cgroups = append(m.Cgroups, Member{ID: id, Match: match, Group: match.Group})
+	}
+	return m
+}
+
+// The kernel maps and unmaps beside the reconciler: what it made after the walk
+// began stays until a later walk does not find it; what a snapshot named and
+// the next does not goes at once; before all sources have spoken nothing goes.
+// edge T4, T13, T23
+func TestCgroupsTheKernelMade(t *testing.T) {
+	m := lbtest.New(lbtest.DefaultLimits)
+	m.Mkdir(90, bpf.Rule{Node: 5}) // of a process before, and gone
+	r := run(t, m)
+	cfg, state := tracked(t, "web")
+	step := func(what string, s *State, want ...uint64) {
+		t.Helper()
+		if _, err := r.Reconcile(t.Context(), s); err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		got, _ := m.Cgroups()
+		wanted := map[uint64]bool{}
+		for _, id := range want {
+			wanted[id] = true
+			if _, ok := got[id]; !ok {
+				t.Errorf("%s: %d is not mapped", what, id)
+			}
+		}
+		for id := range got {
+			if !wanted[id] {
+				t.Errorf("%s: %d is mapped", what, id)
+			}
+		}
+	}
+	if err := r.Settle(t.Context()); err != nil { // it has looked at the maps
+		t.Fatal(err)
+	}
+	incomplete := members(t, cfg, time.Now(), 10)
+	incomplete.Complete = false
+	step("not complete", state(incomplete), 1, 10, 90)
+	later := func() time.Time { return time.Now().Add(2 * appears) }
+	step("complete", state(members(t, cfg, later(), 10)), 1, 10)
+
+	web := bpf.Rule{Group: 1}
+	m.Mkdir(20, web)
+	early := time.Now()
+	step("made after the walk", state(members(t, cfg, early, 10)), 1, 10, 20)
+	step("the same walk, looked at again", state(members(t, cfg, early)), 1, 20)
+	m.Mkdir(30, web)
+	step("named by a snapshot", state(members(t, cfg, early, 30)), 1, 20, 30)
+	step("a later walk does not find one", state(members(t, cfg, later().Add(time.Hour), 30)), 1, 30)
+	step("no longer named", state(members(t, cfg, early)), 1)
+
+	// Put meets what the kernel was faster with, Set what it has deleted.
+	m.Mkdir(40, bpf.Rule{Node: 5})
+	step("mapped otherwise by the kernel", state(members(t, cfg, early, 40)), 1, 40)
+	if got, _ := m.Cgroups(); got[40] != web {
+		t.Errorf("cgroup 40: %v", got[40])
+	}
+	m.Rmdir(40)
+	cfg, state = tracked(t, "other")
+	step("gone before its word changes", state(members(t, cfg, early, 40)), 1)
+	if s := r.Stats(); s.Errors != 0 {
+		t.Errorf("stats: %+v", s)
+	}
+}
+
+// A directory that is made while a reload runs gets the old group: that index
+// is not another's until the directory is looked at.
+func TestGroupIsKeptForWhatTheKernelMade(t *testing.T) {
+	m := lbtest.New(lbtest.DefaultLimits)
+	r := run(t, m)
+	cfg, state := tracked(t, "old")
+	ok := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	reconcile := func(s *State) {
+		t.Helper()
+		_, err := r.Reconcile(t.Context(), s)
+		ok(err)
+		ok(r.Settle(t.Context()))
+	}
+	reconcile(state(members(t, cfg, time.Now(), 10)))
+	m.Mkdir(20, bpf.Rule{Group: 1})
+	cfg, state = tracked(t, "new")
+	reconcile(state(members(t, cfg, time.Time{}, 10)))
+	d, _ := m.Dump()
+	if d.Groups[1].Name != "old" || d.Groups[2].Name != "new" || d.Cgroups[20].Group != 1 {
+		t.Fatalf("groups %v, cgroup 20 %v", d.Groups, d.Cgroups[20])
+	}
+	reconcile(state(members(t, cfg, time.Now(), 10, 20)))
+	d, _ = m.Dump()
+	if d.Groups[1].Name != "" || d.Cgroups[20].Group != 2 || len(d.Expect) != 1 {
+		t.Fatalf("groups %v, cgroup 20 %v, expect %v", d.Groups, d.Cgroups[20], d.Expect)
 	}
 }

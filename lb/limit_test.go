@@ -1,0 +1,142 @@
+package lb
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/slicelb/slicelb/bpf"
+	"github.com/slicelb/slicelb/config"
+	"github.com/slicelb/slicelb/lb/lbtest"
+	"github.com/slicelb/slicelb/unitwatch/anchor"
+)
+
+// sized is a configuration of n VIPs, each with a view, two backends and 3 slots.
+func sized(n int) *config.Config {
+	cfg := &config.Config{}
+	for i := range n {
+		group := fmt.Sprintf("g%d", i)
+		cfg.Groups = append(cfg.Groups, config.Group{Name: group, Translate: true,
+			Anchors: []config.Anchor{{Pattern: "/" + group + ".slice"}, {Pattern: "/x-" + group + ".slice"}, {Pattern: "/" + group + "-*.slice"}}})
+		cfg.VIPs = append(cfg.VIPs, config.VIP{
+			Name:      fmt.Sprintf("v%d", i),
+			Frontends: []config.Frontend{{Addr: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}), 80), Proto: config.TCP}},
+			Backends: []config.Backend{
+				{Addr: netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}), 80), Weight: 1},
+				{Addr: netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}), 81), Weight: 2}},
+			Except: []string{group},
+		})
+	}
+	return cfg
+}
+
+func sizedState(t *testing.T, n int) *State {
+	t.Helper()
+	cfg := sized(n)
+	tree := treeOf(t, cfg)
+	dirs := map[string]uint64{"/": 1}
+	for i := range n {
+		dirs[fmt.Sprintf("/g%d.slice", i)] = uint64(10 + i)
+	}
+	s, err := Compile(cfg, tree, walk(tree, dirs), Runtime{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// Each table is filled to the last entry; one more is refused whole, with
+// table, limit and key; what is there serves on. fault F14, edge T24
+func TestFullTables(t *testing.T) {
+	room := bpf.Limits{Frontends: 100, Cells: 100, Views: 100, Backends: 100, Slots: 100, Groups: 100, Cgroups: 100, Expect: 100}
+	for _, c := range []struct {
+		table string
+		key   string
+		set   func(*bpf.Limits)
+	}{
+		{"frontends", "10.0.0.3:80/tcp", func(l *bpf.Limits) { l.Frontends = 4 }},
+		{"cells", "vip v3 (IPv4)", func(l *bpf.Limits) { l.Cells = 7 }},
+		{"views", "vip v3 (IPv4)", func(l *bpf.Limits) { l.Views = 3 }},
+		{"backends", "vip v3 (IPv4)", func(l *bpf.Limits) { l.Backends = 7 }},
+		{"slots", "vip v3 (IPv4)", func(l *bpf.Limits) { l.Slots = 9 }},
+		{"groups", "group g3", func(l *bpf.Limits) { l.Groups = 4 }},
+		{"cgroups", "cgroup 13", func(l *bpf.Limits) { l.Cgroups = 4 }},
+		{"expect", "node=", func(l *bpf.Limits) { l.Expect = 6 }},
+	} {
+		t.Run(c.table, func(t *testing.T) {
+			limits := room
+			c.set(&limits)
+			m := lbtest.New(limits)
+			r := run(t, m)
+			if _, err := r.Reconcile(t.Context(), sizedState(t, 3)); err != nil {
+				t.Fatalf("to the brim: %v", err)
+			}
+			if err := r.Settle(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			before, writes := dumpOf(t, m), m.Writes()
+
+			_, err := r.Reconcile(t.Context(), sizedState(t, 4))
+			var full *LimitError
+			if !errors.As(err, &full) || !errors.Is(err, bpf.ErrFull) {
+				t.Fatalf("one more: %v", err)
+			}
+			if full.Table != c.table || !strings.Contains(full.Key, c.key) || full.Limit == 0 || full.Wanted < uint64(full.Limit) {
+				t.Errorf("error %q: %+v", err, full)
+			}
+			if got := m.Writes(); got != writes {
+				t.Errorf("%d writes", got-writes)
+			}
+			if got := dumpOf(t, m); got != before {
+				t.Errorf("changed:\n%s", got)
+			}
+			if got := r.Stats().LastError; got == "" {
+				t.Error("no error in the statistics")
+			}
+			if result, err := r.Reconcile(t.Context(), sizedState(t, 3)); err != nil || result.Writes != 0 {
+				t.Errorf("the old state again: %+v, %v", result, err)
+			}
+		})
+	}
+}
+
+// What waits for a barrier is freed before a state is refused for want of room.
+func TestRoomIsMade(t *testing.T) {
+	limits := bpf.Limits{Frontends: 4, Cells: 7, Views: 7, Backends: 7, Slots: 9, Groups: 9, Cgroups: 9, Expect: 9}
+	m := lbtest.New(limits)
+	r := run(t, m)
+	small, large := sizedState(t, 1), sizedState(t, 3)
+	for range 3 {
+		for _, s := range []*State{large, small} {
+			if _, err := r.Reconcile(t.Context(), s); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := r.Settle(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// What fits by itself but not beside what it replaces is refused, too.
+func TestNoRoomToChange(t *testing.T) {
+	limits := lbtest.DefaultLimits
+	limits.Slots = 5
+	m := lbtest.New(limits)
+	r := run(t, m)
+	cfg := sized(1)
+	for i, weights := range [][2]uint32{{1, 2}, {2, 1}} {
+		cfg.VIPs[0].Backends[0].Weight, cfg.VIPs[0].Backends[1].Weight = weights[0], weights[1]
+		s, err := Compile(cfg, &anchor.Tree{}, Membership{}, Runtime{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = r.Reconcile(t.Context(), s)
+		var full *LimitError
+		if i == 0 && err != nil || i == 1 && (!errors.As(err, &full) || !full.Change) {
+			t.Fatalf("weights %v: %v", weights, err)
+		}
+	}
+}

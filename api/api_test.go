@@ -74,7 +74,7 @@ func TestAnswers(t *testing.T) {
 	if err != nil || g.Name != `jobs/a\x2db.scope` {
 		t.Errorf("Group = %+v, %v", g, err)
 	}
-	q := Question{Address: "[fd00::1]:53/udp", Cgroup: "/a b/?&=%.scope"}
+	q := Question{Address: "[fd00::1]:53/udp", Cgroup: "/a b/?&=%.scope", Process: true}
 	x, err := c.Explain(ctx, q)
 	if err != nil || x.Address != q.Address || x.Cgroup != q.Cgroup {
 		t.Errorf("Explain = %+v, %v", x, err)

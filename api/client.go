@@ -59,6 +59,9 @@ func (c *Client) Dump(ctx context.Context) (*Dump, error) {
 
 func (c *Client) Explain(ctx context.Context, q Question) (*Explanation, error) {
 	v := url.Values{"address": {q.Address}, "cgroup": {q.Cgroup}}
+	if q.Process {
+		v.Set("process", "true")
+	}
 	return get[Explanation](ctx, c, "/explain?"+v.Encode())
 }
 

@@ -103,7 +103,7 @@ func (s *Server) routes() http.Handler {
 	read("/dump", func(r *http.Request) (any, error) { return s.Daemon.Dump(r.Context()) })
 	read("/explain", func(r *http.Request) (any, error) {
 		q := r.URL.Query()
-		return s.Daemon.Explain(r.Context(), Question{Address: q.Get("address"), Cgroup: q.Get("cgroup")})
+		return s.Daemon.Explain(r.Context(), Question{Address: q.Get("address"), Cgroup: q.Get("cgroup"), Process: q.Get("process") == "true"})
 	})
 	change("/reload", s.reload)
 	mux.Handle("/", s.answer(func(r *http.Request) (any, error) {

@@ -154,11 +154,23 @@ address = "192.0.2.11:5432"
 }
 
 func (c canned) Explain(_ context.Context, q api.Question) (*api.Explanation, error) {
-	return &api.Explanation{
-		Address: q.Address, Cgroup: q.Cgroup, Group: "web", VIP: "db", Action: "balance", Reason: "one of 1 backend of VIP db",
-		Steps:    []api.Step{{Look: "caller " + q.Cgroup, Found: "group web"}},
-		Backends: []api.Backend{{VIP: "db", Address: "192.0.2.11:5432", Weight: 3, State: "active"}},
-	}, nil
+	x := &api.Explanation{
+		Address: q.Address, Cgroup: q.Cgroup, Group: "web",
+		Ancestors: []api.Ancestor{
+			{Path: q.Cgroup},
+			{Path: "/web.slice/bad\x1b[2J.scope", ID: 101, Kind: "member", Group: "web", Unit: "bad\x1b[2J.scope", Decides: true},
+			{Path: "/web.slice", ID: 100, Kind: "anchor", Group: "web", Unit: "web.slice"},
+			{Path: "/", ID: 1, Kind: "way"},
+		},
+		Steps: []api.Step{{Look: "caller " + q.Cgroup, Found: "group web"}},
+	}
+	if q.Address == "" {
+		x.VIPs = []api.Verdict{{VIP: "db", Address: "10.96.0.10:5432", Action: "balance", Reason: "one of 1 backend of VIP db"}}
+		return x, nil
+	}
+	x.VIP, x.Action, x.Reason = "db", "balance", "one of 1 backend of VIP db"
+	x.Backends = []api.Backend{{VIP: "db", Address: "192.0.2.11:5432", Weight: 3, State: "active", Counters: api.Counters{Connects: 5}}}
+	return x, nil
 }
 
 func (c canned) Dump(context.Context) (*api.Dump, error) {

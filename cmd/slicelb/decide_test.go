@@ -124,7 +124,7 @@ func TestExplain(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			x := explain(d, key, test.line)
+			x := explain(d, &bpf.CounterSnapshot{}, key, callerOf(d, test.line, nil))
 			if !strings.Contains(x.Reason, test.want[3]) {
 				t.Errorf("reason %q, want %q in it", x.Reason, test.want[3])
 			}

@@ -26,22 +26,32 @@ func newExplain(g *globals) *cobra.Command {
 		unit, cgroup string
 	)
 	cmd := &cobra.Command{
-		Use:   "explain ADDRESS:PORT[/udp]",
+		Use:   "explain [ADDRESS:PORT[/udp]]",
 		Short: "Say what a caller's connect to an address gets, and why",
-		Long: `Say what a connect from one caller to one address gets, and why: which group the
-caller has, which VIP the address is, and which backends it may reach. The caller
-is a process, a unit or a cgroup.
+		Long: `Say what a connect from one caller to one address gets, and why: the caller's
+cgroup with all above it and which of them decides, the group, which VIP the
+address is, and which backends it may reach. Without an address: what the caller
+gets of each VIP. The caller is a process, a unit or a cgroup.
 
 The answer is worked out from what the kernel's maps hold, look-up by look-up, as
 the kernel would. A process of another user is found only where /proc shows it.`,
-		Example: "  slicelb explain 10.96.0.10:5432 --pid 4711\n  slicelb explain '[fd00:96::10]:53/udp' --unit web@1.service\n  slicelb explain 10.96.0.10:5432 --cgroup /web.slice",
-		Args:    exactly("ADDRESS:PORT"),
+		Example: "  slicelb explain 10.96.0.10:5432 --pid 4711\n  slicelb explain --pid 4711\n  slicelb explain '[fd00:96::10]:53/udp' --unit web@1.service\n  slicelb explain 10.96.0.10:5432 --cgroup /web.slice",
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return nil
+			}
+			return exactly("ADDRESS:PORT")(cmd, args)
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			path, err := g.caller(cmd.Context(), pid, unit, cgroup)
 			if err != nil {
 				return err
 			}
-			x, err := g.client().Explain(cmd.Context(), api.Question{Address: args[0], Cgroup: path})
+			q := api.Question{Cgroup: path, Process: pid != 0}
+			if len(args) == 1 {
+				q.Address = args[0]
+			}
+			x, err := g.client().Explain(cmd.Context(), q)
 			if err != nil {
 				return err
 			}
@@ -111,7 +121,7 @@ func pidCgroup(proc string, pid int) (string, error) {
 					hint: "run explain in the namespace of the daemon",
 				}
 			}
-			return strings.TrimSuffix(path, " (deleted)"), nil
+			return path, nil
 		}
 	}
 	return "", fmt.Errorf("process %d: in no cgroup2 hierarchy", pid)
@@ -157,16 +167,49 @@ func globEscape(s string) string {
 
 func printExplanation(g *globals, out *output, x *api.Explanation) error {
 	tw := tabwriter.NewWriter(g.stdout, 0, 8, 2, ' ', 0)
+	if !out.noHeaders {
+		fmt.Fprintln(tw, "CGROUP\tID\tKIND\tGROUP\tUNIT\t")
+	}
+	for _, a := range x.Ancestors {
+		id, mark := strconv.FormatUint(a.ID, 10), ""
+		if a.ID == 0 {
+			id = "gone"
+		}
+		if a.Decides {
+			mark = "<- decides"
+		}
+		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\n", foreign(a.Path), id, dash(a.Kind), dash(foreign(a.Group)), dash(foreign(a.Unit)), mark)
+	}
+	fmt.Fprintln(tw)
+	if err := tw.Flush(); err != nil {
+		return err
+	}
 	for i, s := range x.Steps {
 		fmt.Fprintf(tw, "%d.\t%s\t%s\n", i+1, s.Look, s.Found)
 	}
 	if err := tw.Flush(); err != nil {
 		return err
 	}
-	fmt.Fprintf(g.stdout, "\n%s: %s\n", x.Action, x.Reason)
+	fmt.Fprintln(g.stdout)
+	if x.Address == "" {
+		t := &table{columns: []string{"VIP", "ADDRESS", "ACTION", "REASON"}}
+		for _, v := range x.VIPs {
+			t.add(v.VIP, v.Address, v.Action, v.Reason)
+		}
+		return out.print(g.stdout, nil, t)
+	}
+	fmt.Fprintf(g.stdout, "%s: %s\n", x.Action, x.Reason)
 	if len(x.Backends) == 0 {
 		return nil
 	}
 	fmt.Fprintln(g.stdout)
 	return out.print(g.stdout, nil, backendTable(x.Backends))
+}
+
+// dash stands for what is empty.
+func dash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
 }

@@ -112,8 +112,8 @@ func (s *Server) routes() http.Handler {
 	return mux
 }
 
-// reload waits as long as its caller does. The change itself is not undone when
-// the caller goes away.
+// reload waits as long as its caller does; what is not done by then, or when
+// the caller goes away, is not done.
 func (s *Server) reload(r *http.Request) (any, error) {
 	wait, err := time.ParseDuration(r.URL.Query().Get("timeout"))
 	if err != nil || wait <= 0 || wait > maxWait {

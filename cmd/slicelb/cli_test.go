@@ -262,3 +262,18 @@ func TestForeign(t *testing.T) {
 		}
 	}
 }
+
+func TestBelow(t *testing.T) {
+	for _, test := range []struct{ path, dir, want string }{
+		{"/web.slice", "/", "/web.slice"},
+		{"/part/web.slice", "/part", "/web.slice"},
+		{"/part", "/part", "/"},
+		{"/partly/web.slice", "/part", ""},
+		{"/sys/fs/cgroup", "/sys/fs/cgroup", "/"},
+		{"/other", "/part", ""},
+	} {
+		if got, ok := below(test.path, test.dir); got != test.want || ok != (test.want != "") {
+			t.Errorf("below(%q, %q) = %q, %t, want %q", test.path, test.dir, got, ok, test.want)
+		}
+	}
+}

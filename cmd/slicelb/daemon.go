@@ -77,10 +77,11 @@ type daemon struct {
 	lockHeld   bool // the lock file is still the one that is locked
 	started    time.Time
 
-	handed []stored  // until a data plane takes them
-	state  *os.File  // the sealed memfd of the newest last good
-	good   *lastGood // what is in it
-	states uint64    // generation of the newest memfd that the store has seen
+	handed    []stored  // of a data plane, until one is opened
+	inherited bool      // this process was handed something: it must not exit 78 or 2
+	state     *os.File  // the sealed memfd of the newest last good
+	good      *lastGood // what is in it
+	states    uint64    // generation of the newest memfd that the store has seen
 
 	watcher *unitwatch.Watcher
 	hints   chan unitwatch.Hint
@@ -101,6 +102,7 @@ type daemon struct {
 	unsynced   bool // the watcher is to look at everything
 	eventsLost uint64
 	storeErr   error
+	kept       time.Time
 	wants      int // descriptors that belong in the store
 	stored     storeCount
 	counted    time.Time
@@ -113,6 +115,7 @@ type daemon struct {
 	reloads chan *reload
 	loads   chan loaded
 	hup     <-chan os.Signal
+	again   bool                 // SIGHUP came
 	view    atomic.Pointer[view] // what the API answers from; anyone may load it
 	apiErr  atomic.Pointer[string]
 
@@ -166,6 +169,13 @@ func (d *daemon) loop(ctx context.Context) error {
 		d.settle(ctx) // nothing will ask for it
 	}
 	for {
+		if err := d.hopeless(); err != nil {
+			return err
+		}
+		if d.again && d.pending == nil {
+			d.again = false
+			d.begin(ctx, &reload{ctx: ctx, done: make(chan reloaded, 1), until: time.Now().Add(hangupWait)})
+		}
 		d.publish()
 		reloads := d.reloads
 		if d.pending != nil {
@@ -182,9 +192,7 @@ func (d *daemon) loop(ctx context.Context) error {
 		case r := <-reloads:
 			d.begin(ctx, r)
 		case <-d.hup:
-			if d.pending == nil {
-				d.begin(ctx, &reload{ctx: ctx, done: make(chan reloaded, 1), until: time.Now().Add(hangupWait)})
-			}
+			d.again = true // also where one is under way: it may have read the files already
 		case l := <-d.loads:
 			d.load(l)
 		case c := <-d.keeper.counts:
@@ -194,6 +202,18 @@ func (d *daemon) loop(ctx context.Context) error {
 		}
 		ping()
 	}
+}
+
+// hopeless is why a first start cannot succeed by trying again: the kernel or
+// the process lacks something. One that was handed a data plane goes on trying.
+func (d *daemon) hopeless() error {
+	if d.ready || d.inherited || !errors.Is(d.applyErr, bpf.ErrNotSupported) {
+		return nil
+	}
+	if errors.Is(d.applyErr, os.ErrPermission) {
+		return &exitError{code: exitNotPermitted, err: d.applyErr, hint: "run it as root, or by its unit"}
+	}
+	return &exitError{code: exitBadConfig, err: d.applyErr, hint: "slicelb doctor says what this host lacks"}
 }
 
 // see takes a snapshot in.
@@ -221,8 +241,8 @@ func (d *daemon) settle(ctx context.Context) {
 		_, err := d.apply(ctx, d.running, d.snap)
 		d.note(err)
 		d.timed(d.snap)
-	} else if err := d.adoptOnly(ctx); err != nil {
-		d.note(err)
+	} else {
+		d.note(d.adoptOnly(ctx))
 	}
 	if d.applyErr != nil {
 		if !d.ready {
@@ -288,9 +308,9 @@ func (d *daemon) openPath(ctx context.Context, cfg *config.Config) error {
 	if d.dp.dataPath != nil {
 		return nil
 	}
-	named := make([]bpf.NamedFD, 0, len(d.handed))
-	for _, f := range d.handed {
-		named = append(named, bpf.NamedFD{Name: f.Name, FD: f.FD, Poll: f.Poll})
+	named, err := copies(d.handed)
+	if err != nil {
+		return err
 	}
 	opts := bpf.Options{Log: d.log}
 	if cfg != nil {
@@ -302,6 +322,9 @@ func (d *daemon) openPath(ctx context.Context, cfg *config.Config) error {
 			return fmt.Errorf("load the data plane: %w", err)
 		}
 		return err
+	}
+	if err := closeAll(d.handed); err != nil {
+		d.log.Warn("descriptors that were handed over", "err", err)
 	}
 	d.handed = nil
 	if dp.lost != nil {
@@ -417,7 +440,7 @@ func (d *daemon) look(ctx context.Context) {
 		}
 	}
 	if d.ready && d.notify.managed() {
-		if d.storeErr != nil {
+		if d.storeErr != nil && time.Since(d.kept) > storeInterval {
 			d.keep(ctx, true)
 		}
 		if time.Since(d.counted) > storeInterval {
@@ -461,7 +484,7 @@ func (d *daemon) keep(ctx context.Context, refill bool) {
 	if err != nil && (d.storeErr == nil || err.Error() != d.storeErr.Error()) {
 		d.log.Error("keep the data plane in the descriptor store", "err", err)
 	}
-	d.storeErr = err
+	d.storeErr, d.kept = err, time.Now()
 	d.keeper.poke()
 }
 

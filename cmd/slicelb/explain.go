@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/slicelb/slicelb/api"
+	"github.com/slicelb/slicelb/unitwatch"
 )
 
 func newExplain(g *globals) *cobra.Command {
@@ -74,24 +75,63 @@ func (g *globals) caller(ctx context.Context, pid int, unit, cgroup string) (str
 	if said := btoi(pid != 0) + btoi(unit != "") + btoi(cgroup != ""); said > 1 {
 		return "", usageErrorf("explain: --pid, --unit and --cgroup: only one of them")
 	}
+	var path string
+	var err error
 	switch {
 	case cgroup != "":
-		root := strings.TrimSuffix(g.cgroupRoot, "/")
-		if rest, ok := strings.CutPrefix(cgroup, root); ok && root != "" {
-			cgroup = rest
-		}
-		return filepath.Clean("/" + cgroup), nil
+		path = filepath.Clean("/" + cgroup)
 	case unit != "":
-		return unitCgroup(ctx, unit)
+		path, err = unitCgroup(ctx, unit)
 	case pid > 0:
-		return pidCgroup("/proc", pid)
+		path, err = pidCgroup("/proc", pid)
 	case pid < 0:
-		return "", usageErrorf("--pid %d: want a process id", pid)
+		err = usageErrorf("--pid %d: want a process id", pid)
+	default:
+		err = &exitError{
+			code: exitUsage, err: errors.New("explain: who is calling?"),
+			hint: "name a caller with --pid, --unit or --cgroup",
+		}
 	}
-	return "", &exitError{
-		code: exitUsage, err: errors.New("explain: who is calling?"),
-		hint: "name a caller with --pid, --unit or --cgroup",
+	if err != nil {
+		return "", err
 	}
+	s, err := g.client().Status(ctx)
+	if err != nil {
+		return "", err
+	}
+	root := s.DataPlane.CgroupRoot
+	if cgroup != "" {
+		if rest, ok := below(path, root); ok {
+			path = rest // it was said with the root
+		}
+		return path, nil
+	}
+	mount, err := unitwatch.FindRoot()
+	var hidden *unitwatch.RootError
+	if errors.As(err, &hidden) && hidden.Reason == unitwatch.NotTheRoot {
+		mount, err = hidden.Path, nil // paths of processes count from there
+	}
+	if err != nil {
+		return "", err
+	}
+	part, ok := below(root, mount)
+	if !ok {
+		return path, nil // mounted elsewhere: there is nothing to compare
+	}
+	rest, ok := below(path, part)
+	if !ok {
+		return "", &exitError{code: exitNoObject, err: fmt.Errorf("the caller's cgroup %s is outside %s, which is all that the daemon serves", foreign(path), root)}
+	}
+	return rest, nil
+}
+
+// below is path as seen from dir, where it lies in it.
+func below(path, dir string) (string, bool) {
+	rest, ok := strings.CutPrefix(path, strings.TrimSuffix(dir, "/"))
+	if !ok || rest != "" && rest[0] != '/' {
+		return "", false
+	}
+	return filepath.Clean("/" + rest), true
 }
 
 func btoi(b bool) int {

@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/slicelb/slicelb/bpf"
 )
 
 // The service manager's descriptor store keeps the data plane between two
@@ -146,4 +148,20 @@ func closeAll(fds []stored) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// copies are for package bpf to own: opening may fail, and is tried again then.
+func copies(fds []stored) ([]bpf.NamedFD, error) {
+	var out []bpf.NamedFD
+	for _, f := range fds {
+		fd, err := unix.FcntlInt(uintptr(f.FD), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			for _, c := range out {
+				unix.Close(c.FD)
+			}
+			return nil, fmt.Errorf("copy descriptor %s: %w", f.Name, err)
+		}
+		out = append(out, bpf.NamedFD{Name: f.Name, FD: fd, Poll: f.Poll})
+	}
+	return out, nil
 }

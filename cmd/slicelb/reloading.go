@@ -88,7 +88,8 @@ func (d *daemon) finish(ctx context.Context, snap *unitwatch.Snapshot) {
 		return
 	}
 	d.pending = nil
-	d.running, d.snap = r.source, snap
+	d.use(r.source)
+	d.snap = snap
 	d.failed, d.reloadErr = time.Time{}, nil
 	d.note(nil)
 	if err := d.remember(); err != nil {

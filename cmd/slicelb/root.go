@@ -102,16 +102,16 @@ func exactly(names ...string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		switch {
 		case len(args) < len(names):
-			return &exitError{code: exitUsage, err: fmt.Errorf("%s: missing %s", below(cmd), names[len(args)]), hint: "usage: " + cmd.UseLine()}
+			return &exitError{code: exitUsage, err: fmt.Errorf("%s: missing %s", commandWords(cmd), names[len(args)]), hint: "usage: " + cmd.UseLine()}
 		case len(args) > len(names):
-			return &exitError{code: exitUsage, err: fmt.Errorf("%s: unexpected argument %q", below(cmd), args[len(names)]), hint: "usage: " + cmd.UseLine()}
+			return &exitError{code: exitUsage, err: fmt.Errorf("%s: unexpected argument %q", commandWords(cmd), args[len(names)]), hint: "usage: " + cmd.UseLine()}
 		}
 		return nil
 	}
 }
 
-// below is a command's path without the program's name, which stands in front
+// commandWords is a command's path without the program's name, which stands in front
 // of every message.
-func below(cmd *cobra.Command) string {
+func commandWords(cmd *cobra.Command) string {
 	return strings.TrimPrefix(cmd.CommandPath(), cmd.Root().Name()+" ")
 }

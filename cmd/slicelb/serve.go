@@ -10,6 +10,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"time"
 
@@ -118,7 +119,17 @@ func (d *daemon) start() error {
 	if err != nil {
 		d.log.Error("stored state", "err", err)
 	}
-	d.good, d.states = good, highestGeneration(d.handed)
+	d.good, d.states, d.inherited = good, highestGeneration(d.handed), len(d.handed) > 0
+	var states []stored
+	d.handed = slices.DeleteFunc(d.handed, func(f stored) bool {
+		if isLastGood(f.Name) {
+			states = append(states, f)
+		}
+		return isLastGood(f.Name)
+	})
+	if err := closeAll(states); err != nil { // the store has them still
+		d.log.Warn("stored state", "err", err)
+	}
 	cfg, warnings, err := enforced(d.configPath)
 	if err == nil {
 		var src *source
@@ -128,7 +139,7 @@ func (d *daemon) start() error {
 		}
 	}
 	text := refusal(warnings, err)
-	if len(d.handed) == 0 {
+	if !d.inherited {
 		return &exitError{code: exitBadConfig, err: errors.New(text)}
 	}
 	d.failed, d.reloadErr = time.Now(), errors.New(text)

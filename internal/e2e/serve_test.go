@@ -67,6 +67,7 @@ func TestCommandLine(t *testing.T) {
 		{[]string{"dump", "maps"}, 0, "put frontend 10.96.0.10:7000/tcp"},
 		{[]string{"dump", "config"}, 0, "[vip.db]"},
 		{[]string{"diff"}, 0, ""},
+		{[]string{"explain", vip, "--cgroup", "/sys/fs/cgroup/web.slice"}, 0, "balance: one of 2 backends of VIP db"},
 		{[]string{"explain", vip, "--cgroup", "/web.slice"}, 0, "balance: one of 2 backends of VIP db"},
 		{[]string{"explain", vip, "--unit", "slicelb.service"}, 0, "not among the clients"},
 		{[]string{"explain", vip, "--unit", "nope.service"}, 4, "not loaded"},
@@ -154,6 +155,11 @@ func TestNothingAttachedWithoutVIP(t *testing.T) {
 	if _, out := h.exit("slicelb", "doctor", "--cgroup-root", "/sys/fs/cgroup"); strings.Contains(out, "slb_") {
 		t.Errorf("programs are attached:\n%s", out)
 	}
+	// Nor does a restart, though it is handed the state of the process before.
+	h.must("systemctl", "restart", unit)
+	if s := h.status(); s.State != api.OK || s.DataPlane.Attached {
+		t.Errorf("status after a restart: %+v", s)
+	}
 	// And the first VIP comes with a reload.
 	h.echo()
 	h.configure(oldTOML)
@@ -205,5 +211,23 @@ func TestFirstStartWithErrors(t *testing.T) {
 		if !strings.Contains(out, want) {
 			t.Errorf("the journal does not say %q:\n%s", want, out)
 		}
+	}
+}
+
+// A kernel feature or a privilege that is missing ends the start, with what it is.
+func TestFirstStartWithoutPrivilege(t *testing.T) {
+	h := install(t)
+	h.configure(oldTOML)
+	h.dropin("caps", "[Service]\nAmbientCapabilities=\nCapabilityBoundingSet=CAP_BPF CAP_NET_ADMIN\nAmbientCapabilities=CAP_BPF CAP_NET_ADMIN\nRestart=no\n")
+	h.must("systemctl", "daemon-reload")
+	if code, _ := h.exit("systemctl", "start", unit); code == 0 {
+		t.Fatal("it starts")
+	}
+	if got := h.number("ExecMainStatus"); got != 77 {
+		t.Errorf("exit status %d, want 77", got)
+	}
+	out := h.must("journalctl", "--unit="+unit, "--output=cat", "--lines=20", "--no-pager")
+	if !strings.Contains(out, "CAP_PERFMON") {
+		t.Errorf("the journal does not name what is missing:\n%s", out)
 	}
 }

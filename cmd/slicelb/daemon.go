@@ -24,7 +24,10 @@ import (
 // somebody severed, a write to try again, the watchdog.
 const tick = 500 * time.Millisecond
 
-// storeInterval is how often the descriptor store is counted without a reason.
+// storeInterval is how often the descriptor store is counted while it is not
+// known to be whole. A whole one is counted again after each daemon-reload, the
+// one time at which systemd drops descriptors of a unit that runs: a daemon that
+// nothing happens to costs systemd nothing.
 const storeInterval = 10 * time.Second
 
 // trimInterval is how often memory that was used for a moment is given back.
@@ -443,7 +446,8 @@ func (d *daemon) look(ctx context.Context) {
 		if d.storeErr != nil && time.Since(d.kept) > storeInterval {
 			d.keep(ctx, true)
 		}
-		if time.Since(d.counted) > storeInterval {
+		whole := d.stored.err == nil && int(d.stored.held) >= d.wants
+		if !whole && time.Since(d.counted) > storeInterval {
 			d.counted = time.Now()
 			d.keeper.poke()
 		}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"os"
@@ -15,6 +16,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/slicelb/slicelb/api"
+	"github.com/slicelb/slicelb/bpf"
+	"github.com/slicelb/slicelb/unitwatch"
 )
 
 // TestScripts runs the command line in this process. Beside testscript's own
@@ -29,10 +32,18 @@ func TestScripts(t *testing.T) {
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("SLICELB_SOCKET", filepath.Join(e.WorkDir, "api.sock"))
 			e.Setenv("TERM", "xterm")
+			e.Setenv("PID", strconv.Itoa(os.Getpid()))
 			return nil
 		},
 		Condition: func(cond string) (bool, error) {
-			return cond == "root" && os.Geteuid() == 0, nil
+			switch cond {
+			case "root":
+				return os.Geteuid() == 0, nil
+			case "cgroup2":
+				_, err := unitwatch.FindRoot()
+				return err == nil, nil
+			}
+			return false, errors.New("unknown condition")
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"slicelb": func(ts *testscript.TestScript, neg bool, args []string) {
@@ -45,7 +56,14 @@ func TestScripts(t *testing.T) {
 						args[i] = ts.MkAbs(a)
 					}
 				}
-				code := run(context.Background(), &env{stdout: ts.Stdout(), stderr: ts.Stderr(), lookup: lookup}, args)
+				code := run(context.Background(), &env{
+					stdout: ts.Stdout(), stderr: ts.Stderr(), lookup: lookup, terminal: isSet(lookup, "TERMINAL"),
+					unset: func(string) error { return nil },
+					hup:   func() (<-chan os.Signal, func()) { return nil, func() {} },
+					open: func(bpf.Options, []bpf.NamedFD) (opened, error) {
+						return opened{}, errors.New("no data plane in a script")
+					},
+				}, args)
 				ts.Setenv("CODE", strconv.Itoa(code))
 				if neg == (code == exitOK) {
 					ts.Fatalf("slicelb: exit status %d", code)
@@ -72,6 +90,12 @@ func TestScripts(t *testing.T) {
 			},
 		},
 	})
+}
+
+// isSet reports whether a variable is set.
+func isSet(lookup func(string) (string, bool), name string) bool {
+	_, ok := lookup(name)
+	return ok
 }
 
 // canned is a daemon whose answers do not change; its words choose among them.

@@ -21,13 +21,13 @@ func TestKill(t *testing.T) {
 	h.start()
 	h.healthy()
 	l := h.load(oldOnes...)
-	var slowest time.Duration
+	var took []time.Duration
 	kills, connects := scale.Count(100), scale.Count(100_000)
 	for i := range kills {
 		l.more(rand.IntN(max(1, 2*connects/kills)))
 		begin := time.Now()
 		h.kill("KILL")
-		slowest = max(slowest, time.Since(begin))
+		took = append(took, time.Since(begin))
 		if s := h.healthy(); !s.DataPlane.Adopted {
 			t.Errorf("kill %d: not adopted: %q", i, s.Notes)
 		}
@@ -36,10 +36,7 @@ func TestKill(t *testing.T) {
 		l.more(100)
 	}
 	l.flawless()
-	t.Logf("%d kills, back after %v at most", kills, slowest.Round(time.Millisecond))
-	if scale.Factor() >= 1 && slowest > 2*time.Second {
-		t.Error("that is more than 2 s")
-	}
+	h.within(2*time.Second, "back after a kill", took)
 }
 
 // One of many starts of a second daemon wins nothing. fault F5
@@ -51,20 +48,20 @@ func TestSecondDaemon(t *testing.T) {
 	before := h.healthy()
 	maps := h.must("slicelb", "dump", "maps")
 	programs := h.must("slicelb", "doctor", "-o", "json", "--cgroup-root", lab.CgroupRoot)
+	var took []time.Duration
 	for i := range scale.Count(200) {
 		begin := time.Now()
 		code, out := h.exit("slicelb", "serve", "--cgroup-root", lab.CgroupRoot)
-		took := time.Since(begin)
+		one := time.Since(begin)
 		if code != 1 || !strings.Contains(out, "another daemon runs") {
 			t.Fatalf("run %d: exit %d\n%s", i, code, out)
 		}
 		// Most of it is the way into the lab: see what that takes alone.
 		begin = time.Now()
 		h.exit("slicelb", "version")
-		if took -= time.Since(begin); took > 100*time.Millisecond {
-			t.Errorf("run %d: %v", i, took)
-		}
+		took = append(took, one-time.Since(begin))
 	}
+	h.within(100*time.Millisecond, "a second daemon ends", took)
 	if after := h.must("slicelb", "dump", "maps"); after != maps {
 		t.Errorf("the maps changed from\n%s\nto\n%s", maps, after)
 	}

@@ -20,6 +20,7 @@ import (
 	"github.com/slicelb/slicelb/api"
 	"github.com/slicelb/slicelb/internal/lab"
 	"github.com/slicelb/slicelb/internal/lab/labtest"
+	"github.com/slicelb/slicelb/internal/scale"
 )
 
 func TestMain(m *testing.M) {
@@ -245,6 +246,22 @@ func (h *host) eventually(within time.Duration, what string, ok func() bool) {
 		if time.Now().After(deadline) {
 			h.t.Fatalf("not within %v: %s", within, what)
 		}
+	}
+}
+
+// within logs how long something took. Where the counts are whole, and so are
+// meant to be quoted, most of them must have been in time; a machine that does
+// much else is late now and then.
+func (h *host) within(limit time.Duration, what string, took []time.Duration) {
+	h.t.Helper()
+	if len(took) == 0 {
+		return
+	}
+	slices.Sort(took)
+	median := took[len(took)/2]
+	h.t.Logf("%s: %v in the median, %v at most, of %d", what, median.Round(time.Millisecond), took[len(took)-1].Round(time.Millisecond), len(took))
+	if scale.Factor() >= 1 && median > limit {
+		h.t.Errorf("%s: more than %v", what, limit)
 	}
 }
 

@@ -40,12 +40,13 @@ func TestKillPoints(t *testing.T) {
 
 	stride := max(1, int(1/scale.Factor())/5)
 	killed := map[string]int{}
+	var took []time.Duration
 	for at, misses := 1, 0; misses < 2; at += stride {
 		want := configs[(at/stride)%2]
 		h.configure(want)
 		h.must("sh", "-c", fmt.Sprintf("printf %d >%s", at, trigger))
 		before := h.property("MainPID")
-		code, out := h.exit("slicelb", "reload")
+		code, _ := h.exit("slicelb", "reload")
 		if code == 0 {
 			misses++ // there are fewer points than that on the way to this one
 			h.must("rm", "-f", trigger)
@@ -56,9 +57,7 @@ func TestKillPoints(t *testing.T) {
 				pid := h.property("MainPID")
 				return pid != before && pid != "0" && h.property("ActiveState") == "active"
 			})
-			if took := time.Since(begin); scale.Factor() >= 1 && took > time.Second {
-				t.Errorf("kill point %d: converged after %v: %s", at, took, out)
-			}
+			took = append(took, time.Since(begin))
 			killed[h.killedAt()]++
 		}
 		s := h.healthy()
@@ -98,6 +97,7 @@ func TestKillPoints(t *testing.T) {
 	}
 	l.flawless()
 	t.Logf("killed at %v", killed)
+	h.within(time.Second, "converged after a kill point", took)
 	if len(killed) == 0 {
 		t.Error("no kill point was met")
 	}

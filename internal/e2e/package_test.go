@@ -1,0 +1,379 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/slicelb/slicelb/api"
+	"github.com/slicelb/slicelb/internal/lab/labtest"
+	"github.com/slicelb/slicelb/internal/scale"
+)
+
+// packed returns the packages of a version for this machine, deb and rpm.
+func packed(t *testing.T, version string) (deb, rpm string) {
+	t.Helper()
+	out := filepath.Join(t.TempDir(), "dist")
+	cmd := exec.CommandContext(t.Context(), "go", "run", "./internal/pack", "-version="+version, "-arch="+runtime.GOARCH, "-out="+out)
+	cmd.Dir = "../.."
+	if text, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("pack: %v\n%s", err, text)
+	}
+	debs, _ := filepath.Glob(filepath.Join(out, "*.deb"))
+	rpms, _ := filepath.Glob(filepath.Join(out, "*.rpm"))
+	if len(debs) != 1 || len(rpms) != 1 {
+		t.Fatalf("packed %v and %v", debs, rpms)
+	}
+	return debs[0], rpms[0]
+}
+
+// bare returns a lab of its own without slicelb, on which packages can be
+// installed: packages go where the shared one has files of the tests.
+func bare(t *testing.T, tools ...string) *host {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("boots a systemd")
+	}
+	for _, tool := range tools {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Skipf("%s is not installed", tool)
+		}
+	}
+	h := &host{labtest.Boot(t), t}
+	t.Cleanup(func() {
+		if t.Failed() {
+			h.log()
+		}
+	})
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.put(exe, actor)
+	// Where nothing may be started during an installation, as in the images that
+	// containers are made from.
+	h.must("rm", "-f", "/usr/sbin/policy-rc.d")
+	h.serve()
+	return h
+}
+
+// put copies a file into the lab.
+func (h *host) put(from, to string) {
+	h.t.Helper()
+	if err := h.Install(from, to, 0o755); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+// dpkg runs dpkg as an unattended upgrade does.
+func (h *host) dpkg(args ...string) {
+	h.t.Helper()
+	cmd := h.Command(h.t.Context(), "dpkg", append([]string{"--force-unsafe-io", "--force-confdef"}, args...)...)
+	cmd.Env = append(cmd.Env, "DEBIAN_FRONTEND=noninteractive")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		h.t.Fatalf("dpkg %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+}
+
+// state is the unit's, as systemctl says it.
+func (h *host) state() string {
+	_, active := h.exit("systemctl", "is-active", unit)
+	_, enabled := h.exit("systemctl", "is-enabled", unit)
+	return strings.TrimSpace(active) + " " + strings.TrimSpace(enabled)
+}
+
+func (h *host) want(state string) {
+	h.t.Helper()
+	if got := h.state(); got != state {
+		h.t.Fatalf("the unit is %q, want %q", got, state)
+	}
+}
+
+func (h *host) exists(path string) bool {
+	code, _ := h.exit("test", "-e", path)
+	return code == 0
+}
+
+// The life of a deb on a host, from the first installation to the purge.
+//
+// fault F3
+func TestDeb(t *testing.T) {
+	h := bare(t, "dpkg", "deb-systemd-helper", "systemd-analyze")
+	first, _ := packed(t, "v1.0.0")
+	next, _ := packed(t, "v1.1.0")
+	h.put(first, "/tmp/first.deb")
+	h.put(next, "/tmp/next.deb")
+
+	// It is enabled and runs, and as it comes it attaches nothing.
+	h.dpkg("--install", "/tmp/first.deb")
+	h.want("active enabled")
+	if s := h.status(); s == nil || s.State != api.OK || s.DataPlane.Attached {
+		t.Fatalf("status after the installation: %+v", s)
+	}
+	if got := h.must("dpkg", "--verify", "slicelb"); got != "" {
+		t.Errorf("dpkg --verify:\n%s", got)
+	}
+	for path, want := range map[string]string{
+		"/etc/slicelb": "755 root root", "/etc/slicelb/conf.d": "755 root root",
+		config: "644 root root", "/usr/sbin/slicelb": "755 root root",
+	} {
+		if got := h.must("stat", "-c", "%a %U %G", path); got != want {
+			t.Errorf("%s is %s, want %s", path, got, want)
+		}
+	}
+	if got := h.must("slicelb", "version"); !strings.HasPrefix(got, "slicelb 1.0.0 ") {
+		t.Errorf("version: %s", got)
+	}
+	h.analyze()
+
+	// The administrator edits the configuration.
+	h.echo()
+	const edit = "\n# edited here\n" + "[vip.db]\nfrontends = [\"" + vip + "\", \"" + vip + "/udp\"]\n" +
+		"[[vip.db.backend]]\naddress = \"127.0.0.1:7001\"\n[[vip.db.backend]]\naddress = \"127.0.0.1:7002\"\n"
+	original := h.must("cat", config)
+	h.configure(original + edit)
+	h.must("systemctl", "reload", unit)
+	h.healthy()
+	kept := func() {
+		t.Helper()
+		if got := h.must("cat", config); !strings.Contains(got, "edited here") {
+			t.Fatalf("the edit is gone:\n%s", got)
+		}
+	}
+
+	// Up and down under load, at full scale 50 times: nobody notices.
+	l := h.load(oldOnes...)
+	rounds := max(2, scale.Count(50))
+	for range rounds {
+		for _, to := range []struct{ deb, version string }{{"/tmp/next.deb", "1.1.0"}, {"/tmp/first.deb", "1.0.0"}} {
+			before := h.property("MainPID")
+			h.dpkg("--install", to.deb)
+			if pid := h.property("MainPID"); pid == before || pid == "0" {
+				t.Fatalf("%s: the main process was %s and is %s", to.version, before, pid)
+			}
+			if s := h.healthy(); s.Version != to.version || !s.DataPlane.Adopted {
+				t.Fatalf("%s: status: version %s, %+v", to.version, s.Version, s.DataPlane)
+			}
+			l.more(100)
+		}
+	}
+	if full := scale.Count(100_000); l.connects() < full {
+		l.more(full - l.connects())
+	}
+	l.flawless()
+	kept()
+
+	// An upgrade whose own configuration is another keeps the edit as well.
+	h.must("sh", "-c", `set -e; dpkg-deb --raw-extract /tmp/next.deb /tmp/changed
+		echo "# a new default" >>/tmp/changed/etc/slicelb/slicelb.toml
+		sed -i 's/^Version: .*/Version: 1.2.0-1/' /tmp/changed/DEBIAN/control
+		dpkg-deb --build /tmp/changed /tmp/changed.deb`)
+	h.dpkg("--install", "/tmp/changed.deb")
+	kept()
+	if got := h.must("cat", config+".dpkg-dist"); !strings.Contains(got, "a new default") {
+		t.Errorf("%s.dpkg-dist:\n%s", config, got)
+	}
+	h.healthy()
+
+	// An upgrade starts nothing that was stopped, and enables nothing.
+	h.must("systemctl", "disable", "--now", unit)
+	h.dpkg("--install", "/tmp/next.deb")
+	h.want("inactive disabled")
+	h.must("systemctl", "enable", "--now", unit)
+
+	// A removal stops, and an installation after it is one.
+	h.dpkg("--remove", "slicelb")
+	if got := h.property("ActiveState"); got != "inactive" {
+		t.Errorf("removed, and %s", got)
+	}
+	if n := h.number("NFileDescriptorStore"); n != 0 {
+		t.Errorf("removed, and systemd holds %d descriptors", n)
+	}
+	if got := h.ask("/web.slice"); !strings.Contains(got, "unreachable") {
+		t.Errorf("removed, and a connect gets %s", got)
+	}
+	kept()
+	h.dpkg("--install", "/tmp/next.deb")
+	h.want("active enabled")
+	if got := h.ask("/web.slice"); strings.Trim(got, "127.0.0.1:7 ") != "" {
+		t.Errorf("installed again: %s", got)
+	}
+
+	h.must("rm", "-rf", dropins)
+	h.dpkg("--purge", "slicelb")
+	for _, path := range []string{"/etc/slicelb", "/run/slicelb", "/run/slicelb.install", "/usr/sbin/slicelb",
+		"/usr/share/doc/slicelb", "/etc/systemd/system/multi-user.target.wants/slicelb.service"} {
+		if h.exists(path) {
+			t.Errorf("purged, and %s is there", path)
+		}
+	}
+	if got := h.must("find", "/etc/systemd", "/var/lib/systemd", "-name", "*slicelb*"); got != "" {
+		t.Errorf("purged, and these are there:\n%s", got)
+	}
+	h.must("getent", "passwd", "slicelb") // stays
+
+	// Where the host says that nothing is to be started, nothing is.
+	if err := h.WriteFile("/usr/sbin/policy-rc.d", []byte("#!/bin/sh\nexit 101\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	h.dpkg("--install", "/tmp/first.deb")
+	h.want("inactive enabled")
+	h.dpkg("--purge", "slicelb")
+}
+
+// analyze asks systemd what it thinks of the installed unit.
+func (h *host) analyze() {
+	h.t.Helper()
+	h.must("rm", "-rf", dropins) // that of the tests is not what is shipped
+	defer h.serve()
+	if code, out := h.exit("systemd-analyze", "verify", "--man=no", "/usr/lib/systemd/system/"+unit); code != 0 || strings.Contains(out, "slicelb") {
+		h.t.Errorf("systemd-analyze verify: exit %d\n%s", code, out)
+	}
+	// 2.0 at most; the worst is 10.
+	if code, out := h.exit("systemd-analyze", "security", "--no-pager", "--offline=yes", "--threshold=20", unit); code != 0 {
+		h.t.Errorf("systemd-analyze security: exit %d\n%s", code, out)
+	}
+}
+
+// The life of an rpm under systemd. The distribution is not one of rpm's, so
+// the scripts find no systemd-update-helper and call systemctl themselves.
+func TestRPM(t *testing.T) {
+	h := bare(t, "rpm")
+	_, first := packed(t, "v1.0.0")
+	_, next := packed(t, "v1.1.0")
+	h.put(first, "/tmp/first.rpm")
+	h.put(next, "/tmp/next.rpm")
+	rpm := func(args ...string) {
+		t.Helper()
+		h.must("rpm", append([]string{"--dbpath=/var/lib/rpm", "--nodeps", "--force-debian"}, args...)...)
+	}
+
+	rpm("--install", "/tmp/first.rpm")
+	h.want("inactive enabled") // the preset where there are none
+	h.echo()
+	h.configure(oldTOML)
+	h.start()
+	h.healthy()
+
+	l := h.load(oldOnes...)
+	for _, to := range []struct{ rpm, version string }{{"/tmp/next.rpm", "1.1.0"}, {"/tmp/first.rpm", "1.0.0"}} {
+		rpm("--upgrade", "--oldpackage", to.rpm)
+		if s := h.healthy(); s.Version != to.version || !s.DataPlane.Adopted {
+			t.Fatalf("%s: status: version %s, %+v", to.version, s.Version, s.DataPlane)
+		}
+		l.more(100)
+	}
+	l.flawless()
+	if got := h.must("cat", config); got != strings.TrimSpace(oldTOML) {
+		t.Errorf("the edit is gone:\n%s", got)
+	}
+
+	h.must("systemctl", "stop", unit)
+	rpm("--upgrade", "/tmp/next.rpm")
+	h.want("inactive enabled")
+	h.start()
+	rpm("--erase", "slicelb")
+	if got := h.property("ActiveState"); got != "inactive" {
+		t.Errorf("erased, and %s", got)
+	}
+	if h.exists("/etc/systemd/system/multi-user.target.wants/slicelb.service") {
+		t.Error("erased, and still enabled")
+	}
+	if got := h.must("cat", config+".rpmsave"); got != strings.TrimSpace(oldTOML) {
+		t.Errorf("%s.rpmsave:\n%s", config, got)
+	}
+}
+
+// The rpm in a root of its own, with rpm's database, and with what the scripts
+// call on rpm's distributions: it says what it was asked.
+func TestRPMScripts(t *testing.T) {
+	if testing.Short() {
+		t.Skip("packs")
+	}
+	if os.Geteuid() != 0 {
+		t.Skip("not root: rpm changes the root")
+	}
+	for _, tool := range []string{"rpm", "busybox"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Skipf("%s is not installed", tool)
+		}
+	}
+	_, first := packed(t, "v1.0.0")
+	_, next := packed(t, "v1.1.0")
+	root := t.TempDir()
+	write := func(path, text string, mode os.FileMode) {
+		t.Helper()
+		path = filepath.Join(root, path)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	busybox, _ := exec.LookPath("busybox")
+	program, err := os.ReadFile(busybox)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write("/bin/sh", string(program), 0o755)
+	const note = "#!/bin/sh\necho \"${0##*/} $*\" >>/asked\n"
+	write("/usr/lib/systemd/systemd-update-helper", note, 0o755)
+	write("/usr/bin/systemd-sysusers", note, 0o755)
+	rpm := func(args ...string) string {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		cmd := exec.CommandContext(ctx, "rpm", append([]string{"--root=" + root, "--dbpath=/var/lib/rpm", "--nodeps", "--force-debian"}, args...)...)
+		cmd.Env = append(os.Environ(), "PATH=/usr/bin:/bin:/usr/sbin:/sbin")
+		var stdout, stderr bytes.Buffer
+		cmd.Stdout, cmd.Stderr = &stdout, &stderr
+		if err := cmd.Run(); err != nil || strings.Contains(stderr.String(), "rror") {
+			t.Fatalf("rpm %s: %v\n%s%s", strings.Join(args, " "), err, &stdout, &stderr)
+		}
+		return stdout.String()
+	}
+	asked := func(want ...string) {
+		t.Helper()
+		got, _ := os.ReadFile(filepath.Join(root, "asked"))
+		if string(got) != strings.Join(want, "\n")+"\n" {
+			t.Errorf("asked:\n%swant:\n%s", got, strings.Join(want, "\n"))
+		}
+		os.Remove(filepath.Join(root, "asked"))
+	}
+
+	rpm("--install", first)
+	asked("systemd-sysusers slicelb.conf", "systemd-update-helper install-system-units slicelb.service")
+	if got := rpm("--verify", "slicelb"); got != "" {
+		t.Errorf("rpm --verify:\n%s", got)
+	}
+	write(config, "# edited here\n", 0o644)
+	for _, to := range []string{next, first} {
+		rpm("--upgrade", "--oldpackage", to)
+		asked("systemd-sysusers slicelb.conf", "systemd-update-helper mark-restart-system-units slicelb.service")
+	}
+	if got, _ := os.ReadFile(filepath.Join(root, config)); string(got) != "# edited here\n" {
+		t.Errorf("the edit is gone: %s", got)
+	}
+	rpm("--erase", "slicelb")
+	asked("systemd-update-helper remove-system-units slicelb.service")
+	var left []string
+	err = filepath.WalkDir(root, func(path string, d os.DirEntry, err error) error {
+		if err == nil && strings.Contains(d.Name(), "slicelb") {
+			left = append(left, strings.TrimPrefix(path, root))
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	if want := "/etc/slicelb " + config + ".rpmsave"; strings.Join(left, " ") != want {
+		t.Errorf("left: %v, want %s", left, want)
+	}
+}

@@ -19,18 +19,26 @@ import (
 // packed returns the packages of a version for this machine, deb and rpm.
 func packed(t *testing.T, version string) (deb, rpm string) {
 	t.Helper()
-	out := filepath.Join(t.TempDir(), "dist")
+	binary(t, "") // makes the folder
+	out := filepath.Join(built.dir, version)
+	if _, err := os.Stat(out); err == nil {
+		return one(t, out, "*.deb"), one(t, out, "*.rpm")
+	}
 	cmd := exec.CommandContext(t.Context(), "go", "run", "./internal/pack", "-version="+version, "-arch="+runtime.GOARCH, "-out="+out)
 	cmd.Dir = "../.."
 	if text, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("pack: %v\n%s", err, text)
 	}
-	debs, _ := filepath.Glob(filepath.Join(out, "*.deb"))
-	rpms, _ := filepath.Glob(filepath.Join(out, "*.rpm"))
-	if len(debs) != 1 || len(rpms) != 1 {
-		t.Fatalf("packed %v and %v", debs, rpms)
+	return one(t, out, "*.deb"), one(t, out, "*.rpm")
+}
+
+func one(t *testing.T, dir, pattern string) string {
+	t.Helper()
+	found, _ := filepath.Glob(filepath.Join(dir, pattern))
+	if len(found) != 1 {
+		t.Fatalf("%s in %s: %v", pattern, dir, found)
 	}
-	return debs[0], rpms[0]
+	return found[0]
 }
 
 // bare returns a lab of its own without slicelb, on which packages can be

@@ -16,15 +16,17 @@ import (
 )
 
 // Packed twice, by different people in different places, the packages are the
-// same to the byte. At full scale even the compiler's cache is not shared.
-func TestReproducible(t *testing.T) {
+// same to the byte; and Debian's and rpm's own checkers have nothing to say but
+// what is answered with a reason. At full scale even the compiler's cache is
+// not shared.
+func TestPackages(t *testing.T) {
 	if testing.Short() {
 		t.Skip("packs everything twice")
 	}
 	here, there := t.TempDir(), t.TempDir()
 	copyCheckout(t, "../..", there)
 	env := []string{"SOURCE_DATE_EPOCH=1700000000", "TZ=UTC"}
-	first := run(t, "../..", filepath.Join(here, "dist"), env)
+	first := run(t, "../..", here, env)
 	env = []string{"SOURCE_DATE_EPOCH=1700000000", "TZ=Asia/Tokyo", "LANG=de_DE.UTF-8", "USER=somebody", "GOFLAGS=-tags=other", "GOAMD64=v3"}
 	if scale.Factor() >= 1 {
 		env = append(env, "GOCACHE="+t.TempDir())
@@ -35,6 +37,25 @@ func TestReproducible(t *testing.T) {
 	}
 	if len(first) != 4 {
 		t.Errorf("%d packages, want 4: %v", len(first), first)
+	}
+	t.Run("lintian", func(t *testing.T) {
+		debs, _ := filepath.Glob(filepath.Join(here, "*.deb"))
+		check(t, "lintian", append([]string{"--fail-on=error,warning,info", "--display-info", "--tag-display-limit=0"}, debs...)...)
+	})
+	t.Run("rpmlint", func(t *testing.T) {
+		rpms, _ := filepath.Glob(filepath.Join(here, "*.rpm"))
+		check(t, "rpmlint", append([]string{"--strict", "--config=../../packaging/rpm/rpmlint.toml"}, rpms...)...)
+	})
+}
+
+// check runs a checker that fails where it finds something.
+func check(t *testing.T, name string, args ...string) {
+	t.Helper()
+	if _, err := exec.LookPath(name); err != nil {
+		t.Skipf("%s is not installed", name)
+	}
+	if out, err := exec.CommandContext(t.Context(), name, args...).CombinedOutput(); err != nil {
+		t.Errorf("%s: %v\n%s", name, err, out)
 	}
 }
 

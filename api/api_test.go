@@ -120,7 +120,8 @@ func TestListen(t *testing.T) {
 		t.Errorf("second: %v", err)
 	}
 	// What a killed daemon leaves is replaced.
-	first.(*listener).UnixListener.Close()
+	first.(*listener).SetUnlinkOnClose(false)
+	first.Close()
 	second, err := Listen(path, -1)
 	if err != nil {
 		t.Fatal(err)

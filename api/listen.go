@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -12,9 +13,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Limits on connections: a user who opens many, or sits on them, takes nothing
+// The socket's mode, and limits on connections: a user who opens many, or sits on them, takes nothing
 // from another user.
 const (
+	mode        = 0o660
 	maxConns    = 256
 	maxUserConn = 16 // for each uid but 0
 )
@@ -33,35 +35,31 @@ func Listen(path string, gid int) (net.Listener, error) {
 	if err := removeStale(path); err != nil {
 		return nil, err
 	}
-	// Bound under another name and renamed into place, so that the path never
-	// names a socket whose mode is still the umask's.
-	tmp := path + ".new"
-	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("remove %s: %w", tmp, err)
-	}
-	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: tmp, Net: "unix"})
+	// What bind makes has the mode that the socket has, less the umask: never
+	// more than it is to have, not for a moment.
+	config := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
+		var err error
+		if e := raw.Control(func(fd uintptr) { err = unix.Fchmod(int(fd), mode) }); e != nil {
+			return e
+		}
+		return err
+	}}
+	made, err := config.Listen(context.Background(), "unix", path)
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", path, err)
 	}
-	ln.SetUnlinkOnClose(false)
-	prepare := func() error {
-		if gid >= 0 && gid != os.Getegid() {
-			if err := os.Lchown(tmp, -1, gid); err != nil {
-				return err
-			}
-		}
-		// The unit's UMask= is 0077.
-		if err := os.Chmod(tmp, 0o660); err != nil {
-			return err
-		}
-		return os.Rename(tmp, path)
+	ln := made.(*net.UnixListener)
+	if gid >= 0 && gid != os.Getegid() {
+		err = os.Lchown(path, -1, gid)
 	}
-	if err := prepare(); err != nil {
+	if err == nil {
+		err = os.Chmod(path, mode) // the unit's UMask= is 0077
+	}
+	if err != nil {
 		ln.Close()
-		os.Remove(tmp)
 		return nil, fmt.Errorf("listen on %s: %w", path, err)
 	}
-	return &listener{UnixListener: ln, path: path, users: map[uint32]int{}}, nil
+	return &listener{UnixListener: ln, users: map[uint32]int{}}, nil
 }
 
 func removeStale(path string) error {
@@ -79,16 +77,18 @@ func removeStale(path string) error {
 		conn.Close()
 		return fmt.Errorf("listen on %s: another process answers there", path)
 	}
-	if !errors.Is(err, syscall.ECONNREFUSED) && !errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, syscall.ECONNREFUSED) {
+		err = os.Remove(path)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("listen on %s: %w", path, err)
 	}
-	return nil // the rename replaces it
+	return nil
 }
 
 // listener reads each peer's credentials and bounds connections by user.
 type listener struct {
 	*net.UnixListener
-	path string
 
 	mu    sync.Mutex
 	total int
@@ -108,11 +108,6 @@ func (l *listener) Accept() (net.Conn, error) {
 		}
 		return &conn{UnixConn: c, peer: peer, leave: sync.OnceFunc(func() { l.leave(peer.UID) })}, nil
 	}
-}
-
-func (l *listener) Close() error {
-	os.Remove(l.path)
-	return l.UnixListener.Close()
 }
 
 func (l *listener) admit(uid uint32) bool {

@@ -405,6 +405,39 @@ func TestWatchdog(t *testing.T) {
 	l.flawless()
 }
 
+// A link that somebody severs is made again, and the journal says so. fault F13
+func TestSeveredLink(t *testing.T) {
+	h := install(t)
+	h.echo()
+	h.configure(oldTOML)
+	h.start()
+	h.healthy()
+	var took []time.Duration
+	for range scale.Count(50) {
+		r := h.play("/sever", "sever", "slb_connect4")
+		if err := r.cmd.Wait(); err != nil || r.out.last() != "1" {
+			t.Fatalf("sever: %v, %s links\n%s", err, r.out.last(), r.stderr.Bytes())
+		}
+		begin := time.Now()
+		h.eventually(10*time.Second, "connects reach a backend", func() bool {
+			return strings.Trim(h.ask("/web.slice/one.scope"), "127.0.0.1:7 ") == ""
+		})
+		took = append(took, time.Since(begin))
+	}
+	h.within(2*time.Second, "attached again", took)
+	if out := h.must("journalctl", "--unit="+unit, "--output=cat", "--lines=50", "--no-pager"); !strings.Contains(out, "connect4") {
+		t.Errorf("the journal does not say it:\n%s", out)
+	}
+	// The new link is in the store.
+	h.kill("KILL")
+	if s := h.healthy(); !s.DataPlane.Adopted {
+		t.Errorf("not adopted: %q", s.Notes)
+	}
+	if got := h.ask("/web.slice/one.scope"); strings.Trim(got, "127.0.0.1:7 ") != "" {
+		t.Errorf("ask: %s", got)
+	}
+}
+
 // Hosts that cannot be served say why, once. edge D26, edge D27
 func TestRefusedHosts(t *testing.T) {
 	h := install(t)

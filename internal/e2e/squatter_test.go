@@ -1,12 +1,17 @@
 package e2e
 
 import (
+	"fmt"
 	"os"
 	"os/signal"
 	"strings"
 	"syscall"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
+
+	"github.com/slicelb/slicelb/internal/lab"
 )
 
 // playSquatter is a main process of the unit that is not slicelb. It does what
@@ -38,6 +43,42 @@ func playSquatter(words []string) int {
 	end := make(chan os.Signal, 1)
 	signal.Notify(end, syscall.SIGTERM)
 	<-end
+	return 0
+}
+
+// playSever detaches every link at the lab's cgroup root whose program has this
+// name, as somebody with the privilege may, and prints how many there were. The
+// kernel lists the links of the whole machine: those elsewhere are not ours.
+func playSever(args []string) int {
+	var root unix.Stat_t
+	if err := unix.Stat(lab.CgroupRoot, &root); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	severed := 0
+	it := new(link.Iterator)
+	defer it.Close()
+	for it.Next() {
+		info, err := it.Link.Info()
+		if err != nil || info.Type != link.CgroupType || info.Cgroup() == nil || info.Cgroup().CgroupId != root.Ino {
+			continue
+		}
+		p, err := ebpf.NewProgramFromID(info.Program)
+		if err != nil {
+			continue
+		}
+		about, err := p.Info()
+		p.Close()
+		if err != nil || about.Name != args[0] {
+			continue
+		}
+		if err := it.Link.Detach(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		severed++
+	}
+	fmt.Println(severed)
 	return 0
 }
 

@@ -29,6 +29,8 @@ func play(role string) int {
 		return playBackends(os.Args[1:])
 	case "load":
 		return playLoad(os.Args[1:])
+	case "sever":
+		return playSever(os.Args[1:])
 	case "squatter":
 		return playSquatter(os.Args[1:])
 	}

@@ -202,7 +202,8 @@ struct slb_origin {
 	__u16 backend_port_be;
 	__u8 layout; /* SLB_LAYOUT; 0 = empty */
 	__u8 proto;
-	__u8 pad[2];
+	__u8 elsewhere; /* 1 = since connect, a datagram went to another VIP */
+	__u8 pad;
 	__u32 frontend;
 	__u32 frontend_gen;
 	__u32 backend_index;

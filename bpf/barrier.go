@@ -3,6 +3,7 @@ package bpf
 import (
 	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
@@ -14,6 +15,7 @@ const membarrierGlobal = 1 // MEMBARRIER_CMD_GLOBAL
 // where CPUs run without a tick (nohz_full); an update of a map in a map waits
 // for an RCU grace period before it returns to user space, too.
 type barrier struct {
+	mu           sync.Mutex
 	outer, inner *ebpf.Map
 }
 
@@ -32,6 +34,8 @@ func (d *Datapath) Barrier() error {
 }
 
 func (b *barrier) wait() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	if b.outer == nil {
 		inner := &ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: 4, MaxEntries: 1}
 		outer, err := ebpf.NewMap(&ebpf.MapSpec{
@@ -50,6 +54,8 @@ func (b *barrier) wait() error {
 }
 
 func (b *barrier) close() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	if b.outer == nil {
 		return nil
 	}

@@ -38,6 +38,7 @@ static __always_inline void origin_remember(struct bpf_sock_addr *ctx, struct sl
 	o->backend = b->addr;
 	o->backend_port_be = b->port_be;
 	o->proto = key->proto;
+	o->elsewhere = 0;
 	o->frontend = d->frontend;
 	o->frontend_gen = d->frontend_gen;
 	o->backend_index = index;

@@ -153,8 +153,9 @@ static __always_inline enum slb_verdict do_sendmsg(struct bpf_sock_addr *ctx,
 	 * connect has chosen (P8): a backend that is also a frontend is not asked again.
 	 */
 	o = origin_of(ctx);
-	if (o && origin_is_peer(ctx, o) && o->backend_port_be == key->port_be &&
-	    addr_equal(&o->backend, &key->addr))
+	if (o && !origin_is_peer(ctx, o))
+		o = NULL;
+	if (o && o->backend_port_be == key->port_be && addr_equal(&o->backend, &key->addr))
 		return SLB_UNTOUCHED;
 
 	switch (decide(key, &d)) {
@@ -171,6 +172,8 @@ static __always_inline enum slb_verdict do_sendmsg(struct bpf_sock_addr *ctx,
 		reject(&d);
 		return SLB_REJECT;
 	}
+	if (o)
+		o->elsewhere = 1;
 	*out = b;
 	return SLB_TRANSLATE;
 }
@@ -217,7 +220,15 @@ static __always_inline bool do_recvmsg(struct bpf_sock_addr *ctx,
 
 	if (from->proto != IPPROTO_UDP)
 		return false;
-	backend = filter_has(backend_filter, &from->addr);
+	/*
+	 * A socket that is connected hears from its peer alone. The peer's name is
+	 * what connect was given, unless the socket has asked the same backend by
+	 * another VIP's name since: then that is the last word.
+	 */
+	o = origin_of(ctx);
+	if (o && !origin_is_peer(ctx, o))
+		o = NULL;
+	backend = (!o || o->elsewhere) && filter_has(backend_filter, &from->addr);
 	if (backend) {
 		udp_reverse_key(&key, bpf_get_socket_cookie(ctx), &from->addr, from->port_be);
 		r = bpf_map_lookup_elem(&udp_reverse, &key);
@@ -235,8 +246,7 @@ static __always_inline bool do_recvmsg(struct bpf_sock_addr *ctx,
 		}
 	}
 	/* The backend may be gone from the configuration and still be this socket's peer. */
-	o = origin_of(ctx);
-	if (o && origin_is_peer(ctx, o) && origin_names(o, from)) {
+	if (o && origin_names(o, from)) {
 		*vip = o->vip;
 		*vip_port_be = o->vip_port_be;
 		return true;

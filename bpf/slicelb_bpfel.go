@@ -117,7 +117,8 @@ type slicelbSlbOrigin struct {
 	BackendPortBe uint16
 	Layout        uint8
 	Proto         uint8
-	Pad           [2]uint8
+	Elsewhere     uint8
+	Pad           uint8
 	Frontend      uint32
 	FrontendGen   uint32
 	BackendIndex  uint32

@@ -1,7 +1,9 @@
 package bpf
 
 import (
+	"errors"
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 
@@ -224,6 +226,12 @@ func TestKernelSharedBackend(t *testing.T) {
 	answersFrom(t, "first VIP", s, "a", vip1)
 	succeeds(t, "sendto", s.SendTo("x", vip2, 0))
 	answersFrom(t, "second VIP, same backend", s, "a", vip2)
+
+	// A socket that connects means what it connects to, whatever it sent before.
+	succeeds(t, "connect", s.Connect(vip1))
+	succeeds(t, "send", s.Send("x"))
+	answersFrom(t, "connected after sendto", s, "a", vip1)
+	peerIs(t, "connected after sendto", s, vip1)
 
 	// With a choice, the second VIP's backend is kept apart from the first's.
 	one.to(a.Addr.String(), b.Addr.String())
@@ -462,6 +470,10 @@ func TestKernelWithoutIPv6(t *testing.T) {
 	attachLink = refuseIPv6(before)
 
 	p := newPlane(t, small)
+	off := os.WriteFile("/proc/sys/net/ipv6/conf/all/disable_ipv6", []byte("1"), 0)
+	if off != nil && !errors.Is(off, os.ErrNotExist) {
+		t.Fatal(off)
+	}
 	server := kerneltest.Serve(t, "a", "127.0.0.1:0")
 	const vip = "10.96.0.10:80"
 	p.vip("a", vip).to(server.Addr.String())

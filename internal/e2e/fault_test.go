@@ -438,6 +438,42 @@ func TestSeveredLink(t *testing.T) {
 	}
 }
 
+// systemd reads its units again, or executes itself again: nothing changes in
+// the kernel, and the store stays whole. fault F7
+func TestManagerReloads(t *testing.T) {
+	h := install(t)
+	h.echo()
+	h.configure(oldTOML)
+	h.start()
+	h.healthy()
+	l := h.load(oldOnes...)
+	before := h.settled()
+	n := scale.Count(100)
+	for range n {
+		h.must("systemctl", "daemon-reload")
+		h.must("systemctl", "daemon-reexec")
+	}
+	after := h.settled()
+	if after.PID != before.PID || after.DataPlane.Writes != before.DataPlane.Writes {
+		t.Errorf("%d writes before, %d after, by %d and %d", before.DataPlane.Writes, after.DataPlane.Writes, before.PID, after.PID)
+	}
+	t.Logf("%d of each", n)
+	l.flawless()
+}
+
+// settled is the status when nothing has been written for a while.
+func (h *host) settled() *api.Status {
+	h.t.Helper()
+	s, since := h.healthy(), time.Now()
+	h.eventually(20*time.Second, "no writes for a second", func() bool {
+		if next := h.healthy(); next.DataPlane.Writes != s.DataPlane.Writes {
+			s, since = next, time.Now()
+		}
+		return time.Since(since) > time.Second
+	})
+	return h.healthy()
+}
+
 // Hosts that cannot be served say why, once. edge D26, edge D27
 func TestRefusedHosts(t *testing.T) {
 	h := install(t)

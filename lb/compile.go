@@ -95,7 +95,7 @@ func (s *State) join(m Membership) {
 	s.Cgroups = make([]Cgroup, 0, len(m.Cgroups))
 	for _, c := range m.Cgroups {
 		if rule := memberRule(c, known); rule != (Rule{}) {
-			s.Cgroups = append(s.Cgroups, Cgroup{c.ID, rule})
+			s.Cgroups = append(s.Cgroups, Cgroup{c.ID, c.Path, rule})
 		}
 	}
 	slices.SortFunc(s.Cgroups, func(a, b Cgroup) int { return cmp.Compare(a.ID, b.ID) })

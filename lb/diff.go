@@ -16,6 +16,11 @@ import (
 type Plan struct {
 	Writes []bpf.Write
 
+	// Barriers are positions in Writes: so many are done, and a barrier passes,
+	// before the next. There is one only where slices change groups and VIPs
+	// change for them in the same plan.
+	Barriers []int
+
 	// After free what Writes made unused, and are to be applied once a barrier
 	// has passed since. Freeing goes in steps: the next Diff of the same State
 	// says what can go then.
@@ -47,8 +52,10 @@ type planner struct {
 	groups map[string]uint32
 	added  map[uint32]bool // groups that this plan adds
 	awake  []bpf.Write     // groups that are translated from now on
+	asleep []bpf.Write     // and those that are not
+	moves  moves
 
-	frontends, cells, backends, slots *space
+	frontends, cells, backends, slots, freeGroups *space
 }
 
 func (p *planner) do(w ...bpf.Write)    { p.plan.Writes = append(p.plan.Writes, w...) }
@@ -61,17 +68,21 @@ func (p *planner) run() error {
 	if err := p.putEdges(); err != nil {
 		return err
 	}
-	early, late, err := p.planCgroups()
+	words, err := p.planCgroups()
 	if err != nil {
 		return err
 	}
-	p.do(early...)
+	changes, owner := p.differing()
+	after := p.planMoves(words, changes)
+	p.do(p.asleep...)
 	p.dropOrphans()
-	if err := p.planVIPs(); err != nil {
-		return err
+	for _, c := range changes {
+		if err := p.visit(c, owner); err != nil {
+			return err
+		}
 	}
 	p.do(p.awake...)
-	p.do(late...)
+	p.do(after...)
 	p.dropEdges()
 	p.dropGroups()
 	return nil
@@ -87,14 +98,13 @@ func (p *planner) planGroups() error {
 		p.do(bpf.SetGroup{Index: 0, Group: host})
 	}
 	p.groups[HostGroup] = 0
-	var free *space
 	for _, g := range p.want.Groups {
 		index, ok := h.groups[g.Name]
 		if !ok || index == 0 {
-			if free == nil {
-				free = h.freeGroups.clone()
+			if p.freeGroups == nil {
+				p.freeGroups = h.freeGroups.clone()
 			}
-			if index, ok = free.first(); !ok {
+			if index, ok = p.freeGroups.first(); !ok {
 				return p.full("groups", h.limits.Groups, p.want.need.groups, "group "+g.Name)
 			}
 			p.added[index] = true
@@ -105,6 +115,12 @@ func (p *planner) planGroups() error {
 		case old == w.Group:
 		case old.Name == g.Name && g.Translate:
 			p.awake = append(p.awake, w)
+		case old.Name == g.Name:
+			p.asleep = append(p.asleep, w)
+		case !g.Translate && len(h.maps.Frontends) > 0:
+			// Its first members come from a group that sees VIPs.
+			p.do(bpf.SetGroup{Index: index, Group: bpf.Group{Name: g.Name, Translate: true}})
+			p.asleep = append(p.asleep, w)
 		default:
 			p.do(w)
 		}
@@ -119,14 +135,18 @@ func (p *planner) full(table string, limit uint32, wanted uint64, key string) er
 // dropGroups frees the indexes of groups that are not wanted and that nothing
 // names any more.
 func (p *planner) dropGroups() {
-	for _, index := range slices.Sorted(maps.Keys(p.have.maps.Groups)) {
-		g := p.have.maps.Groups[index]
+	var drop []uint32
+	for index, g := range p.have.maps.Groups {
 		if at, wanted := p.groups[g.Name]; wanted && at == index || index == 0 {
 			continue
 		}
 		if p.have.groupUse[index] == 0 {
-			p.later(bpf.SetGroup{Index: index})
+			drop = append(drop, index)
 		}
+	}
+	slices.Sort(drop)
+	for _, index := range drop {
+		p.later(bpf.SetGroup{Index: index})
 	}
 }
 
@@ -161,59 +181,73 @@ func (p *planner) rule(r Rule) bpf.Rule {
 	return out
 }
 
-// planCgroups lists the changes of cgroups' words, and says whether they come
-// before the VIPs change or after. A directory is younger than those it lies in,
-// and ids grow, so their order is the tree's: words that name a group are stored
-// from the leaves up and others from the root down, so that what lies deeper is
-// not for a moment in a group that is neither its old nor its new one.
-func (p *planner) planCgroups() (early, late []bpf.Write, err error) {
-	h := p.have
-	if h.cgroupsDone && sameSlice(h.cgroups, p.want.Cgroups) && len(p.added) == 0 {
-		p.plan.cgroupsDone = true
-		return nil, nil, nil
+// word is one cgroup whose entry changes.
+type word struct {
+	id        uint64
+	path      string
+	had, keep bool // there is an entry; there is to be one
+	old, want bpf.Rule
+}
+
+// write makes the word r.
+func (w word) write(r bpf.Rule) bpf.Write {
+	switch {
+	case w.had:
+		return bpf.SetCgroup{ID: w.id, Rule: r}
+	default:
+		return bpf.PutCgroup{ID: w.id, Rule: r}
 	}
+}
+
+// planCgroups lists the entries of cgroups that change, by id. A directory is
+// younger than those that it lies in, and ids grow: their order is the tree's,
+// from the root down.
+func (p *planner) planCgroups() ([]word, error) {
+	h := p.have
 	p.plan.cgroupsDone = true
+	if h.cgroupsDone && sameSlice(h.cgroups, p.want.Cgroups) && len(p.added) == 0 {
+		return nil, nil
+	}
 	entries := uint64(len(h.maps.Cgroups))
-	var none []uint64 // to store or delete from the root down
-	words := map[uint64]bpf.Write{}
-	first := true
-	for _, c := range slices.Backward(p.want.Cgroups) {
-		want := p.rule(c.Rule)
-		old, ok := h.maps.Cgroups[c.ID]
-		if ok && old == want {
+	var words []word
+	for _, c := range p.want.Cgroups {
+		w := word{id: c.ID, path: c.Path, keep: true, want: p.rule(c.Rule)}
+		if w.old, w.had = h.maps.Cgroups[c.ID]; w.had && w.old == w.want {
 			continue
 		}
-		var w bpf.Write = bpf.SetCgroup{ID: c.ID, Rule: want}
-		if !ok {
-			w = bpf.PutCgroup{ID: c.ID, Rule: want}
+		if !w.had {
 			if entries++; entries > uint64(h.limits.Cgroups) {
-				return nil, nil, p.full("cgroups", h.limits.Cgroups, p.want.need.cgroups, fmt.Sprintf("cgroup %d", c.ID))
+				return nil, p.full("cgroups", h.limits.Cgroups, p.want.need.cgroups, fmt.Sprintf("cgroup %d", c.ID))
 			}
 		}
-		if want.Group != old.Group && (old.Group != 0 || !p.added[want.Group]) {
-			first = false
-		}
-		if want.Group == 0 {
-			none, words[c.ID] = append(none, c.ID), w
-		} else {
-			late = append(late, w)
+		words = append(words, w)
+	}
+	for _, id := range p.gone() {
+		words = append(words, word{id: id, had: true, old: h.maps.Cgroups[id]})
+	}
+	slices.SortFunc(words, func(a, b word) int { return cmp.Compare(a.id, b.id) })
+	return words, nil
+}
+
+// flip writes words as wanted. Those that name a group are stored from the
+// leaves up, the others from the root down, so that what lies deeper is not for
+// a moment in a group that is neither its old nor its new one.
+func flip(words []word) []bpf.Write {
+	var out []bpf.Write
+	for _, w := range slices.Backward(words) {
+		if w.want.Group != 0 {
+			out = append(out, w.write(w.want))
 		}
 	}
-	gone := p.gone()
-	first = first && len(gone) == 0
-	none = append(none, gone...)
-	slices.Sort(none)
-	for _, id := range none {
-		if w := words[id]; w != nil {
-			late = append(late, w)
-		} else {
-			late = append(late, bpf.DelCgroup{ID: id})
+	for _, w := range words {
+		switch {
+		case !w.keep:
+			out = append(out, bpf.DelCgroup{ID: w.id})
+		case w.want.Group == 0:
+			out = append(out, w.write(w.want))
 		}
 	}
-	if first {
-		return late, nil, nil
-	}
-	return nil, late, nil
+	return out
 }
 
 // appears bounds the time from the kernel's entry for a new directory until a

@@ -26,13 +26,14 @@ const (
 	changeDone
 )
 
-// planVIPs writes what differs, one VIP after the other. Where a frontend goes
-// from one VIP to another, the one that gets it comes first: the frontend's word
-// flips when its new VIP is as wanted and its old one still as it was.
-func (p *planner) planVIPs() error {
+// differing are the VIPs that change, and which of them gets each frontend.
+// Where a frontend goes from one VIP to another, the one that gets it is planned
+// first: the frontend's word flips when its new VIP is as wanted and its old one
+// still as it was.
+func (p *planner) differing() ([]*change, map[bpf.FrontendKey]*change) {
 	h := p.have
 	var changes []*change
-	owner := map[bpf.FrontendKey]*change{} // of the frontends of VIPs that differ
+	owner := map[bpf.FrontendKey]*change{}
 	matched := 0
 	for i, v := range p.want.VIPs {
 		u := h.unitAt(i, v)
@@ -51,12 +52,7 @@ func (p *planner) planVIPs() error {
 	if matched < len(h.units) {
 		changes = append(changes, p.unwanted()...)
 	}
-	for _, c := range changes {
-		if err := p.visit(c, owner); err != nil {
-			return err
-		}
-	}
-	return nil
+	return changes, owner
 }
 
 // unwanted are the units that stand for no VIP of the wanted state.
@@ -164,6 +160,10 @@ type vipPlan struct {
 	backends []uint32 // index of each of want.Backends
 	bases    []uint32 // of each of want.Pools
 	rest     bool     // something waits for a barrier
+
+	// unseen are views that nobody asks for any more; until they are deleted,
+	// what they lead to stays.
+	unseen map[uint32]bool
 }
 
 func (p *planner) planVIP(c *change, owner map[bpf.FrontendKey]*change) error {
@@ -187,6 +187,7 @@ func (p *planner) planVIP(c *change, owner map[bpf.FrontendKey]*change) error {
 	} else {
 		v.cell = c.have.cell
 	}
+	v.findUnseen()
 	for _, step := range []func() error{v.planBackends, v.planPools, v.planViews} {
 		if err := step(); err != nil {
 			return err
@@ -216,14 +217,18 @@ func (v *vipPlan) name() error {
 }
 
 func (v *vipPlan) newCell() (uint32, error) {
-	if v.cells == nil {
-		v.cells = v.planner.have.freeCells.clone()
-	}
-	cell, ok := v.cells.first()
+	cell, ok := v.takeCell()
 	if !ok {
 		return 0, v.full("cells", v.planner.have.limits.Cells, v.planner.want.need.cells, v.String())
 	}
 	return cell, nil
+}
+
+func (p *planner) takeCell() (uint32, bool) {
+	if p.cells == nil {
+		p.cells = p.have.freeCells.clone()
+	}
+	return p.cells.first()
 }
 
 // planBackends writes new backends and wakes those that come back; those that
@@ -241,8 +246,7 @@ func (v *vipPlan) planBackends() error {
 			case b.State == bpf.BackendActive:
 				v.do(w)
 			default:
-				v.rest = true
-				v.later(w)
+				v.wait(w)
 			}
 			continue
 		}
@@ -270,11 +274,33 @@ func (v *vipPlan) planBackends() error {
 	}
 	for _, addr := range sortedAddrs(v.have.backends) {
 		if !keep[addr] {
-			v.rest = true
-			v.freeBackend(v.have.backends[addr])
+			gen := h.maps.BackendCells[v.have.backends[addr]].Gen
+			v.wait(bpf.SetBackendCell{Index: v.have.backends[addr], Cell: bpf.BackendCell{State: bpf.BackendFree, Gen: gen}})
 		}
 	}
 	return nil
+}
+
+// wait puts off what must not be while a view leads to it.
+func (v *vipPlan) wait(w bpf.Write) {
+	v.rest = true
+	if len(v.unseen) == 0 {
+		v.later(w)
+	}
+}
+
+// findUnseen finds the views of groups that are not wanted any more, and that no
+// cgroup names.
+func (v *vipPlan) findUnseen() {
+	for group := range v.have.views {
+		name := v.planner.have.maps.Groups[group].Name
+		if _, wanted := v.groups[name]; !wanted && v.planner.have.callers[group] == 0 {
+			if v.unseen == nil {
+				v.unseen = map[uint32]bool{}
+			}
+			v.unseen[group] = true
+		}
+	}
 }
 
 // planPools finds the regions that hold the wanted slots already, and fills new
@@ -383,14 +409,12 @@ func (v *vipPlan) planViews() error {
 			v.flip(cell, view.Outcome, false)
 			continue
 		}
-		cell, err := v.newCell()
-		if err != nil {
+		if err := v.putView(view.Group, group, view.Outcome); err != nil {
 			return err
 		}
-		v.do(bpf.SetCellInfo{Index: cell, Info: bpf.CellInfo{
-			VIP: v.want.Name, Group: view.Group, Family: v.want.Family, Of: v.cell}})
-		v.flip(cell, view.Outcome, false)
-		v.do(bpf.PutView{Key: bpf.ViewKey{Cell: v.cell, Group: group}, Cell: cell})
+	}
+	if err := v.planTransits(keep); err != nil {
+		return err
 	}
 	if uint64(len(h.maps.Views))+uint64(len(keep)) > uint64(h.limits.Views) {
 		if n := v.viewsAfter(); n > uint64(h.limits.Views) {
@@ -402,9 +426,24 @@ func (v *vipPlan) planViews() error {
 			continue
 		}
 		v.rest = true
-		v.flip(v.have.views[group], v.want.Default, false)
+		if !v.unseen[group] {
+			v.flip(v.have.views[group], v.want.Default, false)
+		}
 		v.later(bpf.DelView{Key: bpf.ViewKey{Cell: v.cell, Group: group}})
 	}
+	return nil
+}
+
+// putView makes a view.
+func (v *vipPlan) putView(name string, group uint32, o Outcome) error {
+	cell, err := v.newCell()
+	if err != nil {
+		return err
+	}
+	v.do(bpf.SetCellInfo{Index: cell, Info: bpf.CellInfo{
+		VIP: v.want.Name, Group: name, Family: v.want.Family, Of: v.cell}})
+	v.flip(cell, o, false)
+	v.do(bpf.PutView{Key: bpf.ViewKey{Cell: v.cell, Group: group}, Cell: cell})
 	return nil
 }
 

@@ -304,7 +304,7 @@ func walk(tree *anchor.Tree, dirs map[string]uint64) Membership {
 	m := Membership{Complete: true, Walked: time.Unix(1<<40, 0)}
 	found := map[string]Member{}
 	for _, p := range slices.Sorted(maps.Keys(dirs)) {
-		c := Member{ID: dirs[p]}
+		c := Member{ID: dirs[p], Path: p}
 		if p == "/" {
 			c.Match = tree.Root()
 			c.Group = c.Match.Group

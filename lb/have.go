@@ -28,6 +28,7 @@ type Have struct {
 	staleRefs  map[uint32]bool            // frontend words that name a cell and that no frontend names
 	groups     map[string]uint32
 	groupUse   map[uint32]int // entries that name a group: views, cgroups, expect, patterns
+	callers    map[uint32]int // cgroups whose word names a group
 	nodeUse    map[uint32]int // cgroups whose word names a node
 	regions    map[uint32]*region
 	unseen     map[uint64]time.Time // cgroups that no Membership has named -> first seen in a dump
@@ -110,6 +111,7 @@ func NewHave(d *bpf.Dump, limits bpf.Limits, now time.Time) *Have {
 		staleRefs:  map[uint32]bool{},
 		groups:     map[string]uint32{},
 		groupUse:   map[uint32]int{},
+		callers:    map[uint32]int{},
 		nodeUse:    map[uint32]int{},
 		regions:    map[uint32]*region{},
 		unseen:     map[uint64]time.Time{},
@@ -489,13 +491,15 @@ func (h *Have) setCgroup(id uint64, r bpf.Rule) {
 	h.delCgroup(id)
 	h.maps.Cgroups[id] = r
 	h.use(r.Group, 1)
-	h.useNode(r.Node, 1)
+	tally(h.callers, r.Group, 1)
+	tally(h.nodeUse, r.Node, 1)
 }
 
 func (h *Have) delCgroup(id uint64) {
 	old := h.maps.Cgroups[id]
 	h.use(old.Group, -1)
-	h.useNode(old.Node, -1)
+	tally(h.callers, old.Group, -1)
+	tally(h.nodeUse, old.Node, -1)
 	delete(h.maps.Cgroups, id)
 }
 
@@ -511,22 +515,16 @@ func (h *Have) setPattern(k bpf.PatternKey, p bpf.Pattern) {
 	h.maps.Patterns[k] = p
 }
 
-// use counts what names a group; 0 is no group here.
-func (h *Have) use(group uint32, n int) {
-	if group == 0 {
-		return
-	}
-	if h.groupUse[group] += n; h.groupUse[group] <= 0 {
-		delete(h.groupUse, group)
-	}
-}
+// use counts what names a group.
+func (h *Have) use(group uint32, n int) { tally(h.groupUse, group, n) }
 
-func (h *Have) useNode(node uint32, n int) {
-	if node == 0 {
+// tally counts by index, of which 0 stands for none.
+func tally(m map[uint32]int, index uint32, n int) {
+	if index == 0 {
 		return
 	}
-	if h.nodeUse[node] += n; h.nodeUse[node] <= 0 {
-		delete(h.nodeUse, node)
+	if m[index] += n; m[index] <= 0 {
+		delete(m, index)
 	}
 }
 

@@ -322,7 +322,16 @@ func (r *Reconciler) drain() bool {
 func (r *Reconciler) write(plan Plan, want *State) (int, error) {
 	r.dirty = r.dirty || len(plan.Writes) > 0 || len(plan.After) > 0
 	r.keep(plan)
+	barriers := plan.Barriers
 	for i, w := range plan.Writes {
+		for len(barriers) > 0 && barriers[0] <= i {
+			barriers = barriers[1:]
+			if err := r.dp.Barrier(); err != nil {
+				r.lose()
+				return i, fmt.Errorf("barrier: %w", err)
+			}
+			r.count(func(s *Stats) { s.Barriers++ })
+		}
 		if err := r.apply(w); err != nil {
 			r.lose()
 			return i, fmt.Errorf("write %d of %d: %w", i+1, len(plan.Writes), err)

@@ -94,6 +94,15 @@ func (s *space) give(base, n uint32) bool {
 	return true
 }
 
+// room is how many indexes are free.
+func (s *space) room() uint32 {
+	var n uint32
+	for _, f := range s.free {
+		n += f.n
+	}
+	return n
+}
+
 // after is the position of the first span whose base is greater.
 func (s *space) after(base uint32) int {
 	lo, hi := 0, len(s.free)

@@ -17,6 +17,7 @@ const HostGroup = "host"
 // split child's is "jobs/<basename>"; "" is none.
 type Member struct {
 	ID    uint64
+	Path  string // below the cgroup root; "" where it is not known
 	Match anchor.Match
 	Group string
 }
@@ -136,6 +137,7 @@ type Rule struct {
 // Cgroup is an entry of cgroups.
 type Cgroup struct {
 	ID   uint64
+	Path string // see Member
 	Rule Rule
 }
 

@@ -36,6 +36,7 @@ type Maps struct {
 	views     map[uint32]bool // view cells
 	cells     map[uint32]bool // default cells
 	groups    map[uint32]bool
+	callers   map[uint32]bool // groups that cgroups name
 	backends  map[uint32]bool
 	regions   map[uint32]uint32     // base -> count
 	words     map[uint32][]bpf.Cell // of selective default cells
@@ -72,7 +73,7 @@ func (m *Maps) Clone() *Maps {
 	c := &Maps{
 		limits: m.limits, d: *m.dump(), slots: slices.Clone(m.slots),
 		frontends: maps.Clone(m.frontends), views: maps.Clone(m.views), cells: maps.Clone(m.cells),
-		groups: maps.Clone(m.groups), backends: maps.Clone(m.backends), regions: maps.Clone(m.regions),
+		groups: maps.Clone(m.groups), callers: maps.Clone(m.callers), backends: maps.Clone(m.backends), regions: maps.Clone(m.regions),
 		words: map[uint32][]bpf.Cell{}, named: maps.Clone(m.named), viewsOf: map[uint32]map[uint32]uint32{},
 	}
 	for i, views := range m.viewsOf {
@@ -151,7 +152,7 @@ func (m *Maps) Mkdir(id uint64, r bpf.Rule) {
 	defer m.mu.Unlock()
 	if _, ok := m.d.Cgroups[id]; !ok {
 		m.d.Cgroups[id] = r
-		m.groups[r.Group] = true
+		m.groups[r.Group], m.callers[r.Group] = true, true
 	}
 }
 
@@ -172,6 +173,7 @@ func (m *Maps) Barrier() error {
 
 func (m *Maps) pass() {
 	m.words = map[uint32][]bpf.Cell{}
+	m.callers = map[uint32]bool{0: true}
 	m.frontends, m.views, m.cells = map[uint32]bool{}, map[uint32]bool{}, map[uint32]bool{}
 	m.groups, m.backends, m.regions = map[uint32]bool{}, map[uint32]bool{}, map[uint32]uint32{}
 	for _, i := range m.d.Frontends {
@@ -186,7 +188,7 @@ func (m *Maps) pass() {
 		}
 	}
 	for _, r := range m.d.Cgroups {
-		m.groups[r.Group] = true
+		m.groups[r.Group], m.callers[r.Group] = true, true
 	}
 	for _, r := range m.d.Expect {
 		m.groups[r.Group] = true
@@ -320,7 +322,7 @@ func (m *Maps) apply(w bpf.Write) error {
 	case bpf.DelView:
 		// Who read the default cell's word may look for the view only now: without
 		// it the answer must be the same.
-		if cell, ok := d.Views[w.Key]; ok && m.cells[w.Key.Cell] {
+		if cell, ok := d.Views[w.Key]; ok && m.cells[w.Key.Cell] && m.callers[w.Key.Group] {
 			for _, word := range m.words[w.Key.Cell] {
 				if !m.same(d.Cells[cell], word) {
 					return unsafe("a view that still decides is deleted")
@@ -390,11 +392,13 @@ func (m *Maps) apply(w bpf.Write) error {
 		if err := m.rule(w.Rule); err != nil {
 			return err
 		}
+		m.callers[w.Rule.Group] = true
 		return put(d.Cgroups, "cgroups", m.limits.Cgroups, w.ID, w.Rule)
 	case bpf.SetCgroup:
 		if err := m.rule(w.Rule); err != nil {
 			return err
 		}
+		m.callers[w.Rule.Group] = true
 		return set(d.Cgroups, w.ID, func(r *bpf.Rule) { *r = w.Rule })
 	case bpf.DelCgroup:
 		delete(d.Cgroups, w.ID)

@@ -458,7 +458,7 @@ func (d *daemon) look(ctx context.Context) {
 func membership(s *unitwatch.Snapshot) lb.Membership {
 	m := lb.Membership{Complete: s.Complete, Walked: s.Walked, Cgroups: make([]lb.Member, len(s.Cgroups))}
 	for i, c := range s.Cgroups {
-		m.Cgroups[i] = lb.Member{ID: c.ID, Match: c.Match, Group: c.Group}
+		m.Cgroups[i] = lb.Member{ID: c.ID, Path: c.Path, Match: c.Match, Group: c.Group}
 	}
 	return m
 }

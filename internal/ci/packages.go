@@ -45,7 +45,10 @@ func (p pkg) missing() bool {
 		_, err := os.Stat(p.probe)
 		return err != nil
 	}
-	_, err := exec.LookPath(p.probe)
+	if _, err := exec.LookPath(p.probe); err == nil {
+		return false
+	}
+	_, err := os.Stat("/usr/sbin/" + p.probe) // not in everybody's PATH
 	return err != nil
 }
 

@@ -89,12 +89,14 @@ type daemon struct {
 	watcher *unitwatch.Watcher
 	hints   chan unitwatch.Hint
 
-	running *source // what the kernel has, or is being brought to; nil: nothing to go by
-	snap    *unitwatch.Snapshot
-	dp      opened // dp.dataPath is nil while there is no VIP
-	rec     *lb.Reconciler
-	ready   bool
-	pending *reload // waits for a snapshot of its tree
+	running    *source // what the kernel has, or is being brought to; nil: nothing to go by
+	snap       *unitwatch.Snapshot
+	dp         opened // dp.dataPath is nil while there is no VIP
+	rec        *lb.Reconciler
+	desired    *lb.State // of desiredFor, with whatever membership
+	desiredFor *source
+	ready      bool
+	pending    *reload // waits for a snapshot of its tree
 
 	mapped    latency
 	timedSnap *unitwatch.Snapshot // the newest that mapped knows
@@ -290,7 +292,7 @@ func (d *daemon) apply(ctx context.Context, src *source, snap *unitwatch.Snapsho
 	if d.dp.dataPath == nil && len(src.cfg.VIPs) == 0 && len(d.handed) == 0 {
 		return 0, nil
 	}
-	state, err := lb.Compile(src.cfg, src.tree, membership(snap), lb.Runtime{})
+	state, err := d.compile(src, snap)
 	if err != nil {
 		return 0, err
 	}
@@ -304,6 +306,20 @@ func (d *daemon) apply(ctx context.Context, src *source, snap *unitwatch.Snapsho
 		return writes, err
 	}
 	return writes, d.attach(ctx)
+}
+
+// compile keeps what follows from the configuration alone: a cgroup that comes
+// or goes costs nothing for each VIP.
+func (d *daemon) compile(src *source, snap *unitwatch.Snapshot) (*lb.State, error) {
+	if d.desired != nil && d.desiredFor == src {
+		return d.desired.WithMembers(membership(snap)), nil
+	}
+	state, err := lb.Compile(src.cfg, src.tree, membership(snap), lb.Runtime{})
+	if err != nil {
+		return nil, err
+	}
+	d.desired, d.desiredFor = state, src
+	return state, nil
 }
 
 // openPath opens the data plane, with what was handed over.

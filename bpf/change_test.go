@@ -127,9 +127,12 @@ func TestKernelChangeUnderLoad(t *testing.T) {
 		if len(result.Connections) != n {
 			t.Errorf("%d connections of %d", len(result.Connections), n)
 		}
+		failed := 0
 		for _, r := range result.Connections {
 			if r.Errno != 0 || r.Peer.String() != vip {
-				t.Errorf("%+v", r)
+				if failed++; failed == 1 {
+					t.Errorf("%+v; hooks: %v", r, p.Check())
+				}
 				continue
 			}
 			var i int
@@ -141,6 +144,9 @@ func TestKernelChangeUnderLoad(t *testing.T) {
 					t.Errorf("%+v, which was out from %v to %v", r, o.from, o.until)
 				}
 			}
+		}
+		if failed > 0 {
+			t.Errorf("%d of %d failed", failed, n)
 		}
 	}
 }

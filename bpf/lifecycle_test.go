@@ -420,10 +420,16 @@ func TestKernelUpgradeUnderLoad(t *testing.T) {
 		if len(result.Connections) != n {
 			t.Errorf("%d of %d connections", len(result.Connections), n)
 		}
+		failed := 0
 		for _, r := range result.Connections {
 			if r.Errno != 0 || r.Server != "a" || r.Peer.String() != vip {
-				t.Errorf("%+v", r)
+				if failed++; failed == 1 {
+					t.Errorf("%+v; hooks: %v", r, p.Check())
+				}
 			}
+		}
+		if failed > 0 {
+			t.Errorf("%d of %d failed", failed, n)
 		}
 	}
 }

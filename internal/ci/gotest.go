@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"regexp"
 	"strings"
 )
@@ -33,7 +32,7 @@ var excuses = []struct {
 // gotest runs `go test` and prints its closing line for each package, what
 // failed in full, and nothing else. Skipped tests go to the summary.
 func (c *checks) gotest(args ...string) error {
-	cmd := exec.CommandContext(c.ctx, "go", append([]string{"test", "-json"}, args...)...)
+	cmd := c.group("go", append([]string{"test", "-json"}, args...)...)
 	cmd.Stderr = os.Stderr
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {

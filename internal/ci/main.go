@@ -133,9 +133,19 @@ func (c *checks) skip(what, why string, excused bool) {
 	c.skips = append(c.skips, skip{what, why, excused})
 }
 
+// group returns a command that, when this program is interrupted, is too, with
+// all that it has started: go test passes nothing on to its tests.
+func (c *checks) group(name string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(c.ctx, name, args...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGINT) }
+	cmd.WaitDelay = 20 * time.Second
+	return cmd
+}
+
 // command runs a program with this one's output.
 func (c *checks) command(name string, args ...string) error {
-	cmd := exec.CommandContext(c.ctx, name, args...)
+	cmd := c.group(name, args...)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	return cmd.Run()
 }

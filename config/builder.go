@@ -52,6 +52,7 @@ type (
 		backends            []span
 		clients, except     []word
 		clientsAt, hiddenAt span
+		healthAt            span
 		views               []*viewDraft
 		frontendsOK         bool // all could be read
 		backendsOK          bool

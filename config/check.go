@@ -15,6 +15,7 @@ func (b *builder) check() {
 	b.checkFrontends()
 	for _, v := range b.vips {
 		b.checkWho(v)
+		b.checkHealth(v)
 		b.checkBackends(v, "vip."+v.Name, v.Backends, v.backends, v.backendsOK)
 		for _, view := range v.views {
 			b.checkBackends(v, "vip."+v.Name+".for."+view.Group, view.Backends, view.backends, view.backendsOK)

@@ -118,7 +118,8 @@ type VIP struct {
 	Except    []string
 	Hidden    Hidden
 	WhenDown  WhenDown
-	For       []View // by group name
+	Health    *Health // nil = not checked
+	For       []View  // by group name
 	Origin    Position
 }
 

@@ -160,6 +160,24 @@ func (t *table) number(key string, fallback, low, high uint32) uint32 {
 	return uint32(n)
 }
 
+// duration reads a duration within bounds.
+func (t *table) duration(key string, fallback, low, high time.Duration) time.Duration {
+	s, at, ok := t.text(key)
+	if !ok {
+		return fallback
+	}
+	d, err := time.ParseDuration(s)
+	if err != nil {
+		t.errorf(at, key+` = "`+durationText(max(fallback, low))+`"`, "%s %s%s is no duration", key, quote(s), t.in())
+		return fallback
+	}
+	if d < low || d > high {
+		t.errorf(at, "", "%s%s must be from %s to %s, not %s", key, t.in(), durationText(low), durationText(high), durationText(d))
+		return fallback
+	}
+	return d
+}
+
 func (t *table) boolean(key string, fallback bool) bool {
 	v, ok := t.take(key)
 	if !ok {

@@ -13,8 +13,8 @@ var (
 	daemonLater  = []string{"http"}
 	groupKeys    = []string{"slices", "split", "translate"}
 	groupLater   = []string{"strict"}
-	vipKeys      = []string{"frontends", "algorithm", "clients", "except", "hidden", "when_down", "backend", "for"}
-	vipLater     = []string{"affinity", "terminate", "reject_unknown_ports", "health", "discover"}
+	vipKeys      = []string{"frontends", "algorithm", "clients", "except", "hidden", "when_down", "backend", "health", "for"}
+	vipLater     = []string{"affinity", "terminate", "reject_unknown_ports", "discover"}
 	backendKeys  = []string{"address", "weight"}
 	backendLater = []string{"unit"}
 	viewKeys     = []string{"backend", "when_down"}
@@ -180,6 +180,11 @@ func (b *builder) readVIP(t *table, name string) {
 	v.Except = names(v.except)
 
 	v.Backends, v.backends, v.backendsOK = b.readBackends(t, "vip."+printable(name)+".backend")
+
+	if ht := t.table("health", "[vip."+printable(name)+".health]"); ht != nil {
+		v.healthAt = ht.own()
+		v.Health = b.readHealth(ht)
+	}
 
 	if all := t.table("for", "[vip."+printable(name)+".for]"); all != nil {
 		for _, group := range all.keys() {

@@ -43,6 +43,10 @@ func TestReference(t *testing.T) {
 	if diff := cmp.Diff(defaults.Daemon, all.Daemon, noPlaces); diff != "" {
 		t.Errorf("[daemon] differs from the defaults (-want +got):\n%s", diff)
 	}
+	if h := all.VIPs[0].Health; h == nil || h.Interval != DefaultHealthInterval || h.Timeout != DefaultHealthTimeout ||
+		h.Fall != DefaultFall || h.Rise != DefaultRise || h.Initial != InitialDown || h.PanicThreshold != DefaultPanicThreshold || h.Insecure {
+		t.Errorf("[vip.db.health] differs from the defaults: %+v", h)
+	}
 	if len(all.Groups) != 2 || len(all.VIPs) != 1 || len(all.VIPs[0].For) != 1 {
 		t.Errorf("%d groups, %d VIPs", len(all.Groups), len(all.VIPs))
 	}
@@ -62,6 +66,7 @@ func TestReference(t *testing.T) {
 		{"daemon", m["daemon"].(raw), daemonKeys},
 		{"group", m["group"].(raw)["jobs"].(raw), groupKeys},
 		{"vip", vip, vipKeys},
+		{"health", vip["health"].(raw), healthKeys},
 		{"backend", vip["backend"].([]raw)[0], backendKeys},
 		{"for", vip["for"].(raw)["jobs"].(raw), viewKeys},
 	} {
@@ -90,12 +95,12 @@ func TestPage(t *testing.T) {
 	}
 
 	// It names every key, the refused ones too, and the bounds that are.
-	for _, k := range slices.Concat(topKeys, topLater, daemonKeys, daemonLater, groupKeys, groupLater, vipKeys, vipLater, backendKeys, backendLater, viewKeys) {
+	for _, k := range slices.Concat(topKeys, topLater, daemonKeys, daemonLater, groupKeys, groupLater, vipKeys, vipLater, backendKeys, backendLater, viewKeys, healthKeys, healthLater) {
 		if !regexp.MustCompile("[`.\\[]" + k + "[`.\\]]").Match(page) {
 			t.Errorf("%s is not on the page", k)
 		}
 	}
-	for _, shown := range []string{"4096 to 268435456", "4096 to 16777216", "0 to 65535", "1024 files", "16384 groups", "32768 slices", "32768 VIPs", "65536 frontends", "131072 backends", "4096 backends"} {
+	for _, shown := range []string{"4096 to 268435456", "4096 to 16777216", "0 to 65535", "1024 files", "16384 groups", "32768 slices", "32768 VIPs", "65536 frontends", "131072 backends", "4096 backends", "100ms to 1h", "1 to 100", "200 to 599"} {
 		if !strings.Contains(strings.Join(strings.Fields(string(page)), " "), shown) {
 			t.Errorf("%q is not on the page", shown)
 		}

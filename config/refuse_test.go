@@ -19,6 +19,8 @@ func frontends(list string) string { return "[vip.db]\nfrontends = [" + list + "
 
 func backend(keys string) string { return okVIP + "[[vip.db.backend]]\n" + keys + "\n" }
 
+func health(keys string) string { return okVIP + okBack + "[vip.db.health]\n" + keys + "\n" }
+
 func TestRefuse(t *testing.T) {
 	for _, tt := range []struct {
 		name, text string
@@ -161,7 +163,40 @@ func TestRefuse(t *testing.T) {
 		{"bad affinity", okVIP + "affinity = \"10m\"\n", "not supported by this version"},
 		{"bad terminate", okVIP + "terminate = \"udp\"\n", "not supported by this version"},
 		{"bad reject_unknown_ports", okVIP + "reject_unknown_ports = true\n", "not supported by this version"},
-		{"bad health", okVIP + "[vip.db.health]\ntype = \"tcp\"\n", `"health" in [vip.db] is not supported by this version`},
+		{"OK health", health(""), ""},
+		{"OK health all", health("type = \"https\"\ninterval = \"100ms\"\ntimeout = \"10ms\"\nfall = 1\nrise = 100\ninitial = \"up\"\npanic_threshold = 0\nslow_start = \"1h\"\n" +
+			"path = \"/\"\nhost = \"a.example.com:8443\"\nexpect = \"200, 300-399\"\nheaders = { A = \"b c\" }\ninsecure = true"), ""},
+		{"OK health short interval", health("interval = \"500ms\""), ""},
+		{"OK health host address", health("type = \"http\"\nhost = \"2001:db8::1\""), ""},
+		{"bad health type", health("type = \"htp\""), `did you mean "http"?`},
+		{"bad health key", health("intervall = \"2s\""), `did you mean "interval"?`},
+		{"bad health passive", health("passive = true"), `"passive" in [vip.db.health] is not supported by this version`},
+		{"bad health table", okVIP + "health = true\n", "vip.db.health must be a table, not a boolean"},
+		{"bad health of a view", okGroups + okVIP + "[vip.db.for.web.health]\n", `unknown key "health" in [vip.db.for.web]`},
+		{"bad interval", health("interval = \"2\""), `interval "2" in [vip.db.health] is no duration`},
+		{"bad interval type", health("interval = 2"), "must be a string, not an integer"},
+		{"bad short interval", health("interval = \"99ms\""), "must be from 100ms to 1h, not 99ms"},
+		{"bad long interval", health("interval = \"61m\""), "must be from 100ms to 1h, not 1h1m"},
+		{"bad timeout", health("timeout = \"3s\""), "must not be longer than the interval, 2s"},
+		{"bad fall", health("fall = 0"), "fall in [vip.db.health] must be from 1 to 100"},
+		{"bad initial", health("initial = \"unknown\""), "one of down, up"},
+		{"bad panic_threshold", health("panic_threshold = 101"), "must be from 0 to 100"},
+		{"bad slow_start", health("slow_start = \"-1s\""), "must be from 0s to 1h"},
+		{"bad path of tcp", health("path = \"/x\""), `type = "http"`},
+		{"bad ca_file of http", health("type = \"http\"\nca_file = \"/x\""), `type = "https"`},
+		{"bad path", health("type = \"http\"\npath = \"healthz\""), `path = "/healthz"`},
+		{"bad path with newline", health("type = \"http\"\npath = \"/ HTTP/1.1\\r\\nX: y\""), "is not the path of a request"},
+		{"bad host", health("type = \"http\"\nhost = \"a b\""), "is neither a name nor an address"},
+		{"bad host port", health("type = \"http\"\nhost = \"a:0\""), "is neither a name nor an address"},
+		{"bad expect", health("type = \"http\"\nexpect = \"2xx\""), `"2xx" is no status from 200 to 599`},
+		{"bad expect interim", health("type = \"http\"\nexpect = \"100-200\""), "is no status from 200 to 599"},
+		{"bad expect order", health("type = \"http\"\nexpect = \"300-200\""), "is no status"},
+		{"bad header name", health("type = \"http\"\nheaders = { \"a b\" = \"c\" }"), "is no header's name"},
+		{"bad header value", health("type = \"http\"\nheaders = { a = \"b\\r\\nc: d\" }"), "is no header's value"},
+		{"bad header host", health("type = \"http\"\nheaders = { Host = \"a\" }"), "host is a key of its own"},
+		{"bad header twice", health("type = \"http\"\nheaders = { A = \"a\", a = \"b\" }"), "stands twice"},
+		{"bad ca_file", health("type = \"https\"\nca_file = \"ca.pem\""), "is not an absolute path"},
+		{"bad ca_file and insecure", health("type = \"https\"\nca_file = \"/ca.pem\"\ninsecure = true"), "does nothing with insecure = true"},
 		{"bad discover", okVIP + "[vip.db.discover.nomad]\nservice = \"x\"\n", `"discover" in [vip.db] is not supported by this version`},
 		{"bad when_down", okVIP + "when_down = \"use_all\"\n", `did you mean "use-all"?`},
 		{"bad hidden", okVIP + "hidden = \"drop\"\n", "one of pass, reject"},

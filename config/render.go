@@ -87,6 +87,9 @@ func (r *renderer) vip(v *VIP) {
 	r.line("hidden = " + tomlString(string(v.Hidden)))
 	r.line("when_down = " + tomlString(string(v.WhenDown)))
 	r.backends(v.Backends)
+	if v.Health != nil {
+		r.health(v.Name, v.Health)
+	}
 	for i := range v.For {
 		view := &v.For[i]
 		r.header("[vip."+v.Name+".for."+view.Group+"]", view.Origin)

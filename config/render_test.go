@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
@@ -115,6 +116,9 @@ func anyConfig(t *rapid.T) *Config {
 			taken[f.String()] = true
 			v.Frontends = append(v.Frontends, f)
 		}
+		if rapid.Bool().Draw(t, "health") {
+			v.Health = anyHealth(t, at)
+		}
 		open := rapid.Bool().Draw(t, "open")
 		if !open {
 			v.Clients = []string{}
@@ -140,4 +144,34 @@ func anyConfig(t *rapid.T) *Config {
 	}
 	slices.SortFunc(c.VIPs, func(a, b VIP) int { return strings.Compare(a.Name, b.Name) })
 	return c
+}
+
+func anyHealth(t *rapid.T, at Position) *Health {
+	interval := rapid.Int64Range(int64(minInterval), int64(maxInterval)).Draw(t, "interval")
+	h := &Health{
+		Type:     rapid.SampledFrom([]HealthType{HealthTCP, HealthHTTP, HealthHTTPS}).Draw(t, "type"),
+		Interval: time.Duration(interval),
+		Timeout:  time.Duration(rapid.Int64Range(int64(minTimeout), interval).Draw(t, "timeout")),
+		Fall:     rapid.Uint32Range(1, maxCount).Draw(t, "fall"), Rise: rapid.Uint32Range(1, maxCount).Draw(t, "rise"),
+		Initial:        rapid.SampledFrom([]Initial{InitialDown, InitialUp}).Draw(t, "initial"),
+		PanicThreshold: rapid.Uint32Range(0, 100).Draw(t, "panic"),
+		SlowStart:      time.Duration(rapid.Int64Range(0, int64(maxSlowStart)).Draw(t, "slow start")),
+		Origin:         at,
+	}
+	if h.Type == HealthTCP {
+		return h
+	}
+	h.Path = rapid.SampledFrom([]string{"/", "/a\\b\"c", "/x?y=z"}).Draw(t, "path")
+	h.Host = rapid.SampledFrom([]string{"", "a.example.com", "192.0.2.1:80", "::1"}).Draw(t, "host")
+	h.Expect = rapid.SampledFrom([][]StatusRange{{{200, 399}}, {{204, 204}}, {{200, 201}, {299, 299}, {500, 599}}}).Draw(t, "expect")
+	for _, n := range rapid.SliceOfNDistinct(rapid.SampledFrom([]string{"A", "b-c", "x.y", "Z_1"}), 0, 3, rapid.ID).Draw(t, "headers") {
+		h.Headers = append(h.Headers, Header{n, rapid.SampledFrom([]string{"", "a \"b\"", "\\"}).Draw(t, "value")})
+	}
+	slices.SortFunc(h.Headers, func(a, b Header) int { return strings.Compare(a.Name, b.Name) })
+	if h.Type == HealthHTTPS {
+		if h.Insecure = rapid.Bool().Draw(t, "insecure"); !h.Insecure && rapid.Bool().Draw(t, "has ca") {
+			h.CAFile = "/etc/\n ca.pem"
+		}
+	}
+	return h
 }

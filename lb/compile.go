@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/slicelb/slicelb/bpf"
 	"github.com/slicelb/slicelb/config"
@@ -28,6 +29,10 @@ func Compile(cfg *config.Config, tree *anchor.Tree, m Membership, rt Runtime) (*
 		}
 		known[g.Name] = true
 		s.Groups = append(s.Groups, Group{Name: g.Name, Translate: g.Translate})
+	}
+	if m.Self != 0 {
+		known[DaemonGroup] = true
+		s.Groups = append(s.Groups, Group{Name: DaemonGroup})
 	}
 	slices.SortFunc(s.Groups, func(a, b Group) int { return cmp.Compare(a.Name, b.Name) })
 
@@ -77,7 +82,8 @@ func Compile(cfg *config.Config, tree *anchor.Tree, m Membership, rt Runtime) (*
 	return s, nil
 }
 
-// WithMembers is the state with another membership of the same anchor tree. It
+// WithMembers is the state with another membership of the same anchor tree, and
+// of the same daemon. It
 // costs what the membership does, however many VIPs there are.
 func (s *State) WithMembers(m Membership) *State {
 	out := *s
@@ -94,9 +100,15 @@ func (s *State) join(m Membership) {
 	s.Complete, s.Walked = m.Complete, m.Walked
 	s.Cgroups = make([]Cgroup, 0, len(m.Cgroups))
 	for _, c := range m.Cgroups {
+		if c.ID == m.Self {
+			continue
+		}
 		if rule := memberRule(c, known); rule != (Rule{}) {
 			s.Cgroups = append(s.Cgroups, Cgroup{c.ID, c.Path, rule})
 		}
+	}
+	if known[DaemonGroup] && m.Self != 0 {
+		s.Cgroups = append(s.Cgroups, Cgroup{m.Self, selfRule(m)})
 	}
 	slices.SortFunc(s.Cgroups, func(a, b Cgroup) int { return cmp.Compare(a.ID, b.ID) })
 	s.Cgroups = slices.CompactFunc(s.Cgroups, func(a, b Cgroup) bool { return a.ID == b.ID })
@@ -114,6 +126,18 @@ func memberRule(m Member, known map[string]bool) Rule {
 	}
 	if !known[r.Group] {
 		r.Group, r.Split = "", false
+	}
+	return r
+}
+
+// selfRule is the word of the daemon's own cgroup: what is expected below it
+// stays.
+func selfRule(m Membership) Rule {
+	r := Rule{Group: DaemonGroup}
+	for _, c := range m.Cgroups {
+		if c.ID == m.Self {
+			r.Node = uint32(c.Match.Node)
+		}
 	}
 	return r
 }
@@ -243,7 +267,8 @@ func (c *vipCompiler) outcome(list []config.Backend, down config.WhenDown) Outco
 	weights := make([]uint32, len(c.out.Backends))
 	all := make([]uint32, len(c.out.Backends))
 	present := make([]uint32, len(c.out.Backends))
-	usable, weighted := false, false
+	ejected := c.ejected(list)
+	usable, weighted, slow := false, false, false
 	for _, b := range list {
 		i, ok := c.index[b.Addr]
 		if !ok {
@@ -251,12 +276,16 @@ func (c *vipCompiler) outcome(list []config.Backend, down config.WhenDown) Outco
 		}
 		present[i], all[i] = 1, b.Weight
 		weighted = weighted || b.Weight > 0
-		if v := c.verdict(b.Addr); !v.Drain && !v.Down && b.Weight > 0 {
+		if v := c.verdict(b.Addr); !v.Drain && !v.Down && b.Weight > 0 && !ejected[b.Addr] {
 			weights[i], usable = b.Weight, true
+			slow = slow || v.Tenths != 0
 		}
 	}
 	switch {
 	case usable:
+		if slow {
+			c.slow(weights)
+		}
 		return c.balance(weights)
 	case down == config.DownPass:
 		return Outcome{bpf.PassDown, -1}
@@ -266,6 +295,57 @@ func (c *vipCompiler) outcome(list []config.Backend, down config.WhenDown) Outco
 		return c.balance(present)
 	}
 	return Outcome{bpf.RejectDown, -1}
+}
+
+// slow counts weights in tenths: of some, not all have begun.
+func (c *vipCompiler) slow(weights []uint32) {
+	for i, b := range c.out.Backends {
+		tenths := c.verdict(b.Addr).Tenths
+		if tenths == 0 || tenths > 10 {
+			tenths = 10
+		}
+		weights[i] *= uint32(tenths)
+	}
+}
+
+// ejected are the failing backends of a list that are out for it: those that
+// have failed for longest, as many as panic_threshold allows.
+func (c *vipCompiler) ejected(list []config.Backend) map[netip.AddrPort]bool {
+	type failure struct {
+		addr  netip.AddrPort
+		since time.Time
+	}
+	var failing []failure
+	total := 0
+	for _, b := range list {
+		if _, ok := c.index[b.Addr]; !ok || b.Weight == 0 {
+			continue
+		}
+		v := c.verdict(b.Addr)
+		if v.Drain || v.Down {
+			continue // out for another reason
+		}
+		total++
+		if v.Failing {
+			failing = append(failing, failure{b.Addr, v.Since})
+		}
+	}
+	if len(failing) == 0 {
+		return nil
+	}
+	if h := c.v.Health; h != nil {
+		if most := total * int(h.PanicThreshold) / 100; most < len(failing) {
+			slices.SortFunc(failing, func(a, b failure) int {
+				return cmp.Or(a.since.Compare(b.since), a.addr.Compare(b.addr))
+			})
+			failing = failing[:most]
+		}
+	}
+	out := make(map[netip.AddrPort]bool, len(failing))
+	for _, f := range failing {
+		out[f.addr] = true
+	}
+	return out
 }
 
 func (c *vipCompiler) verdict(addr netip.AddrPort) Verdict {
@@ -298,7 +378,7 @@ func (c *vipCompiler) states() {
 	for i := range c.out.Backends {
 		b := &c.out.Backends[i]
 		b.State = bpf.BackendDraining
-		if c.verdict(b.Addr).Down {
+		if v := c.verdict(b.Addr); v.Down || v.Failing {
 			b.State = bpf.BackendDown
 		}
 	}

@@ -34,7 +34,8 @@ var update = flag.Bool("update", false, "write what the goldens should hold")
 //	STEP.toml    the configuration
 //	STEP.dirs    the cgroups that exist: "ID PATH"
 //	STEP.kernel  what the kernel does before the step: "mkdir ID PATH", "rmdir ID"
-//	STEP.verdict "drain VIP ADDRESS" and "down VIP ADDRESS"
+//	STEP.verdict "drain VIP ADDRESS", "down VIP ADDRESS", "fail VIP ADDRESS SECOND", "slow VIP ADDRESS TENTHS"
+//	STEP.self    the path of the daemon's cgroup
 //	STEP.writes  wanted: the writes, in their order, and the barriers between them
 //	STEP.dump    wanted: what the maps hold when all is settled
 type script struct {
@@ -154,6 +155,7 @@ func (s *script) run(t *testing.T, dp Datapath) {
 	var tree *anchor.Tree
 	var m Membership
 	var rt Runtime
+	self := "" // nowhere
 	dirs := map[string]uint64{"/": 1}
 	for n, step := range s.steps {
 		if text, ok := s.file(step, "toml"); ok {
@@ -175,10 +177,21 @@ func (s *script) run(t *testing.T, dp Datapath) {
 		if text, ok := s.file(step, "verdict"); ok {
 			rt = Runtime{Verdicts: map[Endpoint]Verdict{}}
 			for _, f := range fields(text) {
-				rt.Verdicts[Endpoint{f[1], netip.MustParseAddrPort(f[2])}] = Verdict{Drain: f[0] == "drain", Down: f[0] == "down"}
+				v := Verdict{Drain: f[0] == "drain", Down: f[0] == "down", Failing: f[0] == "fail"}
+				switch f[0] {
+				case "fail":
+					v.Since = time.Unix(int64(number(t, f[3])), 0)
+				case "slow":
+					v.Tenths = uint8(number(t, f[3]))
+				}
+				rt.Verdicts[Endpoint{f[1], netip.MustParseAddrPort(f[2])}] = v
 			}
 		}
+		if text, ok := s.file(step, "self"); ok {
+			self = strings.TrimSpace(text)
+		}
 		m = walk(tree, dirs)
+		m.Self = dirs[self]
 		m.Walked = time.Now()
 		state, err := Compile(cfg, tree, m, rt)
 		if err != nil {

@@ -146,6 +146,8 @@ func drawWorld(t *rapid.T) *world {
 					w.rt.Verdicts[Endpoint{v.Name, b.Addr}] = Verdict{Drain: true}
 				case 1:
 					w.rt.Verdicts[Endpoint{v.Name, b.Addr}] = Verdict{Down: true}
+				case 2:
+					w.rt.Verdicts[Endpoint{v.Name, b.Addr}] = Verdict{Failing: true}
 				}
 			}
 		}
@@ -246,7 +248,7 @@ func (w *world) expected(group string, k bpf.FrontendKey) lbtest.Answer {
 				continue
 			}
 			all = append(all, b)
-			if verdict := w.rt.Verdicts[Endpoint{v.Name, b.Addr}]; b.Weight > 0 && !verdict.Drain && !verdict.Down {
+			if verdict := w.rt.Verdicts[Endpoint{v.Name, b.Addr}]; b.Weight > 0 && !verdict.Drain && !verdict.Down && !verdict.Failing {
 				usable = append(usable, b)
 			}
 		}

@@ -36,7 +36,16 @@ type Membership struct {
 	// younger one is a directory that the walk may have passed by too early.
 	// Zero: such entries stay.
 	Walked time.Time
+
+	// Self is the cgroup of the daemon alone, whose calls are never translated:
+	// it goes to backends' own addresses, and one of them may be a frontend too.
+	// 0: there is none, or it is shared with others.
+	Self uint64
 }
+
+// DaemonGroup is the group of the daemon's own cgroup. No configuration can name
+// it.
+const DaemonGroup = "@daemon"
 
 // Endpoint names a backend of a VIP.
 type Endpoint struct {
@@ -47,7 +56,15 @@ type Endpoint struct {
 // Verdict is what was decided about a backend while the daemon runs.
 type Verdict struct {
 	Drain bool // an operator takes it out: no new flows, existing ones stay
-	Down  bool // it does not answer: flows choose anew
+	Down  bool // it is out, whatever becomes of the VIP: flows choose anew
+
+	// Failing is out by its health checks, and so only as far as the VIP's
+	// panic_threshold lets it be; those that have failed for longest go first.
+	Failing bool
+	Since   time.Time // of Failing
+
+	// Tenths of its weight, while it starts slowly; 0 is all of it.
+	Tenths uint8
 }
 
 // Runtime is what is decided outside the configuration.

@@ -153,6 +153,7 @@ type VIP struct {
 	Except    []string  `json:"except"`
 	Hidden    string    `json:"hidden"`
 	WhenDown  string    `json:"when_down"`
+	Health    string    `json:"health,omitempty"` // how backends are checked; "" = not at all
 	For       []View    `json:"for"`
 	Up        int       `json:"up"` // backends that take new connections
 	Counters  Counters  `json:"counters"`
@@ -169,13 +170,18 @@ type View struct {
 
 // Backend is one backend of a VIP, or of one group's view of it.
 type Backend struct {
-	VIP      string   `json:"vip"`
-	Group    string   `json:"group,omitempty"` // of a view
-	Address  string   `json:"address"`
-	Weight   uint32   `json:"weight"`
-	State    string   `json:"state"` // active, draining, down
-	Counters Counters `json:"counters"`
-	Origin   string   `json:"origin"`
+	VIP      string    `json:"vip"`
+	Group    string    `json:"group,omitempty"` // of a view
+	Address  string    `json:"address"`
+	Weight   uint32    `json:"weight"`
+	State    string    `json:"state"`            // what the kernel has: active, draining, down; or pending
+	Reason   string    `json:"reason,omitempty"` // why it is not simply active
+	Since    time.Time `json:"since,omitzero"`   // of the reason
+	Order    string    `json:"order,omitempty"`  // an operator's: drain or maint
+	Share    float64   `json:"share"`            // of the new connections to the VIP, in its family, for those who have this list
+	Check    *Check    `json:"check,omitempty"`  // null: not checked
+	Counters Counters  `json:"counters"`
+	Origin   string    `json:"origin"`
 }
 
 // Group is one configured group, with the split children it has.
@@ -240,8 +246,9 @@ type Explanation struct {
 	Pattern   string     `json:"pattern,omitempty"`
 	VIPs      []Verdict  `json:"vips,omitempty"` // where no address was asked for
 
-	VIP      string    `json:"vip,omitempty"` // "" = the address is no frontend
-	Action   string    `json:"action"`        // balance, pass, reject
+	VIP      string    `json:"vip,omitempty"`  // "" = the address is no frontend
+	Down     bool      `json:"down,omitempty"` // no backend takes connections
+	Action   string    `json:"action"`         // balance, pass, reject
 	Reason   string    `json:"reason"`
 	View     string    `json:"view,omitempty"` // the group whose view decides
 	Backends []Backend `json:"backends"`
@@ -275,4 +282,31 @@ type Step struct {
 // Dump is the text of what the kernel's maps hold, one entry a line, sorted.
 type Dump struct {
 	Lines []string `json:"lines"`
+}
+
+// BackendChange is an operator's wish for one backend of one VIP.
+type BackendChange struct {
+	VIP     string
+	Address string
+	State   string // drain: no new connections; maint: as if it were down; ready: neither
+	UID     uint32 // of the peer who asks
+}
+
+// BackendChanged is what came of it, when the kernel has it.
+type BackendChanged struct {
+	Before    string `json:"before"` // the state that it had
+	Writes    int    `json:"writes"`
+	Forgotten string `json:"forgotten,omitempty"` // why a restart of the daemon would not know of it
+}
+
+// Check is the newest health check of a backend.
+type Check struct {
+	Type  string        `json:"type"`  // tcp, http, https
+	State string        `json:"state"` // up, down, unchecked: by the checks alone
+	Since time.Time     `json:"since,omitzero"`
+	Last  time.Time     `json:"last,omitzero"`
+	Took  time.Duration `json:"took_ns"`
+	Count uint64        `json:"count"` // that have ended since the daemon began
+	Run   int           `json:"run"`   // so many with the newest one's outcome in a row
+	Error string        `json:"error,omitempty"`
 }

@@ -74,6 +74,13 @@ func (c *Client) Reload(ctx context.Context, wait time.Duration) (*Reloaded, err
 	return do[Reloaded](ctx, c, http.MethodPost, "/reload?timeout="+wait.String())
 }
 
+// SetBackend drains a backend (drain), takes it out (maint), or takes both back
+// (ready), and returns when the kernel has it. UID is not sent.
+func (c *Client) SetBackend(ctx context.Context, b BackendChange) (*BackendChanged, error) {
+	path := "/vips/" + url.PathEscape(b.VIP) + "/backends/" + url.PathEscape(b.Address) + "/" + url.PathEscape(b.State)
+	return do[BackendChanged](ctx, c, http.MethodPost, path)
+}
+
 func get[T any](ctx context.Context, c *Client, path string) (*T, error) {
 	return do[T](ctx, c, http.MethodGet, path)
 }

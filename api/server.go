@@ -23,6 +23,7 @@ type Daemon interface {
 	Explain(context.Context, Question) (*Explanation, error)
 	Dump(context.Context) (*Dump, error)
 	Reload(context.Context) (*Reloaded, error)
+	SetBackend(context.Context, BackendChange) (*BackendChanged, error)
 }
 
 // Bounds of one request. A client that is slow, or sends without end, is cut
@@ -35,6 +36,7 @@ const (
 	maxHeader     = 16 << 10
 	maxBody       = 64 << 10
 	maxWait       = 10 * time.Minute
+	changeTimeout = 30 * time.Second
 )
 
 // Server answers requests from one listener.
@@ -106,6 +108,14 @@ func (s *Server) routes() http.Handler {
 		return s.Daemon.Explain(r.Context(), Question{Address: q.Get("address"), Cgroup: q.Get("cgroup"), Process: q.Get("process") == "true"})
 	})
 	change("/reload", s.reload)
+	change("/vips/{vip}/backends/{address}/{state}", func(r *http.Request) (any, error) {
+		peer, _ := r.Context().Value(peerKey{}).(Peer) // known, or it would not be here
+		ctx, cancel := context.WithTimeout(r.Context(), changeTimeout)
+		defer cancel()
+		return s.Daemon.SetBackend(ctx, BackendChange{
+			VIP: r.PathValue("vip"), Address: r.PathValue("address"), State: r.PathValue("state"), UID: peer.UID,
+		})
+	})
 	mux.Handle("/", s.answer(func(r *http.Request) (any, error) {
 		return nil, Errorf(NotFound, "%s %s: no such request", r.Method, r.URL.Path)
 	}))

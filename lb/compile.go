@@ -82,9 +82,8 @@ func Compile(cfg *config.Config, tree *anchor.Tree, m Membership, rt Runtime) (*
 	return s, nil
 }
 
-// WithMembers is the state with another membership of the same anchor tree, and
-// of the same daemon. It
-// costs what the membership does, however many VIPs there are.
+// WithMembers is the state with another membership of the same anchor tree and
+// the same daemon. It costs what the membership does, however many VIPs there are.
 func (s *State) WithMembers(m Membership) *State {
 	out := *s
 	out.join(m)
@@ -99,16 +98,19 @@ func (s *State) join(m Membership) {
 	}
 	s.Complete, s.Walked = m.Complete, m.Walked
 	s.Cgroups = make([]Cgroup, 0, len(m.Cgroups))
+	self := Cgroup{ID: m.Self, Rule: Rule{Group: DaemonGroup}}
 	for _, c := range m.Cgroups {
 		if c.ID == m.Self {
+			// What is expected below it stays.
+			self.Path, self.Rule.Node = c.Path, uint32(c.Match.Node)
 			continue
 		}
 		if rule := memberRule(c, known); rule != (Rule{}) {
 			s.Cgroups = append(s.Cgroups, Cgroup{c.ID, c.Path, rule})
 		}
 	}
-	if known[DaemonGroup] && m.Self != 0 {
-		s.Cgroups = append(s.Cgroups, Cgroup{m.Self, selfRule(m)})
+	if m.Self != 0 && known[DaemonGroup] {
+		s.Cgroups = append(s.Cgroups, self)
 	}
 	slices.SortFunc(s.Cgroups, func(a, b Cgroup) int { return cmp.Compare(a.ID, b.ID) })
 	s.Cgroups = slices.CompactFunc(s.Cgroups, func(a, b Cgroup) bool { return a.ID == b.ID })
@@ -126,18 +128,6 @@ func memberRule(m Member, known map[string]bool) Rule {
 	}
 	if !known[r.Group] {
 		r.Group, r.Split = "", false
-	}
-	return r
-}
-
-// selfRule is the word of the daemon's own cgroup: what is expected below it
-// stays.
-func selfRule(m Membership) Rule {
-	r := Rule{Group: DaemonGroup}
-	for _, c := range m.Cgroups {
-		if c.ID == m.Self {
-			r.Node = uint32(c.Match.Node)
-		}
 	}
 	return r
 }

@@ -7,10 +7,13 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/slicelb/slicelb/api"
 	"github.com/slicelb/slicelb/bpf"
 	"github.com/slicelb/slicelb/config"
+	"github.com/slicelb/slicelb/health"
+	"github.com/slicelb/slicelb/lb"
 )
 
 var pid = os.Getpid()
@@ -26,6 +29,11 @@ type counted struct {
 	backend map[backendKey]api.Counters
 	state   map[backendKey]bpf.BackendState
 	slots   uint64
+
+	share   map[shareKey]float64
+	orders  map[lb.Endpoint]order
+	results map[health.Endpoint]health.Result
+	now     time.Time
 }
 
 type backendKey struct {
@@ -45,6 +53,7 @@ func (a answers) counters(v *view) (*counted, error) {
 	c := &counted{
 		vip: map[string]api.Counters{}, group: map[[2]string]api.Counters{},
 		backend: map[backendKey]api.Counters{}, state: map[backendKey]bpf.BackendState{},
+		orders: v.orders, results: a.d.backends.checker.Results(), now: time.Now(),
 	}
 	if v.dp == nil {
 		return c, nil
@@ -57,6 +66,9 @@ func (a answers) counters(v *view) (*counted, error) {
 	n, err := v.dp.Counters()
 	if err != nil {
 		return nil, fmt.Errorf("read the counters: %w", err)
+	}
+	if v.source != nil {
+		c.share = sharesOf(d, v.source.cfg)
 	}
 	for cell, counters := range n.Cells {
 		name := d.CellInfos[cell].VIP
@@ -92,38 +104,39 @@ func (a answers) counters(v *view) (*counted, error) {
 // vip describes a VIP as it runs.
 func (c *counted) vipOf(v *config.VIP) api.VIP {
 	out := api.VIP{
-		Name: v.Name, Clients: v.Clients, Except: v.Except, Hidden: string(v.Hidden), WhenDown: string(v.WhenDown),
+		Name: v.Name, Clients: v.Clients, Except: v.Except, Hidden: string(v.Hidden), WhenDown: string(v.WhenDown), Health: healthText(v.Health),
 		Origin: v.Origin.String(), Counters: c.vip[v.Name], Frontends: []string{},
-		Backends: c.backends(v.Name, "", v.Backends), For: []api.View{},
+		Backends: c.backends(v, "", v.Backends), For: []api.View{},
 	}
 	for _, f := range v.Frontends {
 		out.Frontends = append(out.Frontends, f.String())
 	}
 	for _, b := range out.Backends {
-		if b.State == bpf.BackendActive.String() && b.Weight > 0 {
+		if b.Share > 0 {
 			out.Up++
 		}
 	}
 	for _, view := range v.For {
 		out.For = append(out.For, api.View{
 			Group: view.Group, WhenDown: string(view.WhenDown), Counters: c.group[[2]string{v.Name, view.Group}],
-			Backends: c.backends(v.Name, view.Group, view.Backends),
+			Backends: c.backends(v, view.Group, view.Backends),
 		})
 	}
 	return out
 }
 
-func (c *counted) backends(vip, group string, list []config.Backend) []api.Backend {
+func (c *counted) backends(vip *config.VIP, group string, list []config.Backend) []api.Backend {
 	out := make([]api.Backend, len(list))
 	for i, b := range list {
-		key := backendKey{vip, b.Addr}
+		key := backendKey{vip.Name, b.Addr}
 		out[i] = api.Backend{
-			VIP: vip, Group: group, Address: b.Addr.String(), Weight: b.Weight, State: "pending",
+			VIP: vip.Name, Group: group, Address: b.Addr.String(), Weight: b.Weight, State: "pending",
 			Counters: c.backend[key], Origin: b.Origin.String(),
 		}
 		if s, ok := c.state[key]; ok {
 			out[i].State = s.String()
 		}
+		c.decided(vip, group, b, &out[i])
 	}
 	return out
 }

@@ -1,7 +1,10 @@
 package main
 
 import (
+	"context"
+	"fmt"
 	"strconv"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -9,9 +12,87 @@ import (
 )
 
 func newBackend(g *globals) *cobra.Command {
-	return family("backend", "List backends",
-		"List the backends of all VIPs.",
-		newBackendList(g))
+	return family("backend", "List backends, and take them out",
+		"List the backends of all VIPs, and take single ones out and back in.",
+		newBackendList(g),
+		newBackendSet(g, orderDrain, "Give a backend no new connections",
+			`Give a backend of a VIP no new connections and no new UDP flows. Those it has
+stay, and so does its health check. It returns when the kernel has it. Restarts
+and reloads leave it so; "backend ready" takes it back.`),
+		newBackendSet(g, orderMaint, "Take a backend out",
+			`Take a backend of a VIP out, as if it were down: no new connections, and UDP
+flows choose another one. It is not checked either. Connections that are there
+are left alone. Restarts and reloads leave it so; "backend ready" takes it back.`),
+		newBackendSet(g, orderReady, "Take a backend back in",
+			`Take a backend back in that was drained or in maintenance. From maintenance it
+comes back when its first health check succeeds, where there are checks.`))
+}
+
+// newBackendSet makes the command that says state of a backend.
+func newBackendSet(g *globals, state, short, long string) *cobra.Command {
+	return &cobra.Command{
+		Use:     state + " VIP ADDRESS:PORT",
+		Short:   short,
+		Long:    long + " For root and the\ndaemon's own user.",
+		Example: "  slicelb backend " + state + " db 192.0.2.11:5432",
+		Args:    exactly("VIP", "ADDRESS:PORT"),
+		ValidArgsFunction: func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+			return g.completeBackend(cmd.Context(), args), cobra.ShellCompDirectiveNoFileComp
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			out, err := g.client().SetBackend(cmd.Context(), api.BackendChange{VIP: args[0], Address: args[1], State: state})
+			if err != nil {
+				return err
+			}
+			if out.Before == state {
+				fmt.Fprintf(g.stderr, "slicelb: backend %s of %s: %s already\n", args[1], args[0], stateText(state))
+			}
+			if out.Forgotten != "" {
+				return &exitError{
+					code: exitFailed, err: fmt.Errorf("backend %s of %s is %s, but a restart of the daemon forgets it: %s", args[1], args[0], stateText(state), out.Forgotten),
+				}
+			}
+			return nil
+		},
+	}
+}
+
+func stateText(state string) string {
+	switch state {
+	case orderDrain:
+		return "drained"
+	case orderMaint:
+		return "in maintenance"
+	}
+	return "ready"
+}
+
+// completeBackend offers VIPs, then the backends of one.
+func (g *globals) completeBackend(ctx context.Context, args []string) []string {
+	switch len(args) {
+	case 0:
+		s, err := g.client().Status(ctx)
+		if err != nil {
+			return nil
+		}
+		return names(s.VIPs, func(v api.VIP) string { return v.Name })
+	case 1:
+		v, err := g.client().VIP(ctx, args[0])
+		if err != nil {
+			return nil
+		}
+		return names(backendsOf(v), func(b api.Backend) string { return b.Address })
+	}
+	return nil
+}
+
+// backendsOf are a VIP's backends, those of its views too.
+func backendsOf(v *api.VIP) []api.Backend {
+	all := v.Backends[:len(v.Backends):len(v.Backends)]
+	for _, view := range v.For {
+		all = append(all, view.Backends...)
+	}
+	return all
 }
 
 func newBackendList(g *globals) *cobra.Command {
@@ -40,10 +121,7 @@ func newBackendList(g *globals) *cobra.Command {
 			}
 			backends := []api.Backend{}
 			for _, v := range vips {
-				backends = append(backends, v.Backends...)
-				for _, view := range v.For {
-					backends = append(backends, view.Backends...)
-				}
+				backends = append(backends, backendsOf(&v)...)
 			}
 			return out.print(g.stdout, backends, backendTable(backends))
 		},
@@ -54,14 +132,38 @@ func newBackendList(g *globals) *cobra.Command {
 }
 
 func backendTable(backends []api.Backend) *table {
-	t := &table{columns: []string{"VIP", "FOR", "BACKEND", "WEIGHT", "STATE", "CONNECTS", "FLOWS", "ORIGIN"}, wide: 6}
+	t := &table{
+		columns: []string{"VIP", "FOR", "BACKEND", "WEIGHT", "STATE", "SHARE", "CONNECTS", "REASON", "SINCE", "CHECK", "CHECKED", "FLOWS", "ORIGIN"},
+		wide:    8,
+	}
+	now := time.Now()
 	for _, b := range backends {
 		group := b.Group
 		if group == "" {
 			group = "any"
 		}
-		t.add(b.VIP, group, b.Address, strconv.FormatUint(uint64(b.Weight), 10), b.State,
-			count(b.Counters.Connects+b.Counters.Flows), count(b.Counters.Flows), b.Origin)
+		var check, checked string
+		if c := b.Check; c != nil {
+			check, checked = c.Type+" "+c.State, ago(c.Last, now)
+			if c.Count > 0 {
+				checked += " in " + c.Took.Round(10*time.Microsecond).String()
+			}
+		}
+		t.add(b.VIP, group, b.Address, strconv.FormatUint(uint64(b.Weight), 10), b.State, percent(b.Share),
+			count(b.Counters.Connects+b.Counters.Flows), oneLine(b.Reason), ago(b.Since, now), check, checked,
+			count(b.Counters.Flows), b.Origin)
 	}
 	return t
+}
+
+// percent is a share with as many digits as say something.
+func percent(share float64) string {
+	switch p := 100 * share; {
+	case share == 0:
+		return "0%"
+	case p < 10:
+		return strconv.FormatFloat(p, 'f', 1, 64) + "%"
+	default:
+		return strconv.FormatFloat(p, 'f', 0, 64) + "%"
+	}
 }

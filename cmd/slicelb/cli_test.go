@@ -142,8 +142,10 @@ func (c canned) VIP(_ context.Context, name string) (*api.VIP, error) {
 		Hidden: "pass", WhenDown: "reject", Up: 1, Origin: "/etc/slicelb/slicelb.toml:3:1",
 		Counters: api.Counters{Connects: 41, Flows: 1, Rejected: 7},
 		Backends: []api.Backend{
-			{VIP: "db", Address: "192.0.2.11:5432", Weight: 3, State: "active", Counters: api.Counters{Connects: 42}},
-			{VIP: "db", Address: "192.0.2.12:5432", State: "draining"},
+			{VIP: "db", Address: "192.0.2.11:5432", Weight: 3, State: "active", Share: 1, Counters: api.Counters{Connects: 42},
+				Check: &api.Check{Type: "http", State: "up", Last: time.Now(), Took: 1234567, Count: 7, Run: 7}},
+			{VIP: "db", Address: "192.0.2.12:5432", State: "draining", Order: "drain", Since: time.Now().Add(-5 * time.Minute), Reason: "drained by root"},
+			{VIP: "db", Address: "192.0.2.13:5432", Weight: 1, State: "down", Reason: "failing: tls: \x1b[2J is not db"},
 		},
 		For: []api.View{{Group: "canary", WhenDown: "reject", Backends: []api.Backend{
 			{VIP: "db", Group: "canary", Address: "192.0.2.20:5432", Weight: 1, State: "active"}}}},
@@ -199,6 +201,18 @@ func (c canned) Explain(_ context.Context, q api.Question) (*api.Explanation, er
 
 func (c canned) Dump(context.Context) (*api.Dump, error) {
 	return &api.Dump{Lines: []string{"frontend 10.96.0.10:5432/tcp 1"}}, nil
+}
+
+func (c canned) SetBackend(_ context.Context, b api.BackendChange) (*api.BackendChanged, error) {
+	switch {
+	case b.VIP != "db":
+		return nil, &api.Error{Code: api.NotFound, Text: "no VIP " + strconv.Quote(b.VIP), Hint: "slicelb vip list"}
+	case c.is("forgetful"):
+		return &api.BackendChanged{Before: "ready", Forgotten: "the store is full"}, nil
+	case b.Address == "192.0.2.12:5432" && b.State == "drain":
+		return &api.BackendChanged{Before: "drain"}, nil
+	}
+	return &api.BackendChanged{Before: "ready", Writes: 3}, nil
 }
 
 func (c canned) Reload(ctx context.Context) (*api.Reloaded, error) {

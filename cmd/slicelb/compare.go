@@ -121,6 +121,7 @@ func objects(c *config.Config) []object {
 		o.lines = append(o.lines, "clients = "+clientList(v.Clients), "except = ["+strings.Join(v.Except, " ")+"]",
 			fmt.Sprintf("hidden = %q", v.Hidden), fmt.Sprintf("when_down = %q", v.WhenDown))
 		o.lines = append(o.lines, backendLines("", v.Backends)...)
+		o.lines = append(o.lines, healthLines(v.Health)...)
 		for _, view := range v.For {
 			o.lines = append(o.lines, fmt.Sprintf("for %s: when_down = %q", view.Group, view.WhenDown))
 			o.lines = append(o.lines, backendLines("for "+view.Group+": ", view.Backends)...)
@@ -136,6 +137,35 @@ func clientList(names []string) string {
 		return "any"
 	}
 	return "[" + strings.Join(names, " ") + "]"
+}
+
+// healthLines are the keys that say something.
+func healthLines(h *config.Health) []string {
+	if h == nil {
+		return nil
+	}
+	out := []string{
+		fmt.Sprintf("health type = %q", h.Type),
+		fmt.Sprintf("health interval = %q", h.Interval.String()),
+		fmt.Sprintf("health timeout = %q", h.Timeout.String()),
+		fmt.Sprintf("health fall = %d", h.Fall),
+		fmt.Sprintf("health rise = %d", h.Rise),
+		fmt.Sprintf("health initial = %q", h.Initial),
+		fmt.Sprintf("health panic_threshold = %d", h.PanicThreshold),
+		fmt.Sprintf("health slow_start = %q", h.SlowStart.String()),
+	}
+	if h.Type == config.HealthTCP {
+		return out
+	}
+	out = append(out, fmt.Sprintf("health path = %q", h.Path), fmt.Sprintf("health host = %q", h.Host),
+		fmt.Sprintf("health expect = %q", h.ExpectText()))
+	for _, f := range h.Headers {
+		out = append(out, fmt.Sprintf("health header %s: %s", f.Name, f.Value))
+	}
+	if h.Type == config.HealthHTTPS {
+		out = append(out, fmt.Sprintf("health ca_file = %q", h.CAFile), fmt.Sprintf("health insecure = %t", h.Insecure))
+	}
+	return out
 }
 
 func backendLines(prefix string, backends []config.Backend) []string {

@@ -15,6 +15,7 @@ import (
 	"github.com/slicelb/slicelb/api"
 	"github.com/slicelb/slicelb/bpf"
 	"github.com/slicelb/slicelb/config"
+	"github.com/slicelb/slicelb/health"
 	"github.com/slicelb/slicelb/lb"
 	"github.com/slicelb/slicelb/unitwatch"
 	"github.com/slicelb/slicelb/unitwatch/anchor"
@@ -40,6 +41,8 @@ type source struct {
 	warnings []string
 	lastGood bool // restored from the descriptor store
 	loaded   time.Time
+	checks   map[string]*health.Check // by VIP
+	broken   error                    // why some of checks cannot be made
 }
 
 // newSource compiles what cfg says about cgroups.
@@ -56,6 +59,7 @@ func newSource(cfg *config.Config, warnings config.Warnings) (*source, error) {
 		return nil, fmt.Errorf("groups: %w", err)
 	}
 	s := &source{cfg: cfg, tree: tree, loaded: time.Now()}
+	s.checks, s.broken = checksOf(cfg)
 	for _, w := range warnings {
 		s.warnings = append(s.warnings, fmt.Sprintf("%s: %s", w.Pos, w.Message))
 	}
@@ -95,8 +99,13 @@ type daemon struct {
 	rec        *lb.Reconciler
 	desired    *lb.State // of desiredFor, with whatever membership
 	desiredFor *source
+	desiredOf  uint64 // the backends' version that it is of
 	ready      bool
 	pending    *reload // waits for a snapshot of its tree
+
+	backends   *backendStates
+	self       uint64 // the cgroup that is this process's alone; 0: there is none
+	selfShared bool   // there are others in it
 
 	mapped    latency
 	timedSnap *unitwatch.Snapshot // the newest that mapped knows
@@ -139,6 +148,7 @@ type view struct {
 	problems []string
 	notes    []string
 	status   api.Status // without VIPs, groups and counters
+	orders   map[lb.Endpoint]order
 }
 
 // reload is a wish to load the configuration again.
@@ -147,6 +157,7 @@ type reload struct {
 	until  time.Time       // zero: as long as ctx says
 	done   chan reloaded   // buffered: nobody needs to listen
 	source *source
+	snap   *unitwatch.Snapshot // of its tree
 	begun  time.Time
 }
 
@@ -196,6 +207,12 @@ func (d *daemon) loop(ctx context.Context) error {
 			d.see(ctx, snap)
 		case r := <-reloads:
 			d.begin(ctx, r)
+		case v := <-d.backends.checker.Verdicts():
+			d.judge(ctx, v)
+		case <-d.backends.next.C:
+			d.soon(ctx)
+		case c := <-d.backends.changes:
+			d.change(ctx, c)
 		case <-d.hup:
 			d.again = true // also where one is under way: it may have read the files already
 		case l := <-d.loads:
@@ -229,7 +246,8 @@ func (d *daemon) see(ctx context.Context, snap *unitwatch.Snapshot) {
 	}
 	switch {
 	case d.pending != nil && d.pending.source != nil && snap.Tree == d.pending.source.tree:
-		d.finish(ctx, snap)
+		d.pending.snap = snap
+		d.tryFinish(ctx)
 	case d.running != nil && snap.Tree == d.running.tree:
 		d.snap = snap
 		d.settle(ctx)
@@ -240,7 +258,7 @@ func (d *daemon) see(ctx context.Context, snap *unitwatch.Snapshot) {
 // settle brings the kernel to what runs, and says so when it is there.
 func (d *daemon) settle(ctx context.Context) {
 	if d.running != nil {
-		if d.snap == nil {
+		if d.snap == nil || d.unchecked() {
 			return
 		}
 		_, err := d.apply(ctx, d.running, d.snap)
@@ -308,17 +326,20 @@ func (d *daemon) apply(ctx context.Context, src *source, snap *unitwatch.Snapsho
 	return writes, d.attach(ctx)
 }
 
-// compile keeps what follows from the configuration alone: a cgroup that comes
-// or goes costs nothing for each VIP.
+// compile keeps what follows from the configuration and the backends' states: a
+// cgroup that comes or goes costs nothing for each VIP.
 func (d *daemon) compile(src *source, snap *unitwatch.Snapshot) (*lb.State, error) {
-	if d.desired != nil && d.desiredFor == src {
-		return d.desired.WithMembers(membership(snap)), nil
+	members := membership(snap)
+	members.Self = d.self
+	now, b := time.Now(), d.backends
+	if d.desired != nil && d.desiredFor == src && d.desiredOf == b.version && !b.due(now) {
+		return d.desired.WithMembers(members), nil
 	}
-	state, err := lb.Compile(src.cfg, src.tree, membership(snap), lb.Runtime{})
+	state, err := lb.Compile(src.cfg, src.tree, members, b.runtime(src, now))
 	if err != nil {
 		return nil, err
 	}
-	d.desired, d.desiredFor = state, src
+	d.desired, d.desiredFor, d.desiredOf = state, src, b.version
 	return state, nil
 }
 
@@ -431,6 +452,8 @@ func (d *daemon) look(ctx context.Context) {
 	if p := d.pending; p != nil && (p.ctx.Err() != nil || !p.until.IsZero() && time.Now().After(p.until)) {
 		d.giveUp(api.Errorf(api.Timeout, "reload: not done in time; running configuration unchanged"))
 	}
+	d.tryFinish(ctx)
+	d.saveVerdicts()
 	d.say()
 	if d.ready && time.Since(d.trimmed) > trimInterval && d.trim.Swap(false) {
 		d.trimmed = time.Now()
@@ -493,7 +516,7 @@ func (d *daemon) wanted() []stored {
 		want = slices.DeleteFunc(want, func(f stored) bool { return isLastGood(f.Name) })
 		want = append(want, stored{Name: d.good.name(), FD: int(d.state.Fd())})
 	}
-	return want
+	return append(want, d.backends.wanted()...)
 }
 
 // keep brings the descriptor store up to date.

@@ -48,6 +48,9 @@ func (a answers) Explain(_ context.Context, q api.Question) (*api.Explanation, e
 		x.VIPs = verdicts(d, c)
 	} else {
 		x = explain(d, n, key, c)
+		if err := a.backendsOf(v, x); err != nil {
+			return nil, err
+		}
 	}
 	x.Address = q.Address
 	return x, nil
@@ -121,10 +124,12 @@ func explain(d *bpf.Dump, n *bpf.CounterSnapshot, key bpf.FrontendKey, c caller)
 	case bpf.PassHidden:
 		return done("pass", "%s is not among the clients of VIP %s: untouched", who, info.VIP)
 	case bpf.PassDown:
+		x.Down = true
 		return done("pass", "VIP %s has no backend that takes connections, and when_down = \"pass\": untouched", info.VIP)
 	case bpf.RejectHidden:
 		return done("reject", "%s is not among the clients of VIP %s, and hidden = \"reject\": EHOSTUNREACH", who, info.VIP)
 	case bpf.RejectDown:
+		x.Down = true
 		return done("reject", "VIP %s has no backend that takes connections: EHOSTUNREACH", info.VIP)
 	}
 	return done("unknown", "this program does not know the action %s", cell.Action)

@@ -44,6 +44,11 @@ func (n *notifier) managed() bool { return n.addr != nil }
 // send tells the manager the assignments in lines, with the descriptors fds.
 // The manager takes copies; the caller keeps its own.
 func (n *notifier) send(fds []int, lines ...string) error {
+	return n.write(0, fds, lines...)
+}
+
+// write is send with flags of sendmsg(2).
+func (n *notifier) write(flags int, fds []int, lines ...string) error {
 	if n.addr == nil {
 		return nil
 	}
@@ -63,7 +68,7 @@ func (n *notifier) send(fds []int, lines ...string) error {
 		rights = unix.UnixRights(fds...)
 	}
 	for {
-		err := unix.Sendmsg(fd, []byte(strings.Join(lines, "\n")), rights, n.addr, unix.MSG_NOSIGNAL)
+		err := unix.Sendmsg(fd, []byte(strings.Join(lines, "\n")), rights, n.addr, unix.MSG_NOSIGNAL|flags)
 		if err == nil {
 			return nil
 		}

@@ -96,6 +96,16 @@ func foreign(s string) string {
 	return s
 }
 
+// oneLine prints a sentence that may hold other people's text: its spaces stay.
+func oneLine(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r > '~' {
+			return '?'
+		}
+		return r
+	}, s)
+}
+
 func foreignAll(list []string) []string {
 	out := make([]string, len(list))
 	for i, s := range list {

@@ -46,6 +46,9 @@ func loadSource(path string) (*source, *api.Error) {
 	if err == nil {
 		var src *source
 		if src, err = newSource(cfg, warnings); err == nil {
+			err = src.broken
+		}
+		if err == nil {
 			return src, nil
 		}
 	}
@@ -70,7 +73,22 @@ func (d *daemon) load(l loaded) {
 	default:
 		d.pending.source = l.source
 		d.watcher.SetTree(l.source.tree)
+		d.backends.watch(l.source, d.running)
 	}
+}
+
+// tryFinish goes on with a reload when there is a snapshot of its tree, and when
+// what is new among its backends has been checked once, or did not answer: a
+// backend takes the place of another without a gap.
+func (d *daemon) tryFinish(ctx context.Context) {
+	r := d.pending
+	if r == nil || r.snap == nil {
+		return
+	}
+	if d.backends.waiting() && time.Since(r.begun) < r.source.longestTimeout()+checkSlack {
+		return
+	}
+	d.finish(ctx, r.snap)
 }
 
 // finish applies the configuration that waits.
@@ -92,6 +110,10 @@ func (d *daemon) finish(ctx context.Context, snap *unitwatch.Snapshot) {
 	d.snap = snap
 	d.failed, d.reloadErr = time.Time{}, nil
 	d.note(nil)
+	d.backends.watch(d.running, nil)
+	for _, text := range d.backends.forget(d.running) {
+		d.log.Info("the backend is gone, and what was said of it", "order", text)
+	}
 	if err := d.remember(); err != nil {
 		d.log.Error("remember the configuration", "err", err)
 		d.storeErr = err
@@ -113,6 +135,7 @@ func (d *daemon) giveUp(err *api.Error) {
 	d.pending = nil
 	if r.source != nil && d.running != nil {
 		d.watcher.SetTree(d.running.tree)
+		d.backends.watch(d.running, nil)
 	}
 	d.failed, d.reloadErr = time.Now(), err
 	d.log.Error("reload failed; running configuration unchanged", "err", err)

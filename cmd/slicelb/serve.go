@@ -86,6 +86,14 @@ func serve(ctx context.Context, g *globals) (err error) {
 		log: log, level: level, notify: notify, store: newFDStore(notify, handed), keeper: newKeeper(), open: g.open,
 		root: root, rootDir: dir, configPath: g.config, socket: g.socket, lock: lock, lockHeld: true, started: time.Now(),
 		handed: handed, hints: make(chan unitwatch.Hint, hintBuffer), reloads: make(chan *reload), loads: make(chan loaded),
+		backends: newBackendStates(),
+	}
+	self, alone, err := findSelf(root.Path)
+	if err != nil {
+		log.Warn("own cgroup", "err", err)
+	}
+	if d.selfShared = self != 0 && !alone; alone {
+		d.self = self
 	}
 	if err := d.start(); err != nil {
 		return err
@@ -104,6 +112,7 @@ func serve(ctx context.Context, g *globals) (err error) {
 	tasks, ctx := errgroup.WithContext(ctx)
 	tasks.Go(func() error { return d.watcher.Run(ctx) })
 	tasks.Go(func() error { return d.keeper.run(ctx) })
+	tasks.Go(func() error { return d.backends.checker.Run(ctx) })
 	tasks.Go(func() error { return d.serveAPI(ctx) })
 	tasks.Go(func() error { return d.loop(ctx) })
 	return tasks.Wait()
@@ -119,13 +128,17 @@ func (d *daemon) start() error {
 	if err != nil {
 		d.log.Error("stored state", "err", err)
 	}
+	if err := d.backends.restore(d.handed); err != nil {
+		d.log.Error("stored state", "err", err)
+	}
 	d.good, d.states, d.inherited = good, highestGeneration(d.handed), len(d.handed) > 0
 	var states []stored
 	d.handed = slices.DeleteFunc(d.handed, func(f stored) bool {
-		if isLastGood(f.Name) {
+		if isLastGood(f.Name) || isRuntime(f.Name) {
 			states = append(states, f)
+			return true
 		}
-		return isLastGood(f.Name)
+		return false
 	})
 	if err := closeAll(states); err != nil { // the store has them still
 		d.log.Warn("stored state", "err", err)
@@ -134,6 +147,11 @@ func (d *daemon) start() error {
 	if err == nil {
 		var src *source
 		if src, err = newSource(cfg, warnings); err == nil {
+			err = src.broken
+		}
+		if err == nil {
+			d.backends.watch(src, served(good))
+			d.backends.forget(src)
 			d.use(src)
 			return d.remember()
 		}
@@ -165,8 +183,26 @@ func (d *daemon) restore(good *lastGood) error {
 		return nil
 	}
 	src.lastGood, src.loaded = true, good.Loaded
+	if src.broken != nil {
+		d.log.Error("some backends are not checked: their last verdict stands", "err", src.broken)
+	}
+	d.backends.watch(src, src)
+	d.backends.forget(src)
 	d.use(src)
 	return d.remember()
+}
+
+// served is what an earlier process served, as far as its backends go; nil:
+// nobody knows.
+func served(good *lastGood) *source {
+	if good == nil {
+		return nil
+	}
+	cfg, err := config.Parse("last good configuration", []byte(good.TOML))
+	if err != nil {
+		return nil
+	}
+	return &source{cfg: cfg}
 }
 
 // use makes src what runs, as far as user space goes.

@@ -12,7 +12,7 @@ import (
 
 // publish makes what the loop knows now what the API answers.
 func (d *daemon) publish() {
-	v := &view{source: d.running, snap: d.snap, dp: d.dp.dataPath}
+	v := &view{source: d.running, snap: d.snap, dp: d.dp.dataPath, orders: d.backends.operator}
 	v.status = api.Status{
 		Version: versionString(), PID: pid, Started: d.started,
 		Config:    api.Config{Path: d.path(), Files: []string{}},
@@ -78,6 +78,7 @@ func (d *daemon) publish() {
 	if d.root.Namespaced {
 		note("%s is a part of the cgroup tree: what runs outside it is not served", d.root.Path)
 	}
+	d.healthNotes(note)
 	if s := d.snap; s != nil {
 		d.track(v, s, note)
 	}

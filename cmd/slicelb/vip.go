@@ -97,18 +97,15 @@ func printVIP(g *globals, out *output, v *api.VIP) error {
 	line("except", list(v.Except))
 	line("hidden", v.Hidden)
 	line("when_down", v.WhenDown)
+	line("health", v.Health)
 	line("calls", fmt.Sprintf("%d connects, %d flows, %d passed, %d rejected",
 		v.Counters.Connects, v.Counters.Flows, v.Counters.Passed, v.Counters.Rejected))
 	line("origin", v.Origin)
 	if err := tw.Flush(); err != nil {
 		return err
 	}
-	all := v.Backends
-	for _, view := range v.For {
-		all = append(all[:len(all):len(all)], view.Backends...)
-	}
 	fmt.Fprintln(g.stdout)
-	return out.print(g.stdout, nil, backendTable(all))
+	return out.print(g.stdout, nil, backendTable(backendsOf(v)))
 }
 
 func names[T any](list []T, name func(T) string) []string {

@@ -69,7 +69,7 @@ func TestCommandLine(t *testing.T) {
 		{[]string{"diff"}, 0, ""},
 		{[]string{"explain", vip, "--cgroup", "/sys/fs/cgroup/web.slice"}, 0, "balance: one of 2 backends of VIP db"},
 		{[]string{"explain", vip, "--cgroup", "/web.slice"}, 0, "balance: one of 2 backends of VIP db"},
-		{[]string{"explain", vip, "--unit", "slicelb.service"}, 0, "not among the clients"},
+		{[]string{"explain", vip, "--unit", "slicelb.service"}, 0, "group @daemon has translate = false"},
 		{[]string{"explain", vip, "--unit", "nope.service"}, 4, "not loaded"},
 		{[]string{"explain", vip, "--pid", "1"}, 0, "not among the clients"},
 		{[]string{"explain", "10.96.0.10:7001", "--cgroup", "/web.slice"}, 0, "no frontend"},

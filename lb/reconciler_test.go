@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/netip"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -154,9 +155,13 @@ func TestFaults(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				rnd := rand.New(rand.NewPCG(uint64(seed), 1))
 				m := lbtest.New(lbtest.DefaultLimits)
+				faults := rand.New(rand.NewPCG(uint64(seed), 2))
+				var mu sync.Mutex
 				left := 200
 				dp := &lbtest.Faulty{Maps: m, Fail: func(string) bool {
-					fail := left > 0 && rnd.IntN(12) == 0
+					mu.Lock()
+					defer mu.Unlock()
+					fail := left > 0 && faults.IntN(12) == 0
 					if fail {
 						left--
 					}

@@ -106,6 +106,7 @@ func (d *daemon) finish(ctx context.Context, snap *unitwatch.Snapshot) {
 		return
 	}
 	d.pending = nil
+	d.drained(ctx)
 	d.use(r.source)
 	d.snap = snap
 	d.failed, d.reloadErr = time.Time{}, nil
@@ -127,6 +128,23 @@ func (d *daemon) finish(ctx context.Context, snap *unitwatch.Snapshot) {
 	r.done <- reloaded{answer: &api.Reloaded{
 		Writes: n, Took: took, VIPs: len(r.source.cfg.VIPs), Groups: len(r.source.cfg.Groups), Warnings: r.source.warnings,
 	}}
+}
+
+// settleWait bounds how long a reload's answer waits for the calls that were on
+// their way when the kernel changed: some 10 ms as a rule.
+const settleWait = time.Second
+
+// drained waits until no call uses what the reload replaced, so that none
+// reaches a removed backend after the answer (D34).
+func (d *daemon) drained(ctx context.Context) {
+	if d.dp.dataPath == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, settleWait)
+	defer cancel()
+	if err := d.rec.Settle(ctx); err != nil {
+		d.log.Warn("reload: what was replaced is not freed yet", "err", err)
+	}
 }
 
 // giveUp ends the reload that waits; what ran before runs on.

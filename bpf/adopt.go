@@ -28,7 +28,8 @@ type storedFD struct {
 // of ours its descriptor is Adopt's: used, or closed. Programs of another build
 // are replaced in place, hook by hook, readers before writers, and no hook is
 // empty in between; where the new programs do not load, the old ones go on.
-// Capacities are those that the maps have, whatever opts says.
+// Capacities are those that the maps have, whatever opts says. Programs of
+// opts.Build are not loaded again to be compared, where that is this build.
 //
 // ErrNothingStored: no name was ours. ErrForeign (*AdoptError): no set can be
 // used; the hooks go on as they are as long as the store holds them.
@@ -277,6 +278,9 @@ func objectIs(fd int, kind string) error {
 // differ. Links are updated in place; a tracepoint's cannot be, so there both
 // run for a moment (what they insert is the same).
 func (d *Datapath) renew(spec *ebpf.CollectionSpec) error {
+	if d.opts.Build == Build() && d.sameNames(spec) {
+		return d.renewLinks()
+	}
 	given := make(map[string]*ebpf.Map, len(d.maps))
 	for name, m := range d.maps {
 		given[name] = m
@@ -314,6 +318,25 @@ func (d *Datapath) renew(spec *ebpf.CollectionSpec) error {
 			}
 		}
 	}
+	return d.renewLinks()
+}
+
+// sameNames says whether all programs are there, by the kernel's names of them.
+func (d *Datapath) sameNames(spec *ebpf.CollectionSpec) bool {
+	for name := range spec.Programs {
+		p := d.programs[name]
+		if p == nil {
+			return false
+		}
+		info, err := p.Info()
+		if err != nil || info.Name != name[:min(len(name), 15)] {
+			return false
+		}
+	}
+	return true
+}
+
+func (d *Datapath) renewLinks() error {
 	for _, h := range hooks {
 		if err := d.renewLink(h); err != nil {
 			// The old program goes on; Check says so.

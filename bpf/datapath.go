@@ -19,6 +19,10 @@ type Options struct {
 	Slots    uint32 // [daemon] slots; rounded up to 16
 	UDPFlows uint32 // entries of each LRU of unconnected UDP; never below what the CPUs need by default
 
+	// Build is what Build was in the process that stored what is adopted; "" =
+	// not known. It must have been stored after everything else.
+	Build string
+
 	// Capacities other than api.h's, where not 0. Slots above wins over its own.
 	Capacities Limits
 

@@ -279,6 +279,11 @@ func anotherBuild(t *testing.T) {
 // The next process takes over: tables, names, counters and open sockets; with
 // the same build nothing is replaced. // edge D40, fault F1
 func TestKernelAdopt(t *testing.T) {
+	t.Run("compared", func(t *testing.T) { adopt(t, "") })
+	t.Run("known to be this build's", func(t *testing.T) { adopt(t, Build()) })
+}
+
+func adopt(t *testing.T, build string) {
 	p := newPlane(t, small)
 	a := kerneltest.Serve(t, "a", "127.0.0.1:0")
 	const vip = "10.96.0.10:80"
@@ -305,7 +310,7 @@ func TestKernelAdopt(t *testing.T) {
 	stored := names(store)
 
 	// Capacities are those of the maps, whatever is asked for.
-	d, err := Adopt(append(store, NamedFD{Name: "config", FD: -1}), Options{Slots: 1 << 20})
+	d, err := Adopt(append(store, NamedFD{Name: "config", FD: -1}), Options{Slots: 1 << 20, Build: build})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,9 +1,12 @@
 package bpf
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
@@ -53,6 +56,14 @@ func size(spec *ebpf.CollectionSpec, opts Options) error {
 	set(flows, slicelbMapUdpChoice, slicelbMapUdpReverse)
 	return nil
 }
+
+// Build tells the programs of one build from those of another, on one kernel.
+func Build() string { return build() }
+
+var build = sync.OnceValue(func() string {
+	sum := sha256.Sum256(_SlicelbBytes)
+	return hex.EncodeToString(sum[:8])
+})
 
 // load makes the maps that are not given, and loads the programs.
 func load(spec *ebpf.CollectionSpec, given map[string]*ebpf.Map, opts Options) (*ebpf.Collection, error) {

@@ -85,6 +85,7 @@ type daemon struct {
 	started    time.Time
 
 	handed    []stored  // of a data plane, until one is opened
+	build     string    // bpf.Build of what was handed
 	inherited bool      // this process was handed something: it must not exit 78 or 2
 	state     *os.File  // the sealed memfd of the newest last good
 	good      *lastGood // what is in it
@@ -352,7 +353,7 @@ func (d *daemon) openPath(ctx context.Context, cfg *config.Config) error {
 	if err != nil {
 		return err
 	}
-	opts := bpf.Options{Log: d.log}
+	opts := bpf.Options{Log: d.log, Build: d.build}
 	if cfg != nil {
 		opts.Slots, opts.UDPFlows = cfg.Daemon.Slots, cfg.Daemon.UDPFlows
 	}

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/slicelb/slicelb/bpf"
 )
 
 // lastGoodVersion is the layout of the memfd. A reader refuses what is newer.
@@ -28,6 +30,7 @@ const maxLastGood = 256 << 20
 type lastGood struct {
 	Version    int       `json:"version"`
 	Generation uint64    `json:"generation"`
+	Build      string    `json:"build"` // bpf.Build of the programs beside it
 	Path       string    `json:"path"`
 	Files      []string  `json:"files"`
 	Loaded     time.Time `json:"loaded"`
@@ -36,7 +39,7 @@ type lastGood struct {
 
 // seal writes l into a sealed memfd. The caller closes it.
 func (l *lastGood) seal() (*os.File, error) {
-	l.Version = lastGoodVersion
+	l.Version, l.Build = lastGoodVersion, bpf.Build()
 	b, err := json.Marshal(l)
 	if err != nil {
 		return nil, fmt.Errorf("last good configuration: %w", err)

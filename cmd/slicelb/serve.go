@@ -132,6 +132,9 @@ func (d *daemon) start() error {
 		d.log.Error("stored state", "err", err)
 	}
 	d.good, d.states, d.inherited = good, highestGeneration(d.handed), len(d.handed) > 0
+	if good != nil {
+		d.build = good.Build
+	}
 	var states []stored
 	d.handed = slices.DeleteFunc(d.handed, func(f stored) bool {
 		if isLastGood(f.Name) || isRuntime(f.Name) {

@@ -47,6 +47,10 @@ generate-only:
 package: need-go ## deb and rpm for amd64 and arm64, in dist/
 	$(GO) run ./internal/pack -version "$(VERSION)"
 
+.PHONY: release
+release: need-go ## the same of a tag, with checksums and notes
+	$(GO) run ./internal/pack -release -version "$(VERSION)"
+
 .PHONY: bench
 bench: need-go ## what a connect costs, side by side
 	$(GO) run ./bench

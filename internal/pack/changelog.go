@@ -20,6 +20,7 @@ type entry struct {
 	version string // or unreleased
 	date    time.Time
 	changes []string // the list's items, each on one line
+	text    string   // all of it, below the title
 }
 
 var title = regexp.MustCompile(`^## (?:(Unreleased)|(\d+\.\d+\.\d+(?:-[a-z0-9]+)?), (\d{4}-\d\d-\d\d))$`)
@@ -28,6 +29,7 @@ var title = regexp.MustCompile(`^## (?:(Unreleased)|(\d+\.\d+\.\d+(?:-[a-z0-9]+)
 func parseChangelog(text string) ([]entry, error) {
 	var entries []entry
 	var last *entry
+	var lines []string // of last
 	for line := range strings.Lines(text) {
 		line = strings.TrimRight(line, "\n")
 		switch {
@@ -44,18 +46,25 @@ func parseChangelog(text string) ([]entry, error) {
 				}
 				e.date = date
 			}
+			if last != nil {
+				last.text = section(lines)
+			}
+			lines = nil
 			entries = append(entries, e)
 			last = &entries[len(entries)-1]
+			continue
 		case last == nil: // before the first section
 		case strings.HasPrefix(line, "- "):
 			last.changes = append(last.changes, line[2:])
 		case strings.HasPrefix(line, "  ") && len(last.changes) > 0:
 			last.changes[len(last.changes)-1] += " " + strings.TrimSpace(line)
 		}
+		lines = append(lines, line)
 	}
-	if len(entries) == 0 {
+	if last == nil {
 		return nil, errors.New("no section")
 	}
+	last.text = section(lines)
 	return entries, nil
 }
 

@@ -31,8 +31,9 @@ First version.
 		t.Fatal(err)
 	}
 	want := []entry{
-		{version: "Unreleased", changes: []string{"`one` thing on two lines.", "Another."}},
-		{version: "1.2.0", date: time.Date(2027, 1, 31, 0, 0, 0, 0, time.UTC), changes: []string{"Older."}},
+		{version: "Unreleased", changes: []string{"`one` thing on two lines.", "Another."},
+			text: "First version.\n\n- `one` thing\n  on two lines.\n- Another.\n"},
+		{version: "1.2.0", date: time.Date(2027, 1, 31, 0, 0, 0, 0, time.UTC), changes: []string{"Older."}, text: "- Older.\n"},
 	}
 	if diff := cmp.Diff(want, got, cmp.AllowUnexported(entry{})); diff != "" {
 		t.Error(diff)

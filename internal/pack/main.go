@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -27,6 +28,7 @@ func main() {
 	flag.StringVar(&p.describe, "version", "", "what is packed, as git describe says it (default: ask git)")
 	arch := flag.String("arch", "amd64,arm64", "`architectures`")
 	format := flag.String("format", "deb,rpm", "`formats`")
+	flag.BoolVar(&p.release, "release", false, "refuse what is no release; add checksums and notes")
 	flag.Parse()
 	p.arches, p.formats = strings.Split(*arch, ","), strings.Split(*format, ",")
 	if flag.NArg() > 0 {
@@ -44,12 +46,14 @@ func main() {
 type pack struct {
 	out, describe   string
 	arches, formats []string
+	release         bool
 
 	version string    // of the packages
 	time    time.Time // of everything in them
 	top     string    // of the checkout
 	stage   string    // what is generated, removed at the end
 	modules string    // the modfile of nfpm
+	made    []string  // the packages
 }
 
 func (p *pack) run(ctx context.Context) (err error) {
@@ -63,6 +67,10 @@ func (p *pack) run(ctx context.Context) (err error) {
 		return err
 	}
 	if err := p.identify(ctx); err != nil {
+		return err
+	}
+	notes, err := p.notes()
+	if err != nil {
 		return err
 	}
 	if p.stage, err = os.MkdirTemp("", "slicelb-pack-"); err != nil {
@@ -84,6 +92,9 @@ func (p *pack) run(ctx context.Context) (err error) {
 				return err
 			}
 		}
+	}
+	if p.release {
+		return p.publish(notes)
 	}
 	return nil
 }
@@ -114,8 +125,8 @@ func (p *pack) identify(ctx context.Context) error {
 
 // prepare stages what is the same for every architecture.
 func (p *pack) prepare(ctx context.Context) error {
-	native := filepath.Join(p.stage, "native")
-	if err := p.build(ctx, "", native); err != nil {
+	native := p.binary(runtime.GOARCH)
+	if err := p.build(ctx, runtime.GOARCH, native); err != nil {
 		return err
 	}
 	for _, shell := range []string{"bash", "zsh", "fish"} {
@@ -135,13 +146,9 @@ func (p *pack) prepare(ctx context.Context) error {
 	if err := p.copyTree("packaging/examples", "examples"); err != nil {
 		return err
 	}
-	notes, err := os.ReadFile(filepath.Join(p.top, "CHANGELOG.md"))
+	entries, err := p.changelog()
 	if err != nil {
 		return err
-	}
-	entries, err := parseChangelog(string(notes))
-	if err != nil {
-		return fmt.Errorf("CHANGELOG.md: %w", err)
 	}
 	list, err := formatChangelog(entries, p.version, p.time)
 	if err != nil {
@@ -150,12 +157,26 @@ func (p *pack) prepare(ctx context.Context) error {
 	return p.write("changelog.yaml", list)
 }
 
+func (p *pack) changelog() ([]entry, error) {
+	text, err := os.ReadFile(filepath.Join(p.top, "CHANGELOG.md"))
+	if err != nil {
+		return nil, err
+	}
+	entries, err := parseChangelog(string(text))
+	if err != nil {
+		return nil, fmt.Errorf("CHANGELOG.md: %w", err)
+	}
+	return entries, nil
+}
+
 // compile stages what belongs to one architecture: the program, what it is
 // made of, and under which licences.
 func (p *pack) compile(ctx context.Context, arch string) error {
-	binary := filepath.Join(p.stage, "slicelb."+arch)
-	if err := p.build(ctx, arch, binary); err != nil {
-		return err
+	binary := p.binary(arch)
+	if _, err := os.Stat(binary); err != nil {
+		if err := p.build(ctx, arch, binary); err != nil {
+			return err
+		}
 	}
 	bom, err := billOfMaterials(binary, p.version, p.time)
 	if err != nil {
@@ -171,8 +192,9 @@ func (p *pack) compile(ctx context.Context, arch string) error {
 	return p.write("third-party."+arch+".gz", gzipped(texts))
 }
 
-// build compiles slicelb; "" is for the machine that packs. The environment's
-// say in how Go compiles ends here.
+func (p *pack) binary(arch string) string { return filepath.Join(p.stage, "slicelb."+arch) }
+
+// build compiles slicelb. The environment's say in how Go compiles ends here.
 func (p *pack) build(ctx context.Context, arch, binary string) error {
 	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false",
 		"-ldflags=-s -w -buildid= -X main.version="+p.version, "-o", binary, "./cmd/slicelb")
@@ -213,8 +235,9 @@ func (p *pack) make(ctx context.Context, arch, format string) error {
 		return fmt.Errorf("nfpm, %s for %s: %w\n%s", format, arch, err, out)
 	}
 	for line := range strings.Lines(string(out)) {
-		if path, ok := strings.CutPrefix(line, "created package: "); ok {
-			fmt.Print(path)
+		if path, ok := strings.CutPrefix(strings.TrimSpace(line), "created package: "); ok {
+			fmt.Println(path)
+			p.made = append(p.made, path)
 		}
 	}
 	return nil

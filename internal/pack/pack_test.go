@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -123,7 +124,7 @@ func TestBillOfMaterials(t *testing.T) {
 	}
 	p := pack{top: top, version: "1.2.3"}
 	binary := filepath.Join(t.TempDir(), "slicelb")
-	if err := p.build(t.Context(), "", binary); err != nil {
+	if err := p.build(t.Context(), runtime.GOARCH, binary); err != nil {
 		t.Fatal(err)
 	}
 	text, err := billOfMaterials(binary, p.version, p.time)

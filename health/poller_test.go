@@ -347,16 +347,31 @@ var kinds = []func(net.Conn){
 	func(c net.Conn) { c.(*net.TCPConn).SetLinger(0) },          // resets
 	func(c net.Conn) { io.Copy(io.Discard, c) },                 // takes, and says nothing
 	func(c net.Conn) { head(c); io.WriteString(c, "\x00\xff") }, // says nonsense
+	thinks, // last: it is a good one
 }
+
+const checkerVar = "SLICELB_HEALTH_CHECKER"
 
 const serverVar = "SLICELB_HEALTH_SERVERS"
 
 func TestMain(m *testing.M) {
-	if os.Getenv(serverVar) != "" {
+	switch {
+	case os.Getenv(serverVar) != "":
 		playServers()
+		return
+	case os.Getenv(checkerVar) != "":
+		playChecker()
 		return
 	}
 	os.Exit(m.Run())
+}
+
+// thinks for a while, and loses patience with a client that is away for long.
+func thinks(c net.Conn) {
+	c.SetDeadline(time.Now().Add(time.Second))
+	head(c)
+	<-time.After(200 * time.Millisecond) // that long is the thinking
+	io.WriteString(c, "HTTP/1.1 200 OK\r\n\r\n")
 }
 
 // playServers listens on every loopback address, a port for each kind, until
@@ -433,7 +448,7 @@ func TestHostileServers(t *testing.T) { // fault F23
 		list = append(list, Target{VIP: "a", Addr: loopback(1+i, ports[0]), Check: check})
 	}
 	for i := range bad {
-		list = append(list, Target{VIP: "a", Addr: loopback(100+i, ports[1+i%(len(ports)-1)]), Check: check})
+		list = append(list, Target{VIP: "a", Addr: loopback(100+i, ports[1+i%(len(ports)-2)]), Check: check})
 	}
 	checker := start(t)
 	checker.Set(list)
@@ -516,3 +531,95 @@ func bytesWhole(b []byte) bool { return len(b) > 0 && b[len(b)-1] == '\n' }
 
 // quiet is a log for servers that complain of what a test does.
 func quiet(t *testing.T) *log.Logger { return log.New(io.Discard, "", 0) }
+
+// playChecker checks many backends, strictly, and says how many are up when all
+// are, and how often a verdict changed until standard input ended.
+func playChecker() {
+	var port uint16
+	fmt.Sscan(os.Getenv(checkerVar), &port)
+	check := &Check{Type: HTTP, Path: "/", Expect: ok2xx, Interval: time.Second, Timeout: 900 * time.Millisecond, Fall: 1, Rise: 1}
+	list := make([]Target, 200)
+	for i := range list {
+		list[i] = Target{VIP: "a", Addr: loopback(1+i, port), Check: check}
+	}
+	checker := New()
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() {
+		io.Copy(io.Discard, os.Stdin)
+		cancel()
+	}()
+	done := make(chan error, 1)
+	go func() { done <- checker.Run(ctx) }()
+	checker.Set(list)
+	settled, flips, last := false, 0, map[netip.AddrPort]State{}
+	for {
+		select {
+		case v := <-checker.Verdicts():
+			up := 0
+			for tg, now := range v.All() {
+				if settled && last[tg.Addr] != now.State {
+					flips++
+				}
+				last[tg.Addr] = now.State
+				if now.State == Up {
+					up++
+				}
+			}
+			if up == len(list) && !settled {
+				settled = true
+				fmt.Println("up", up)
+			}
+		case err := <-done:
+			fmt.Println("flips", flips, checker.Stats().Stalled.Milliseconds(), err)
+			return
+		}
+	}
+}
+
+// A process that is stopped for a while, with checks of strict and impatient
+// backends under way, takes none out when it goes on.
+func TestStopped(t *testing.T) { // fault F19
+	ports := servers(t)
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d", checkerVar, ports[len(ports)-1]))
+	cmd.Stderr = os.Stderr
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Process.Kill()
+	var n, flips, stalled int
+	if _, err := fmt.Fscanf(out, "up %d\n", &n); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+			t.Fatal(err)
+		}
+		<-time.After(3 * time.Second) // the pause itself
+		if err := cmd.Process.Signal(syscall.SIGCONT); err != nil {
+			t.Fatal(err)
+		}
+		<-time.After(2 * time.Second) // two rounds of checks
+	}
+	in.Close()
+	if _, err := fmt.Fscanf(out, "flips %d %d", &flips, &stalled); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
+	}
+	if flips > 0 {
+		t.Errorf("%d verdicts changed", flips)
+	}
+	if stalled < 5000 {
+		t.Errorf("stopped for 6 s, %d ms noticed", stalled)
+	}
+}

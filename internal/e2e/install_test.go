@@ -151,3 +151,30 @@ func TestShippedExamples(t *testing.T) {
 		}
 	}
 }
+
+// Every command of docs/operations.md works while all is well.
+func TestOperationsPage(t *testing.T) {
+	h := install(t)
+	h.echo()
+	h.configure(oldTOML)
+	h.start()
+	h.healthy()
+	h.ask("/web.slice/one.scope") // makes the slice
+	text, err := os.ReadFile("../../docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ran := 0
+	for _, block := range consoleBlock.FindAllStringSubmatch(string(text), -1) {
+		for _, command := range prompt.Split(block[1], -1)[1:] {
+			ran++
+			command = strings.ReplaceAll(command, "slicelb doctor", "slicelb doctor --cgroup-root /sys/fs/cgroup") // the lab's
+			if code, out := h.exit("sh", "-c", command); code != 0 {
+				t.Errorf("%sexit %d\n%s", command, code, out)
+			}
+		}
+	}
+	if ran == 0 {
+		t.Error("no commands found")
+	}
+}

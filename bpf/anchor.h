@@ -120,6 +120,7 @@ static __always_inline int anchor_made(struct cgroup *cgrp)
 	__u64 *word = bpf_map_lookup_elem(&cgroups, &parent);
 	__u64 w, rule, entry;
 	bool mapped = false;
+	long err;
 
 	/* v1 hierarchies fire this tracepoint too, and ids are unique in each only. */
 	if (!word || cgrp->root->hierarchy_id)
@@ -130,8 +131,11 @@ static __always_inline int anchor_made(struct cgroup *cgrp)
 	rule = SLB_CGROUP_NODE(w) ? expected(SLB_CGROUP_NODE(w), kn->name) : 0;
 	if (rule) {
 		entry = SLB_CGROUP(rule, id);
-		mapped = !bpf_map_update_elem(&cgroups, &id, &entry, BPF_NOEXIST);
-		count_stat(mapped ? SLB_STAT_ANCHORS_MAPPED : SLB_STAT_CGROUPS_FULL);
+		err = bpf_map_update_elem(&cgroups, &id, &entry, BPF_NOEXIST);
+		mapped = !err;
+		/* While a new build takes over both programs run: one finds it done. */
+		if (err != -EEXIST)
+			count_stat(mapped ? SLB_STAT_ANCHORS_MAPPED : SLB_STAT_CGROUPS_FULL);
 	}
 	if (rule || SLB_CGROUP_GROUP(w))
 		hint(SLB_EVENT_MKDIR, id, parent, mapped);

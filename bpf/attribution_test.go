@@ -498,3 +498,25 @@ func TestKernelGroupMoves(t *testing.T) {
 		}
 	}
 }
+
+// While one build's program takes over from another's both run for a moment:
+// the second finds the directory mapped, which is no lack of room.
+func TestKernelMapsOnceWithTwoPrograms(t *testing.T) {
+	p := newPlane(t, small)
+	const root = 1
+	group := p.newGroup("a", true)
+	p.mapTo(p.root, 0, root)
+	p.expectBelow(t, root, "a.slice", Rule{Group: group})
+	twin, err := attachLink(hooks[0], nil, p.programs[hooks[0].program])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer twin.Close()
+	made := p.root.Make(t, "a.slice")
+	if s := p.stats(); s.AnchorsMapped != 1 || s.CgroupsFull != 0 {
+		t.Errorf("counted %+v", s)
+	}
+	if d, err := p.Dump(); err != nil || d.Cgroups[made.ID(t)].Group != group {
+		t.Errorf("mapped to %+v, %v", d.Cgroups[made.ID(t)], err)
+	}
+}

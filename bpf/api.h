@@ -179,7 +179,7 @@ struct slb_backend {
 	__u8 flags;
 	__u8 pad;
 	__u32 generation; /* equals the generation in backend_cells while valid */
-	__u32 cell;	  /* whose backend it is: a default cell, or the view with backends of its own */
+	__u32 cell;	  /* whose backend it is: a default cell, whose views share it */
 	__u32 spare;
 };
 
@@ -202,7 +202,7 @@ struct slb_origin {
 	__u16 backend_port_be;
 	__u8 layout; /* SLB_LAYOUT; 0 = empty */
 	__u8 proto;
-	__u8 elsewhere; /* 1 = since connect, a datagram went to another VIP */
+	__u8 elsewhere; /* 1 = since connect, this backend was asked by another VIP's name */
 	__u8 pad;
 	__u32 frontend;
 	__u32 frontend_gen;

@@ -172,7 +172,7 @@ static __always_inline enum slb_verdict do_sendmsg(struct bpf_sock_addr *ctx,
 		reject(&d);
 		return SLB_REJECT;
 	}
-	if (o)
+	if (o && o->backend_port_be == b->port_be && addr_equal(&o->backend, &b->addr))
 		o->elsewhere = 1;
 	*out = b;
 	return SLB_TRANSLATE;

@@ -233,6 +233,13 @@ func TestKernelSharedBackend(t *testing.T) {
 	answersFrom(t, "connected after sendto", s, "a", vip1)
 	peerIs(t, "connected after sendto", s, vip1)
 
+	// Nor does a datagram to another backend bring an older name back.
+	const vip3 = "10.96.0.12:53"
+	p.vip("three", vip3+"/udp").to(b.Addr.String())
+	succeeds(t, "sendto", s.SendTo("x", vip3, 0))
+	succeeds(t, "send", s.Send("x"))
+	answersFrom(t, "connected, another asked", s, "a", vip1)
+
 	// With a choice, the second VIP's backend is kept apart from the first's.
 	one.to(a.Addr.String(), b.Addr.String())
 	s = c.UDP(vip1)

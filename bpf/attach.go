@@ -113,7 +113,7 @@ func (d *Datapath) Attach(dir *os.File) error {
 		}
 		l, err := attachLink(h, dir, d.programs[h.program])
 		if err != nil {
-			if h.ipv6 && !errors.Is(err, unix.EPERM) {
+			if h.ipv6 && absent(err) {
 				missing = append(missing, Feature{Name: h.name(), Reason: err.Error()})
 				continue
 			}
@@ -138,6 +138,12 @@ func (d *Datapath) Attach(dir *os.File) error {
 	return nil
 }
 
+// absent says that the kernel does not know the hook. Another error may pass:
+// memory is short, or the hook has as many programs as it can.
+func absent(err error) bool {
+	return errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, ebpf.ErrNotSupported)
+}
+
 func hold(l link.Link) (*heldLink, error) {
 	info, err := l.Info()
 	if err != nil {
@@ -151,8 +157,12 @@ func hold(l link.Link) (*heldLink, error) {
 }
 
 // attachError explains a refusal. The kernel says EPERM both for missing
-// capabilities and for a hook that another program keeps for itself.
+// capabilities and for a hook that another program keeps for itself. What may
+// pass is no *FeatureError.
 func attachError(h hook, dir *os.File, err error) error {
+	if !errors.Is(err, unix.EPERM) && !absent(err) {
+		return fmt.Errorf("attach %s: %w", h.name(), err)
+	}
 	e := &FeatureError{Feature: "attach " + h.name(), Err: err}
 	switch have, capErr := effectiveCapabilities(); {
 	case !errors.Is(err, unix.EPERM):

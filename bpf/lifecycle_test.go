@@ -3,6 +3,7 @@ package bpf
 import (
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -655,5 +656,33 @@ func TestKernelClosed(t *testing.T) {
 	}
 	if err := p.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// A hook for IPv6 that cannot be had at the moment is an error, to be tried again;
+// it is not taken for one that the kernel lacks.
+func TestKernelAttachFailsForIPv6(t *testing.T) {
+	p := newPlane(t, small)
+	before := attachLink
+	t.Cleanup(func() { attachLink = before })
+	attachLink = func(h hook, dir *os.File, prog *ebpf.Program) (link.Link, error) {
+		if h.program == slicelbProgSlbConnect6 {
+			return nil, unix.E2BIG
+		}
+		return before(h, dir, prog)
+	}
+	elsewhere := kerneltest.NewCgroup(t).Open(t)
+	if err := p.Attach(elsewhere); !errors.Is(err, unix.E2BIG) || errors.Is(err, ErrNotSupported) {
+		t.Errorf("attach: %v", err)
+	}
+	if missing := p.Missing(); len(missing) > 0 {
+		t.Errorf("missing: %v", missing)
+	}
+	if err := p.Check(); err != nil {
+		t.Errorf("the hooks are not as before: %v", err)
+	}
+	attachLink = before
+	if err := p.Attach(elsewhere); err != nil {
+		t.Errorf("attach again: %v", err)
 	}
 }

@@ -113,8 +113,9 @@ type daemon struct {
 
 	applied    bool  // the kernel equals running and snap
 	applyErr   error // of the newest attempt
-	attached   bool
-	unsynced   bool // the watcher is to look at everything
+	attached   bool  // and the kernel's hints are read
+	unkept     bool  // hooks were attached that the store was not told of
+	unsynced   bool  // the watcher is to look at everything
 	eventsLost uint64
 	storeErr   error
 	kept       time.Time
@@ -279,6 +280,8 @@ func (d *daemon) settle(ctx context.Context) {
 		d.ready = true
 		d.tell("READY=1", "STATUS="+d.summary())
 		d.log.Info("ready", "summary", d.summary(), "took", time.Since(d.started).Round(time.Millisecond).String())
+	} else if d.ready && d.unkept {
+		d.keep(ctx, false) // attached after a reload that could not
 	}
 }
 
@@ -402,11 +405,11 @@ func (d *daemon) attach(ctx context.Context) error {
 	if err := d.dp.Attach(d.rootDir); err != nil {
 		return err
 	}
-	d.attached = true
 	h, err := d.dp.Hints()
 	if err != nil {
-		return err
+		return err // tried again: what is attached stays so
 	}
+	d.attached, d.unkept = true, true
 	d.tasks.Go(func() { d.read(ctx, h) })
 	context.AfterFunc(ctx, func() { h.Close() })
 	d.resync()
@@ -466,6 +469,9 @@ func (d *daemon) look(ctx context.Context) {
 	if !d.applied {
 		d.settle(ctx)
 	}
+	if d.ready && d.unkept {
+		d.keep(ctx, false) // attached by a reload that came to nothing
+	}
 	d.lockHeld = holds(d.lock, d.lock.Name())
 	if d.attached {
 		if st, err := d.dp.Stats(); err == nil && st.EventsLost != d.eventsLost {
@@ -523,7 +529,7 @@ func (d *daemon) wanted() []stored {
 // keep brings the descriptor store up to date.
 func (d *daemon) keep(ctx context.Context, refill bool) {
 	want := d.wanted()
-	d.wants = len(want)
+	d.wants, d.unkept = len(want), false
 	err := d.store.sync(ctx, want, refill)
 	if err != nil && (d.storeErr == nil || err.Error() != d.storeErr.Error()) {
 		d.log.Error("keep the data plane in the descriptor store", "err", err)

@@ -5,8 +5,10 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -15,6 +17,7 @@ import (
 
 	"github.com/slicelb/slicelb/api"
 	"github.com/slicelb/slicelb/bpf"
+	"github.com/slicelb/slicelb/config"
 	"github.com/slicelb/slicelb/lb/lbtest"
 	"github.com/slicelb/slicelb/unitwatch"
 )
@@ -371,5 +374,81 @@ func TestRefusedHosts(t *testing.T) {
 	}
 	if _, err := findCgroupRoot(t.TempDir()); err == nil {
 		t.Error("a folder that is no cgroup is taken")
+	}
+}
+
+// bare is a daemon of which no task runs.
+func bare(t *testing.T, m *manager, dp dataPath) *daemon {
+	t.Helper()
+	notify := newNotifier(lookupIn(m.environment()))
+	return &daemon{
+		log: slog.New(slog.DiscardHandler), level: new(slog.LevelVar), notify: notify, store: newFDStore(notify, nil),
+		keeper: newKeeper(), hints: make(chan unitwatch.Hint, hintBuffer),
+		open: func(bpf.Options, []bpf.NamedFD) (opened, error) { return opened{dataPath: dp}, nil },
+	}
+}
+
+func sourceOf(t *testing.T, toml string) *source {
+	t.Helper()
+	cfg, err := config.Parse("test", []byte(toml))
+	if err != nil {
+		t.Fatal(err)
+	}
+	src, err := newSource(cfg, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return src
+}
+
+// lazyPath has links once it is attached, and no hints at the first time.
+type lazyPath struct {
+	*memoryPath
+	link  bpf.NamedFD
+	asked int
+}
+
+func (l *lazyPath) FDs() []bpf.NamedFD {
+	if l.attached.Load() == 0 {
+		return nil
+	}
+	return []bpf.NamedFD{l.link}
+}
+
+func (l *lazyPath) Hints() (hints, error) {
+	if l.asked++; l.asked == 1 {
+		return nil, errors.New("no memory for a ring")
+	}
+	return l.memoryPath.Hints()
+}
+
+// A reload that meets a directory it cannot read attaches nothing. What is
+// attached later, with a second try for the hints, is stored like the rest.
+func TestAttachedLater(t *testing.T) {
+	m := newManager(t)
+	fd := memfd(t, "link")
+	dp := &lazyPath{memoryPath: newMemoryPath(lbtest.DefaultLimits), link: bpf.NamedFD{Name: fd.Name, FD: fd.FD}}
+	d := bare(t, m, dp)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer d.tasks.Wait()
+	defer cancel()
+	d.ready, d.running = true, sourceOf(t, oneVIP)
+	d.snap = &unitwatch.Snapshot{Tree: d.running.tree}
+	d.settle(ctx)
+	d.keep(ctx, false)
+	if d.publish(); d.attached || !slices.ContainsFunc(d.view.Load().problems, func(s string) bool { return strings.Contains(s, "attached") }) {
+		t.Errorf("attached %t, problems %q", d.attached, d.view.Load().problems)
+	}
+	d.snap = &unitwatch.Snapshot{Tree: d.running.tree, Complete: true}
+	d.settle(ctx)
+	if d.applyErr == nil {
+		t.Error("hints that cannot be read are no error")
+	}
+	d.settle(ctx)
+	if d.applyErr != nil || !d.attached || dp.asked != 2 {
+		t.Errorf("attached %t, asked for hints %d times: %v", d.attached, dp.asked, d.applyErr)
+	}
+	if got := m.names(); !slices.Contains(got, "link") {
+		t.Errorf("the store has %q", got)
 	}
 }

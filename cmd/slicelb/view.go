@@ -44,6 +44,9 @@ func (d *daemon) publish() {
 	if d.pending == nil && !d.ready {
 		problem("not ready: the VIPs are not in the kernel yet")
 	}
+	if d.ready && d.dp.dataPath != nil && !d.attached && d.applyErr == nil {
+		problem("no hook is attached: not every cgroup could be looked at yet")
+	}
 	if text := d.apiErr.Load(); text != nil {
 		problem("%s", *text)
 	}

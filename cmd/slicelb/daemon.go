@@ -12,6 +12,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/slicelb/slicelb/api"
 	"github.com/slicelb/slicelb/bpf"
 	"github.com/slicelb/slicelb/config"
@@ -88,6 +90,7 @@ type daemon struct {
 	build     string    // bpf.Build of what was handed
 	inherited bool      // this process was handed something: it must not exit 78 or 2
 	state     *os.File  // the sealed memfd of the newest last good
+	heirless  []stored  // memfds that were handed over, until one of this process takes their place
 	good      *lastGood // what is in it
 	states    uint64    // generation of the newest memfd that the store has seen
 
@@ -523,13 +526,32 @@ func (d *daemon) wanted() []stored {
 		want = slices.DeleteFunc(want, func(f stored) bool { return isLastGood(f.Name) })
 		want = append(want, stored{Name: d.good.name(), FD: int(d.state.Fd())})
 	}
+	for _, f := range d.heirless {
+		if !d.replaced(f) && !slices.ContainsFunc(want, func(w stored) bool { return w.Name == f.Name }) {
+			want = append(want, f)
+		}
+	}
 	return append(want, d.backends.wanted()...)
+}
+
+// replaced says whether this process has a state in the place of one that was
+// handed over. Until then the old one stays in the store, also where this version
+// cannot read it: another may.
+func (d *daemon) replaced(f stored) bool {
+	return isLastGood(f.Name) && d.state != nil || isRuntime(f.Name) && d.backends.stateFile != nil
 }
 
 // keep brings the descriptor store up to date.
 func (d *daemon) keep(ctx context.Context, refill bool) {
 	want := d.wanted()
 	d.wants, d.unkept = len(want), false
+	d.heirless = slices.DeleteFunc(d.heirless, func(f stored) bool {
+		old := d.replaced(f)
+		if old {
+			unix.Close(f.FD) // nothing was written through it
+		}
+		return old
+	})
 	err := d.store.sync(ctx, want, refill)
 	if err != nil && (d.storeErr == nil || err.Error() != d.storeErr.Error()) {
 		d.log.Error("keep the data plane in the descriptor store", "err", err)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -18,8 +19,10 @@ import (
 	"github.com/slicelb/slicelb/api"
 	"github.com/slicelb/slicelb/bpf"
 	"github.com/slicelb/slicelb/config"
+	"github.com/slicelb/slicelb/lb"
 	"github.com/slicelb/slicelb/lb/lbtest"
 	"github.com/slicelb/slicelb/unitwatch"
+	"golang.org/x/sys/unix"
 )
 
 // memoryPath is a data plane in memory.
@@ -383,7 +386,7 @@ func bare(t *testing.T, m *manager, dp dataPath) *daemon {
 	notify := newNotifier(lookupIn(m.environment()))
 	return &daemon{
 		log: slog.New(slog.DiscardHandler), level: new(slog.LevelVar), notify: notify, store: newFDStore(notify, nil),
-		keeper: newKeeper(), hints: make(chan unitwatch.Hint, hintBuffer),
+		keeper: newKeeper(), backends: newBackendStates(), hints: make(chan unitwatch.Hint, hintBuffer),
 		open: func(bpf.Options, []bpf.NamedFD) (opened, error) { return opened{dataPath: dp}, nil },
 	}
 }
@@ -450,5 +453,64 @@ func TestAttachedLater(t *testing.T) {
 	}
 	if got := m.names(); !slices.Contains(got, "link") {
 		t.Errorf("the store has %q", got)
+	}
+}
+
+// What was handed over stays in the store until this process has something to put
+// in its place: a configuration that this version cannot read, drains.
+func TestStatesStayUntilReplaced(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "slicelb.toml")
+	if err := os.WriteFile(path, []byte("nonsense = 1\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	unreadable, err := unix.MemfdCreate("state", unix.MFD_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := newBackendStates()
+	before.generation = 3
+	before.operator[lb.Endpoint{VIP: "db", Addr: netip.MustParseAddrPort("192.0.2.1:80")}] = order{State: orderDrain}
+	if err := before.seal(); err != nil {
+		t.Fatal(err)
+	}
+	defer before.stateFile.Close()
+	drains, err := unix.FcntlInt(before.stateFile.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := newManager(t)
+	d := bare(t, m, nil)
+	d.configPath, d.handed = path, []stored{{Name: "state-v1.7", FD: unreadable}, {Name: "runtime-v1.4", FD: drains}}
+	d.store = newFDStore(d.notify, d.handed)
+	if err := d.start(); err != nil {
+		t.Fatal(err)
+	}
+	stays := func(want ...string) {
+		t.Helper()
+		d.keep(t.Context(), true)
+		got := m.names()
+		slices.Sort(got)
+		if got = slices.Compact(got); !slices.Equal(got, want) {
+			t.Errorf("the store has %q, want %q", got, want)
+		}
+	}
+	stays("runtime-v1.4", "state-v1.7")
+	if len(d.backends.operator) != 1 {
+		t.Errorf("drains: %v", d.backends.operator)
+	}
+
+	d.use(sourceOf(t, oneVIP))
+	if err := d.remember(); err != nil {
+		t.Fatal(err)
+	}
+	defer d.state.Close()
+	stays("runtime-v1.4", "state-v1.8")
+	if err := d.backends.seal(); err != nil {
+		t.Fatal(err)
+	}
+	defer d.backends.stateFile.Close()
+	stays("runtime-v1.5", "state-v1.8")
+	if len(d.heirless) > 0 {
+		t.Errorf("still open: %v", d.heirless)
 	}
 }

@@ -135,17 +135,13 @@ func (d *daemon) start() error {
 	if good != nil {
 		d.build = good.Build
 	}
-	var states []stored
 	d.handed = slices.DeleteFunc(d.handed, func(f stored) bool {
-		if isLastGood(f.Name) || isRuntime(f.Name) {
-			states = append(states, f)
-			return true
+		state := isLastGood(f.Name) || isRuntime(f.Name)
+		if state {
+			d.heirless = append(d.heirless, f)
 		}
-		return false
+		return state
 	})
-	if err := closeAll(states); err != nil { // the store has them still
-		d.log.Warn("stored state", "err", err)
-	}
 	cfg, warnings, err := enforced(d.configPath)
 	if err == nil {
 		var src *source

@@ -59,6 +59,8 @@ func (a answers) counters(v *view) (*counted, error) {
 		return c, nil
 	}
 	defer a.d.trim.Store(true)
+	a.d.asking.Lock()
+	defer a.d.asking.Unlock()
 	d, err := v.dp.Dump()
 	if err != nil {
 		return nil, fmt.Errorf("read the maps: %w", err)
@@ -303,6 +305,8 @@ func (a answers) Dump(context.Context) (*api.Dump, error) {
 	if v.dp == nil {
 		return &api.Dump{Lines: []string{}}, nil
 	}
+	a.d.asking.Lock()
+	defer a.d.asking.Unlock()
 	d, err := v.dp.Dump()
 	if err != nil {
 		return nil, fmt.Errorf("read the maps: %w", err)

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -512,5 +513,45 @@ func TestStatesStayUntilReplaced(t *testing.T) {
 	stays("runtime-v1.5", "state-v1.8")
 	if len(d.heirless) > 0 {
 		t.Errorf("still open: %v", d.heirless)
+	}
+}
+
+// crowdedPath counts who reads the maps at once.
+type crowdedPath struct {
+	*memoryPath
+	now, most atomic.Int32
+}
+
+func (c *crowdedPath) Dump() (*bpf.Dump, error) {
+	c.most.Store(max(c.most.Load(), c.now.Add(1)))
+	defer c.now.Add(-1)
+	for range 100 {
+		runtime.Gosched()
+	}
+	return c.memoryPath.Dump()
+}
+
+// However many ask, one at a time reads the maps: writes wait for one dump, not
+// for all.
+func TestOneDumpAtATime(t *testing.T) {
+	dp := &crowdedPath{memoryPath: newMemoryPath(lbtest.DefaultLimits)}
+	d := bare(t, newManager(t), dp)
+	d.dp, d.running, d.lockHeld = opened{dataPath: dp}, sourceOf(t, oneVIP), true
+	d.publish()
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			a := answers{d}
+			if _, err := a.Dump(t.Context()); err != nil {
+				t.Error(err)
+			}
+			if _, err := a.Status(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	if n := dp.most.Load(); n != 1 {
+		t.Errorf("%d at once", n)
 	}
 }

@@ -32,6 +32,8 @@ func (a answers) Explain(_ context.Context, q api.Question) (*api.Explanation, e
 	if err != nil {
 		return nil, err
 	}
+	a.d.asking.Lock()
+	defer a.d.asking.Unlock()
 	d, n := &bpf.Dump{}, &bpf.CounterSnapshot{}
 	if v.dp != nil {
 		if d, err = v.dp.Dump(); err != nil {

@@ -11,6 +11,21 @@ import (
 	"github.com/slicelb/slicelb/unitwatch"
 )
 
+// reload is a wish to load the configuration again.
+type reload struct {
+	ctx    context.Context // the caller's
+	until  time.Time       // zero: as long as ctx says
+	done   chan reloaded   // buffered: nobody needs to listen
+	source *source
+	snap   *unitwatch.Snapshot // of its tree
+	begun  time.Time
+}
+
+type reloaded struct {
+	answer *api.Reloaded
+	err    error
+}
+
 // A reload has three steps, and the loop goes on between them: begin has the
 // files read, load hands the watcher the new tree, because the cgroups must be
 // matched against the new groups before anything is compiled, and finish applies

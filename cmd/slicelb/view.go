@@ -7,8 +7,21 @@ import (
 
 	"github.com/slicelb/slicelb/api"
 	"github.com/slicelb/slicelb/config"
+	"github.com/slicelb/slicelb/lb"
 	"github.com/slicelb/slicelb/unitwatch"
 )
+
+// view is what the daemon knows, at one moment. It is immutable but for dp,
+// which may be asked by anyone.
+type view struct {
+	source   *source
+	snap     *unitwatch.Snapshot
+	dp       dataPath
+	problems []string
+	notes    []string
+	status   api.Status // without VIPs, groups and counters
+	orders   map[lb.Endpoint]order
+}
 
 // publish makes what the loop knows now what the API answers.
 func (d *daemon) publish() {

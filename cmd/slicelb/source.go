@@ -1,0 +1,42 @@
+package main
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/slicelb/slicelb/config"
+	"github.com/slicelb/slicelb/health"
+	"github.com/slicelb/slicelb/unitwatch/anchor"
+)
+
+// source is a configuration and what follows from it alone.
+type source struct {
+	cfg      *config.Config
+	tree     *anchor.Tree
+	warnings []string
+	lastGood bool // restored from the descriptor store
+	loaded   time.Time
+	checks   map[string]*health.Check // by VIP
+	broken   error                    // why some of checks cannot be made
+}
+
+// newSource compiles what cfg says about cgroups.
+func newSource(cfg *config.Config, warnings config.Warnings) (*source, error) {
+	groups := make([]anchor.Group, len(cfg.Groups))
+	for i, g := range cfg.Groups {
+		groups[i] = anchor.Group{Name: g.Name, Split: g.Split}
+		for _, a := range g.Anchors {
+			groups[i].Patterns = append(groups[i].Patterns, a.Pattern)
+		}
+	}
+	tree, err := anchor.Compile(groups)
+	if err != nil {
+		return nil, fmt.Errorf("groups: %w", err)
+	}
+	s := &source{cfg: cfg, tree: tree, loaded: time.Now()}
+	s.checks, s.broken = checksOf(cfg)
+	for _, w := range warnings {
+		s.warnings = append(s.warnings, fmt.Sprintf("%s: %s", w.Pos, w.Message))
+	}
+	return s, nil
+}

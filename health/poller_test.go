@@ -228,7 +228,6 @@ func TestHTTP(t *testing.T) {
 }
 
 func TestRequest(t *testing.T) {
-	to := netip.MustParseAddrPort("192.0.2.1:80")
 	for _, tt := range []struct {
 		check Check
 		to    string
@@ -240,20 +239,20 @@ func TestRequest(t *testing.T) {
 		{Check{Type: HTTP, Path: "/", Host: "::1"}, "[2001:db8::1]:80", "GET / HTTP/1.1|Host: [::1]|User-Agent: slicelb|Accept: */*|Connection: close||"},
 		{Check{Type: HTTP, Path: "/", Host: "a:1", Headers: []Header{{"user-agent", "x"}, {"B", "c d"}}}, "192.0.2.1:8080", "GET / HTTP/1.1|Host: a:1|Accept: */*|user-agent: x|B: c d|Connection: close||"},
 	} {
-		to = netip.MustParseAddrPort(tt.to)
+		to := netip.MustParseAddrPort(tt.to)
 		if got := strings.ReplaceAll(string(request(&tt.check, to)), "\r\n", "|"); got != tt.want {
 			t.Errorf("%s\nwant %s", got, tt.want)
 		}
 	}
 	// What a server of the standard library makes of it.
-	var seen *http.Request
-	srv := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { seen = r }))
+	requests := make(chan *http.Request, 1)
+	srv := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { requests <- r }))
 	defer srv.Close()
 	at := netip.MustParseAddrPort(srv.Listener.Addr().String())
 	if r := once(t, Check{Type: HTTP, Path: "/a%20b?c", Host: "db.example.com", Expect: ok2xx, Headers: []Header{{"X-Probe", "1"}}}, at); r.State != Up {
 		t.Fatalf("%+v", r)
 	}
-	if seen.Host != "db.example.com" || seen.URL.Path != "/a b" || seen.Header.Get("X-Probe") != "1" || !seen.Close {
+	if seen := <-requests; seen.Host != "db.example.com" || seen.URL.Path != "/a b" || seen.Header.Get("X-Probe") != "1" || !seen.Close {
 		t.Errorf("%+v", seen)
 	}
 }

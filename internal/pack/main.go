@@ -138,10 +138,8 @@ func (p *pack) prepare(ctx context.Context) error {
 			return err
 		}
 	}
-	for _, page := range []string{"slicelb.8", "slicelb.toml.5"} {
-		if err := p.compress(filepath.Join("packaging/man", page), page+".gz"); err != nil {
-			return err
-		}
+	if err := p.manual(ctx, native); err != nil {
+		return err
 	}
 	if err := p.copyTree("packaging/examples", "examples"); err != nil {
 		return err
@@ -155,6 +153,43 @@ func (p *pack) prepare(ctx context.Context) error {
 		return err
 	}
 	return p.write("changelog.yaml", list)
+}
+
+// manual stages the pages that are written by hand, and those of the commands,
+// which the program writes itself.
+func (p *pack) manual(ctx context.Context, native string) error {
+	for _, page := range []string{"slicelb.8", "slicelb.toml.5"} {
+		text, err := os.ReadFile(filepath.Join(p.top, "packaging/man", page))
+		if err != nil {
+			return err
+		}
+		if err := p.write("man/"+page+".gz", gzipped(text)); err != nil {
+			return err
+		}
+	}
+	dir, err := os.MkdirTemp(p.stage, "pages-")
+	if err != nil {
+		return err
+	}
+	cmd := exec.CommandContext(ctx, native, "man", dir)
+	cmd.Env = append(os.Environ(), fmt.Sprintf("SOURCE_DATE_EPOCH=%d", p.time.Unix()))
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("slicelb man: %w\n%s", err, out)
+	}
+	pages, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, page := range pages {
+		text, err := os.ReadFile(filepath.Join(dir, page.Name()))
+		if err != nil {
+			return err
+		}
+		if err := p.write("man/"+page.Name()+".gz", gzipped(text)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (p *pack) changelog() ([]entry, error) {
@@ -213,7 +248,7 @@ func (p *pack) make(ctx context.Context, arch, format string) error {
 		return err
 	}
 	var unknown []string
-	values := map[string]string{"ARCH": arch, "VERSION": p.version, "TIME": p.time.Format(time.RFC3339), "STAGE": p.stage}
+	values := map[string]string{"ARCH": arch, "VERSION": p.version, "TIME": p.time.Format(time.RFC3339), "STAGE": p.stage, "RPM_PAGES": p.rpmPages()}
 	list := os.Expand(string(text), func(name string) string {
 		value, ok := values[name]
 		if !ok {
@@ -241,6 +276,16 @@ func (p *pack) make(ctx context.Context, arch, format string) error {
 		}
 	}
 	return nil
+}
+
+// rpmPages lists the pages of section 8.
+func (p *pack) rpmPages() string {
+	found, _ := filepath.Glob(filepath.Join(p.stage, "man/*.8.gz")) // sorted
+	var list []string
+	for _, path := range found {
+		list = append(list, fmt.Sprintf("  - {src: %s, dst: /usr/share/man/man8/%s, type: doc, packager: rpm, file_info: {mode: 0644}}", path, filepath.Base(path)))
+	}
+	return strings.Join(list, "\n")
 }
 
 // output runs a command and returns what it prints, without the last newline.

@@ -61,15 +61,6 @@ func (p *pack) copyTree(from, to string) error {
 	return nil
 }
 
-// compress puts a file of the checkout into the stage, compressed.
-func (p *pack) compress(from, to string) error {
-	data, err := os.ReadFile(filepath.Join(p.top, from))
-	if err != nil {
-		return err
-	}
-	return p.write(to, gzipped(data))
-}
-
 // gzipped compresses as `gzip -9n` would: no name, no time.
 func gzipped(data []byte) []byte {
 	var b bytes.Buffer

@@ -162,6 +162,9 @@ func (s *storedSet) takeMaps(d *Datapath, spec *ebpf.CollectionSpec) error {
 		object := kindMap + " " + name
 		fd, ok := s.take(kindMap, name)
 		if !ok {
+			if _, late := lateMaps[name]; late {
+				continue
+			}
 			return s.error(object, "is missing", nil)
 		}
 		if err := objectIs(fd, "bpf-map"); err != nil {
@@ -191,6 +194,30 @@ func (s *storedSet) takeMaps(d *Datapath, spec *ebpf.CollectionSpec) error {
 			return s.error(object, "does not fit", err)
 		}
 		m.MaxEntries = want.MaxEntries
+	}
+	return s.makeLate(d, spec)
+}
+
+// lateMaps are those that sets of earlier builds lack, with the map that each is
+// as large as, if any. They are made anew: what they hold can be had again.
+var lateMaps = map[string]string{
+	slicelbMapBackendTraits: slicelbMapBackends,
+	slicelbMapFailures:      "",
+}
+
+func (s *storedSet) makeLate(d *Datapath, spec *ebpf.CollectionSpec) error {
+	for name, as := range lateMaps {
+		if d.maps[name] != nil {
+			continue
+		}
+		if as != "" {
+			spec.Maps[name].MaxEntries = spec.Maps[as].MaxEntries
+		}
+		m, err := ebpf.NewMap(spec.Maps[name])
+		if err != nil {
+			return fmt.Errorf("make map %s: %w", name, err)
+		}
+		d.maps[name], d.late = m, true
 	}
 	return nil
 }
@@ -278,7 +305,7 @@ func objectIs(fd int, kind string) error {
 // differ. Links are updated in place; a tracepoint's cannot be, so there both
 // run for a moment (what they insert is the same).
 func (d *Datapath) renew(spec *ebpf.CollectionSpec) error {
-	if d.opts.Build == Build() && d.sameNames(spec) {
+	if d.opts.Build == Build() && d.sameNames(spec) && !d.late {
 		return d.renewLinks()
 	}
 	given := make(map[string]*ebpf.Map, len(d.maps))

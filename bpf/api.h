@@ -40,6 +40,7 @@
 #define SLB_PAIR_PROBES 8
 #define SLB_UDP_FLOWS 32768
 #define SLB_EVENTS_BYTES (1 << 20)
+#define SLB_FAILURES_BYTES (1 << 16)
 #define SLB_NAME_LEN 64		 /* a group's or VIP's name, NUL included */
 #define SLB_COMPONENT_LEN 256	 /* a cgroup directory's name, NUL included */
 #define SLB_FILTER_BITS 20	 /* bits of a hashed address: 128 KiB a filter */
@@ -160,6 +161,19 @@ enum slb_backend_state {
 	SLB_BACKEND_DRAINING = 2, /* in no slot; UDP flows that have it keep it */
 	SLB_BACKEND_DOWN = 3,	  /* in no slot; UDP flows choose anew */
 };
+
+/*
+ * Word of backend_traits: what is done with a backend's sockets beside choosing
+ * it. Flags in the low half, the backend's generation in the high half. It stays
+ * when the backend goes, until its index is given to another: sockets that a
+ * removed backend still has are known by it.
+ */
+#define SLB_TRAIT_PASSIVE (1ULL << 0)	    /* a failed connect is reported */
+#define SLB_TRAIT_REPORTED (1ULL << 1)	    /* one was: no more until user space clears this */
+#define SLB_TRAIT_TERMINATE_UDP (1ULL << 2) /* its sockets are closed when it goes */
+#define SLB_TRAIT_TERMINATE_TCP (1ULL << 3)
+#define SLB_TRAITS(flags, gen) ((__u64)(flags) | ((__u64)(gen) << 32))
+#define SLB_TRAITS_GEN(w) ((__u32)((w) >> 32))
 
 /* ---- views ------------------------------------------------------------- */
 
@@ -328,6 +342,7 @@ enum slb_stat {
 	SLB_STAT_CGROUPS_FULL,	      /* an anchor could not be mapped by the kernel */
 	SLB_STAT_EVENTS_LOST,	      /* ring buffer full: user space looks everywhere */
 	SLB_STAT_ANCHORS_MAPPED,      /* directories mapped before mkdir returned */
+	SLB_STAT_FAILURES_LOST,	      /* ring buffer full: the backend's next failure is reported */
 	SLB_STATS
 };
 
@@ -345,6 +360,19 @@ struct slb_cgroup_event {
 	__u64 parent;
 	__u32 kind;
 	__u32 mapped; /* 1 = the kernel inserted or deleted an entry */
+};
+
+/*
+ * In failures: a connect to a backend failed in the daemon's network namespace.
+ * A reason to look, never a verdict. At most one for each backend until user
+ * space has cleared SLB_TRAIT_REPORTED.
+ */
+struct slb_failure {
+	__u64 time_ns; /* CLOCK_MONOTONIC */
+	__u32 backend; /* index */
+	__u32 backend_gen;
+	__u32 error; /* errno; 0 = given up by the caller after retransmits */
+	__u32 pad;
 };
 
 /* ---- the argument of the syscall program slb_set_word ----------------------- */

@@ -252,6 +252,7 @@ func (d *Datapath) setBackend(w SetBackend) error {
 		d.backendFilter.add(backend.Addr)
 	}
 	d.backends[w.Index] = backend
+	d.setTraits(w.Index)
 	if old.Generation != 0 {
 		d.backendFilter.remove(old.Addr)
 	}

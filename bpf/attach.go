@@ -22,6 +22,9 @@ type hook struct {
 
 func (h hook) tracepoint() bool { return h.attach == ebpf.AttachTraceRawTp }
 
+// optional hooks cost something for every socket of the host: see Want.
+func (h hook) optional() bool { return h.attach == ebpf.AttachCGroupSockOps }
+
 // name is the hook's own: the program's without our prefix.
 func (h hook) name() string { return strings.TrimPrefix(h.program, "slb_") }
 
@@ -30,6 +33,7 @@ func (h hook) name() string { return strings.TrimPrefix(h.program, "slb_") }
 var hooks = []hook{
 	{slicelbProgSlbCgroupMkdir, ebpf.AttachTraceRawTp, false},
 	{slicelbProgSlbCgroupRmdir, ebpf.AttachTraceRawTp, false},
+	{slicelbProgSlbSockops, ebpf.AttachCGroupSockOps, false},
 	{slicelbProgSlbGetpeername4, ebpf.AttachCgroupInet4GetPeername, false},
 	{slicelbProgSlbGetpeername6, ebpf.AttachCgroupInet6GetPeername, true},
 	{slicelbProgSlbRecvmsg4, ebpf.AttachCGroupUDP4Recvmsg, false},
@@ -106,6 +110,9 @@ func (d *Datapath) Attach(dir *os.File) error {
 	}
 	var missing []Feature
 	for _, h := range hooks {
+		if !d.wants(h) {
+			continue
+		}
 		if l := d.links[h.program]; l != nil {
 			if _, cgroup, err := l.state(); err == nil && (h.tracepoint() || cgroup == id) {
 				continue
@@ -133,6 +140,7 @@ func (d *Datapath) Attach(dir *os.File) error {
 		}
 		d.links[program] = l
 	}
+	d.dropUnwanted()
 	d.missing = slices.DeleteFunc(d.missing, func(f Feature) bool { return f.Name != "ipv6" })
 	d.missing = append(d.missing, missing...)
 	return nil
@@ -229,7 +237,7 @@ func (d *Datapath) Check() error {
 func (d *Datapath) severed(h hook) string {
 	l := d.links[h.program]
 	if l == nil {
-		if slices.ContainsFunc(d.missing, func(f Feature) bool { return f.Name == h.name() }) {
+		if h.optional() && !d.wanted[h.name()] || slices.ContainsFunc(d.missing, func(f Feature) bool { return f.Name == h.name() }) {
 			return ""
 		}
 		return "not attached"

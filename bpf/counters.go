@@ -38,6 +38,7 @@ type Stats struct {
 	CgroupsFull   uint64 // an anchor that the kernel could not map
 	EventsLost    uint64 // hints that found the ring buffer full
 	AnchorsMapped uint64 // directories mapped before mkdir returned
+	FailuresLost  uint64 // failed connects that were not reported: see Failures
 }
 
 // Counters reads the counters of everything that has a name.
@@ -128,6 +129,7 @@ func (d *Datapath) Stats() (Stats, error) {
 		slicelbSlbStatSLB_STAT_CGROUPS_FULL:   &out.CgroupsFull,
 		slicelbSlbStatSLB_STAT_EVENTS_LOST:    &out.EventsLost,
 		slicelbSlbStatSLB_STAT_ANCHORS_MAPPED: &out.AnchorsMapped,
+		slicelbSlbStatSLB_STAT_FAILURES_LOST:  &out.FailuresLost,
 	} {
 		var perCPU []uint64
 		if err := d.maps[slicelbMapStats].Lookup(uint32(stat), &perCPU); err != nil {

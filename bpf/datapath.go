@@ -51,10 +51,12 @@ type Datapath struct {
 	closed bool
 	write  sync.Mutex
 
-	attach   sync.Mutex // links, programs and missing
+	attach   sync.Mutex // links, programs, wanted and missing
 	maps     map[string]*ebpf.Map
 	programs map[string]*ebpf.Program
 	links    map[string]*heldLink
+	late     bool            // some maps were not in the adopted set: programs must be loaded
+	wanted   map[string]bool // optional hooks; nil: nobody has said yet
 	missing  []Feature
 	limits   Limits
 
@@ -62,6 +64,7 @@ type Datapath struct {
 	frontendRefs  []uint64
 	cells         []uint64
 	backendCells  []uint64
+	backendTraits []uint64
 	groups        []uint64
 	pairKeys      []uint64
 	slots         []uint32
@@ -74,6 +77,8 @@ type Datapath struct {
 
 	pairs                   sync.Mutex      // freedCells and freedGroups
 	freedCells, freedGroups map[uint32]bool // whose pair counters still stand
+
+	traits map[string]Traits // by VIP
 
 	barrier barrier
 }
@@ -152,6 +157,7 @@ func (d *Datapath) open(spec *ebpf.CollectionSpec) error {
 	d.frontendRefs = words(slicelbMapFrontendRefs)
 	d.cells = words(slicelbMapCells)
 	d.backendCells = words(slicelbMapBackendCells)
+	d.backendTraits = words(slicelbMapBackendTraits)
 	d.groups = words(slicelbMapGroups)
 	d.pairKeys = words(slicelbMapPairKeys)
 	m, n := share(slicelbMapSlots)

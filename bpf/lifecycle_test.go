@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -553,7 +554,8 @@ func TestKernelAdoptRefuses(t *testing.T) {
 			return replace(fds, "-link-slb_connect4-", "-link-slb_connect6-")
 		}, "link slb_connect4", "is foreign: linked to another hook"},
 		{"no descriptor", func(fds []NamedFD) []NamedFD {
-			unix.Close(fds[3].FD)
+			i := slices.IndexFunc(fds, func(f NamedFD) bool { return strings.HasSuffix(f.Name, "-map-backends") })
+			unix.Close(fds[i].FD)
 			return fds
 		}, "map backends", "is foreign"},
 	}

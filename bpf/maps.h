@@ -30,6 +30,7 @@ SLB_WORDS(frontend_refs, SLB_FRONTENDS);
 SLB_WORDS(cells, SLB_CELLS);
 SLB_HASH(views, SLB_VIEWS, struct slb_view_key, __u64);
 SLB_WORDS(backend_cells, SLB_BACKENDS);
+SLB_WORDS(backend_traits, SLB_BACKENDS); /* one bit of it by the programs */
 SLB_WORDS(groups, SLB_GROUPS);
 SLB_HASH(expect, SLB_EXPECT, struct slb_expect_key, __u64);
 SLB_HASH(expect_patterns, SLB_EXPECT, struct slb_pattern_key, struct slb_pattern);
@@ -128,6 +129,11 @@ struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, SLB_EVENTS_BYTES);
 } events SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, SLB_FAILURES_BYTES);
+} failures SEC(".maps");
 
 /* Scratch of the mkdir program: a key is too large for its stack. */
 struct {

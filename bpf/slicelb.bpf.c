@@ -5,6 +5,7 @@
  * only in how an address is taken from the context and put back.
  */
 #include "anchor.h"
+#include "sockops.h"
 #include "udp.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
@@ -14,6 +15,7 @@ enum { CALL_ALLOWED = 1 };
 /* In no map's type: named here so that bpf2go finds them. */
 const struct {
 	struct slb_cgroup_event event;
+	struct slb_failure failure;
 	enum slb_event_kind event_kind;
 	enum slb_action action;
 	enum slb_backend_state backend_state;
@@ -310,6 +312,34 @@ int slb_getpeername6(struct bpf_sock_addr *ctx)
 	take6(ctx, &peer);
 	if (origin_names(o, &peer))
 		put6(ctx, &o->vip, o->vip_port_be);
+	return CALL_ALLOWED;
+}
+
+/* ---- TCP sockets, as the kernel goes on with them ------------------------------- */
+
+SEC("sockops")
+int slb_sockops(struct bpf_sock_ops *ctx)
+{
+	struct bpf_sock *sk;
+
+	switch (ctx->op) {
+	case BPF_SOCK_OPS_TCP_CONNECT_CB:
+		break;
+	case BPF_SOCK_OPS_STATE_CB:
+		if (sockops_left_syn_sent(ctx))
+			break;
+		return CALL_ALLOWED;
+	default:
+		return CALL_ALLOWED;
+	}
+	/* Loaded once: the verifier takes each load for another pointer. */
+	sk = ctx->sk;
+	if (!sk)
+		return CALL_ALLOWED;
+	if (ctx->op == BPF_SOCK_OPS_STATE_CB)
+		sockops_given_up(ctx, sk);
+	else
+		sockops_connect(ctx, sk);
 	return CALL_ALLOWED;
 }
 

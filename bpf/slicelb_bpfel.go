@@ -96,6 +96,15 @@ type slicelbSlbExpectKey struct {
 	Name    [256]int8
 }
 
+type slicelbSlbFailure struct {
+	_          structs.HostLayout
+	TimeNs     uint64
+	Backend    uint32
+	BackendGen uint32
+	Error      uint32
+	Pad        uint32
+}
+
 type slicelbSlbFrontendKey struct {
 	_      structs.HostLayout
 	Addr   slicelbSlbAddr
@@ -159,7 +168,8 @@ const (
 	slicelbSlbStatSLB_STAT_CGROUPS_FULL   slicelbSlbStat = 5
 	slicelbSlbStatSLB_STAT_EVENTS_LOST    slicelbSlbStat = 6
 	slicelbSlbStatSLB_STAT_ANCHORS_MAPPED slicelbSlbStat = 7
-	slicelbSlbStatSLB_STATS               slicelbSlbStat = 8
+	slicelbSlbStatSLB_STAT_FAILURES_LOST  slicelbSlbStat = 8
+	slicelbSlbStatSLB_STATS               slicelbSlbStat = 9
 )
 
 type slicelbSlbUdpChoice struct {
@@ -230,6 +240,7 @@ type slicelbSlbWordStore struct {
 const (
 	slicelbMapBackendCells     = "backend_cells"
 	slicelbMapBackendCounters  = "backend_counters"
+	slicelbMapBackendTraits    = "backend_traits"
 	slicelbMapBackends         = "backends"
 	slicelbMapCellCounters     = "cell_counters"
 	slicelbMapCellInfos        = "cell_infos"
@@ -238,6 +249,7 @@ const (
 	slicelbMapEvents           = "events"
 	slicelbMapExpect           = "expect"
 	slicelbMapExpectPatterns   = "expect_patterns"
+	slicelbMapFailures         = "failures"
 	slicelbMapFrontendRefs     = "frontend_refs"
 	slicelbMapFrontends        = "frontends"
 	slicelbMapGroupInfos       = "group_infos"
@@ -262,6 +274,7 @@ const (
 	slicelbProgSlbSendmsg4     = "slb_sendmsg4"
 	slicelbProgSlbSendmsg6     = "slb_sendmsg6"
 	slicelbProgSlbSetWord      = "slb_set_word"
+	slicelbProgSlbSockops      = "slb_sockops"
 	slicelbVarBackendFilter    = "backend_filter"
 	slicelbVarFrontendFilter   = "frontend_filter"
 	slicelbVarHostNetnsCookie  = "host_netns_cookie"
@@ -321,6 +334,7 @@ type slicelbProgramSpecs struct {
 	SlbSendmsg4     *ebpf.ProgramSpec `ebpf:"slb_sendmsg4"`
 	SlbSendmsg6     *ebpf.ProgramSpec `ebpf:"slb_sendmsg6"`
 	SlbSetWord      *ebpf.ProgramSpec `ebpf:"slb_set_word"`
+	SlbSockops      *ebpf.ProgramSpec `ebpf:"slb_sockops"`
 }
 
 // slicelbMapSpecs contains maps before they are loaded into the kernel.
@@ -329,6 +343,7 @@ type slicelbProgramSpecs struct {
 type slicelbMapSpecs struct {
 	BackendCells    *ebpf.MapSpec `ebpf:"backend_cells"`
 	BackendCounters *ebpf.MapSpec `ebpf:"backend_counters"`
+	BackendTraits   *ebpf.MapSpec `ebpf:"backend_traits"`
 	Backends        *ebpf.MapSpec `ebpf:"backends"`
 	CellCounters    *ebpf.MapSpec `ebpf:"cell_counters"`
 	CellInfos       *ebpf.MapSpec `ebpf:"cell_infos"`
@@ -337,6 +352,7 @@ type slicelbMapSpecs struct {
 	Events          *ebpf.MapSpec `ebpf:"events"`
 	Expect          *ebpf.MapSpec `ebpf:"expect"`
 	ExpectPatterns  *ebpf.MapSpec `ebpf:"expect_patterns"`
+	Failures        *ebpf.MapSpec `ebpf:"failures"`
 	FrontendRefs    *ebpf.MapSpec `ebpf:"frontend_refs"`
 	Frontends       *ebpf.MapSpec `ebpf:"frontends"`
 	GroupInfos      *ebpf.MapSpec `ebpf:"group_infos"`
@@ -384,6 +400,7 @@ func (o *slicelbObjects) Close() error {
 type slicelbMaps struct {
 	BackendCells    *ebpf.Map `ebpf:"backend_cells"`
 	BackendCounters *ebpf.Map `ebpf:"backend_counters"`
+	BackendTraits   *ebpf.Map `ebpf:"backend_traits"`
 	Backends        *ebpf.Map `ebpf:"backends"`
 	CellCounters    *ebpf.Map `ebpf:"cell_counters"`
 	CellInfos       *ebpf.Map `ebpf:"cell_infos"`
@@ -392,6 +409,7 @@ type slicelbMaps struct {
 	Events          *ebpf.Map `ebpf:"events"`
 	Expect          *ebpf.Map `ebpf:"expect"`
 	ExpectPatterns  *ebpf.Map `ebpf:"expect_patterns"`
+	Failures        *ebpf.Map `ebpf:"failures"`
 	FrontendRefs    *ebpf.Map `ebpf:"frontend_refs"`
 	Frontends       *ebpf.Map `ebpf:"frontends"`
 	GroupInfos      *ebpf.Map `ebpf:"group_infos"`
@@ -411,6 +429,7 @@ func (m *slicelbMaps) Close() error {
 	return _SlicelbClose(
 		m.BackendCells,
 		m.BackendCounters,
+		m.BackendTraits,
 		m.Backends,
 		m.CellCounters,
 		m.CellInfos,
@@ -419,6 +438,7 @@ func (m *slicelbMaps) Close() error {
 		m.Events,
 		m.Expect,
 		m.ExpectPatterns,
+		m.Failures,
 		m.FrontendRefs,
 		m.Frontends,
 		m.GroupInfos,
@@ -460,6 +480,7 @@ type slicelbPrograms struct {
 	SlbSendmsg4     *ebpf.Program `ebpf:"slb_sendmsg4"`
 	SlbSendmsg6     *ebpf.Program `ebpf:"slb_sendmsg6"`
 	SlbSetWord      *ebpf.Program `ebpf:"slb_set_word"`
+	SlbSockops      *ebpf.Program `ebpf:"slb_sockops"`
 }
 
 func (p *slicelbPrograms) Close() error {
@@ -475,6 +496,7 @@ func (p *slicelbPrograms) Close() error {
 		p.SlbSendmsg4,
 		p.SlbSendmsg6,
 		p.SlbSetWord,
+		p.SlbSockops,
 	)
 }
 

@@ -83,6 +83,12 @@ func (r request) serve(answer *reply) (err error) {
 		return err
 	case "setsockopt":
 		return unix.SetsockoptInt(r.FD, r.Args[0], r.Args[1], r.Args[2])
+	case "retransmits":
+		info, err := unix.GetsockoptTCPInfo(r.FD, unix.IPPROTO_TCP, unix.TCP_INFO)
+		if err == nil {
+			answer.N = int(info.Total_retrans)
+		}
+		return err
 	case "close":
 		return unix.Close(r.FD)
 	case "listenfd":

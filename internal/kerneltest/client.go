@@ -226,6 +226,12 @@ func (s *Socket) SetOption(level, option, value int) error {
 	return err
 }
 
+// Retransmits is how often the socket's segments were sent again.
+func (s *Socket) Retransmits() int {
+	r, _ := s.c.do(request{Op: "retransmits", FD: s.fd})
+	return r.N
+}
+
 // Close closes the socket.
 func (s *Socket) Close() error {
 	_, err := s.c.do(request{Op: "close", FD: s.fd})

@@ -1,0 +1,37 @@
+package bpf
+
+// SockOps is the optional hook that hears how TCP connects go on.
+const SockOps = "sockops"
+
+// Want says which of the optional hooks the next Attach is to attach; it detaches
+// the others. Until it is called, those that were adopted stay.
+func (d *Datapath) Want(hooks ...string) {
+	d.attach.Lock()
+	defer d.attach.Unlock()
+	d.wanted = make(map[string]bool, len(hooks))
+	for _, name := range hooks {
+		d.wanted[name] = true
+	}
+}
+
+// wants says whether Attach is to see to a hook.
+func (d *Datapath) wants(h hook) bool {
+	if !h.optional() {
+		return true
+	}
+	return d.wanted[h.name()] || d.wanted == nil && d.links[h.program] != nil
+}
+
+// dropUnwanted detaches the optional hooks that nobody wants any more.
+func (d *Datapath) dropUnwanted() {
+	for _, h := range hooks {
+		l := d.links[h.program]
+		if l == nil || d.wants(h) {
+			continue
+		}
+		if err := l.Close(); err != nil {
+			d.opts.log().Warn("detach", "hook", h.name(), "err", err)
+		}
+		delete(d.links, h.program)
+	}
+}

@@ -43,6 +43,8 @@ type Health struct {
 	Rise     uint32        // successes in a row until it is up again
 	Initial  Initial
 
+	Passive bool // connects that the kernel sees fail start a check at once
+
 	PanicThreshold uint32        // percent of the backends that may be down at most
 	SlowStart      time.Duration // from nothing to the whole weight; 0 = at once
 	Origin         Position
@@ -85,12 +87,11 @@ const (
 
 var (
 	healthKeys = []string{
-		"type", "interval", "timeout", "fall", "rise", "initial", "panic_threshold", "slow_start",
+		"type", "interval", "timeout", "fall", "rise", "initial", "passive", "panic_threshold", "slow_start",
 		"path", "host", "expect", "headers", "ca_file", "insecure",
 	}
-	healthLater = []string{"passive"}
-	httpKeys    = []string{"path", "host", "expect", "headers"}
-	tlsKeys     = []string{"ca_file", "insecure"}
+	httpKeys = []string{"path", "host", "expect", "headers"}
+	tlsKeys  = []string{"ca_file", "insecure"}
 )
 
 func (b *builder) readHealth(t *table) *Health {
@@ -116,13 +117,14 @@ func (b *builder) readHealth(t *table) *Health {
 	h.Fall = t.number("fall", DefaultFall, 1, maxCount)
 	h.Rise = t.number("rise", DefaultRise, 1, maxCount)
 	h.Initial = Initial(t.choice("initial", string(InitialDown), string(InitialDown), string(InitialUp)))
+	h.Passive = t.boolean("passive", false)
 	h.PanicThreshold = t.number("panic_threshold", DefaultPanicThreshold, 0, 100)
 	h.SlowStart = t.duration("slow_start", 0, 0, maxSlowStart)
 
 	if h.Type != HealthTCP {
 		b.readHTTP(t, h)
 	}
-	t.rest(healthKeys, healthLater)
+	t.rest(healthKeys, nil)
 	return h
 }
 
@@ -330,6 +332,9 @@ func (b *builder) checkHealth(v *vipDraft) {
 	title := "vip." + printable(v.Name)
 	if len(v.Frontends) > 0 && !slices.ContainsFunc(v.Frontends, func(f Frontend) bool { return f.Proto == TCP }) {
 		b.warnf(v.healthAt, "", "%s has only UDP frontends: its backends are checked over TCP, at the same port", title)
+		if v.Health.Passive {
+			b.warnf(v.healthAt, "", "passive = true in %s.health does nothing: the kernel sees TCP connects fail, and %s has only UDP frontends", title, title)
+		}
 	}
 	if v.Health.PanicThreshold == 0 {
 		b.warnf(v.healthAt, "", "panic_threshold = 0 in %s.health: no backend is ever taken out", title)
@@ -345,6 +350,7 @@ func (r *renderer) health(vip string, h *Health) {
 	r.line(fmt.Sprintf("fall = %d", h.Fall))
 	r.line(fmt.Sprintf("rise = %d", h.Rise))
 	r.line("initial = " + tomlString(string(h.Initial)))
+	r.line(fmt.Sprintf("passive = %t", h.Passive))
 	r.line(fmt.Sprintf("panic_threshold = %d", h.PanicThreshold))
 	r.line("slow_start = " + tomlString(durationText(h.SlowStart)))
 	if h.Type == HealthTCP {

@@ -154,6 +154,7 @@ func anyHealth(t *rapid.T, at Position) *Health {
 		Timeout:  time.Duration(rapid.Int64Range(int64(minTimeout), interval).Draw(t, "timeout")),
 		Fall:     rapid.Uint32Range(1, maxCount).Draw(t, "fall"), Rise: rapid.Uint32Range(1, maxCount).Draw(t, "rise"),
 		Initial:        rapid.SampledFrom([]Initial{InitialDown, InitialUp}).Draw(t, "initial"),
+		Passive:        rapid.Bool().Draw(t, "passive"),
 		PanicThreshold: rapid.Uint32Range(0, 100).Draw(t, "panic"),
 		SlowStart:      time.Duration(rapid.Int64Range(0, int64(maxSlowStart)).Draw(t, "slow start")),
 		Origin:         at,

@@ -39,16 +39,18 @@ type Checker struct {
 	newProber func(*errgroup.Group, context.Context) (prober, error)
 	out       chan *Verdicts
 
-	mu      sync.Mutex
-	set     uint64
-	targets []Target // of the newest list
-	fresh   bool     // Run has not taken the list yet
-	wake    func()   // nil: Run has not begun, or has ended
-	taken   []Target // the list that is checked, its number, its probes
-	number  uint64
-	probes  []*probe
-	stats   Stats
-	late    [2]time.Duration // this window's longest delay, and the last one's
+	mu         sync.Mutex
+	set        uint64
+	targets    []Target // of the newest list
+	fresh      bool     // Run has not taken the list yet
+	wake       func()   // nil: Run has not begun, or has ended
+	taken      []Target // the list that is checked, its number, its probes
+	number     uint64
+	probes     []*probe
+	byEndpoint map[Endpoint]*probe
+	suspects   []*probe // that the loop has not seen yet
+	stats      Stats
+	late       [2]time.Duration // this window's longest delay, and the last one's
 
 	// Of Run's goroutine.
 	begun     time.Time
@@ -194,6 +196,7 @@ func (c *Checker) turn(p prober, ended []*flight) (time.Duration, *Verdicts) {
 	if c.fresh {
 		c.take(p, now)
 	}
+	c.accuse(now)
 	started := c.relieve(p, now)
 	for len(c.queue) > 0 && c.queue[0].when <= now && started < batch {
 		q := c.queue[0]
@@ -250,6 +253,10 @@ func (c *Checker) launch(p prober, q *probe, now time.Duration) {
 	if late := now - q.when; q.checks > 0 {
 		c.late[0] = max(c.late[0], late)
 	}
+	if q.hurried = q.suspect; q.suspect {
+		q.suspect, q.accused = false, now
+		c.stats.Suspected++
+	}
 	f := &flight{probe: q, started: now, stalled: c.stalled, slot: -1}
 	q.flight = f
 	if p.start(f) {
@@ -304,7 +311,11 @@ func (c *Checker) end(p prober, f *flight, now time.Duration) {
 		// within the first interval and one timeout.
 		next = min(next, now+max(q.check.Timeout/time.Duration(q.check.Fall), retryGap))
 	}
-	c.queue.put(q, max(next, now+retryGap))
+	next = max(next, now+retryGap)
+	if soon, ok := c.follow(q, f.err != nil, now); ok {
+		next = min(next, soon)
+	}
+	c.queue.put(q, next)
 }
 
 // take makes the newest list the one that is checked.
@@ -357,6 +368,10 @@ func (c *Checker) take(p prober, now time.Duration) {
 		c.queue.put(q, q.when)
 	}
 	c.all, c.probes, c.taken, c.number = all, probes, c.targets, c.set
+	c.byEndpoint = make(map[Endpoint]*probe, len(probes))
+	for i, t := range c.targets {
+		c.byEndpoint[Endpoint{t.VIP, t.Addr}] = probes[i]
+	}
 	c.fresh, c.dirty = false, true
 	c.published = time.Time{} // no gap: somebody waits for it
 	c.stats.Targets, c.stats.Probes = len(probes), len(all)

@@ -149,12 +149,13 @@ type Result struct {
 
 // Stats is what a checker has done since Run began.
 type Stats struct {
-	Targets int    // of the list
-	Probes  int    // distinct checks of distinct addresses
-	Open    int    // under way
-	Checks  uint64 // that have ended
-	Failed  uint64
-	Void    uint64        // that say nothing: the host was short of something, or did not run
-	Late    time.Duration // the longest delay of a check's start in the last 10 s
-	Stalled time.Duration // how long the process did not run, as far as it was noticed
+	Targets   int    // of the list
+	Probes    int    // distinct checks of distinct addresses
+	Open      int    // under way
+	Checks    uint64 // that have ended
+	Failed    uint64
+	Suspected uint64        // of Checks, and of those under way: started by a suspicion
+	Void      uint64        // that say nothing: the host was short of something, or did not run
+	Late      time.Duration // the longest delay of a check's start in the last 10 s
+	Stalled   time.Duration // how long the process did not run, as far as it was noticed
 }

@@ -24,6 +24,10 @@ type probe struct {
 	took   time.Duration
 	err    error
 
+	suspect bool          // to be checked at once: see Suspect
+	hurried bool          // the check that is under way, or the newest, is such a one
+	accused time.Duration // when the newest of them began, on the run clock
+
 	flight *flight       // nil: none is under way
 	when   time.Duration // on the run clock: the next start, or the flight's deadline
 	place  int           // in the queue; -1 = not there
@@ -32,6 +36,7 @@ type probe struct {
 func newProbe(t Target, now time.Time) *probe {
 	return &probe{
 		addr: t.Addr, check: t.Check, request: request(t.Check, t.Addr), sockaddr: sockaddr(t.Addr), since: now, err: t.Check.Broken, place: -1,
+		accused: -suspectGap,
 	}
 }
 

@@ -73,9 +73,14 @@ func (d *daemon) attach(ctx context.Context) error {
 	if err != nil {
 		return err // tried again: what is attached stays so
 	}
+	f, err := d.dp.Failures()
+	if err != nil {
+		return errors.Join(err, h.Close())
+	}
 	d.attached, d.unkept = true, true
 	d.tasks.Go(func() { d.read(ctx, h) })
-	context.AfterFunc(ctx, func() { h.Close() })
+	d.tasks.Go(func() { d.suspects(ctx, f) })
+	context.AfterFunc(ctx, func() { h.Close(); f.Close() })
 	d.resync()
 	return nil
 }

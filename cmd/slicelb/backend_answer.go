@@ -157,7 +157,11 @@ func healthText(h *config.Health) string {
 	if h.Type != config.HealthTCP {
 		what += " " + h.Path
 	}
-	return fmt.Sprintf("%s every %v, timeout %v, fall %d, rise %d", what, h.Interval, h.Timeout, h.Fall, h.Rise)
+	text := fmt.Sprintf("%s every %v, timeout %v, fall %d, rise %d", what, h.Interval, h.Timeout, h.Fall, h.Rise)
+	if h.Passive {
+		text += ", passive"
+	}
+	return text
 }
 
 // ago is when something was, for people.

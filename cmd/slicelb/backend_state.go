@@ -264,9 +264,12 @@ func (d *daemon) soon(ctx context.Context) {
 		d.backends.next.Reset(wait)
 		return
 	}
-	begun := time.Now()
+	begun, first := time.Now(), !d.attached
 	d.settle(ctx)
 	now := time.Now()
+	if first {
+		begun = now // loading and attaching is done once
+	}
 	d.backends.earliest = now.Add(max(4*now.Sub(begun), minApplyGap))
 	if step := d.backends.step; !step.IsZero() {
 		d.backends.next.Reset(max(time.Until(step), minApplyGap))

@@ -69,11 +69,12 @@ type daemon struct {
 	mapped    latency
 	timedSnap *unitwatch.Snapshot // the newest that mapped knows
 
-	applied    bool  // the kernel equals running and snap
-	applyErr   error // of the newest attempt
-	attached   bool  // and the kernel's hints are read
-	unkept     bool  // hooks were attached that the store was not told of
-	unsynced   bool  // the watcher is to look at everything
+	applied    bool     // the kernel equals running and snap
+	applyErr   error    // of the newest attempt
+	attached   bool     // and the kernel's hints are read
+	hooked     []string // optional hooks that are attached too; nil: those that were adopted
+	unkept     bool     // hooks were attached that the store was not told of
+	unsynced   bool     // the watcher is to look at everything
 	eventsLost uint64
 	storeErr   error
 	kept       time.Time
@@ -256,12 +257,20 @@ func (d *daemon) apply(ctx context.Context, src *source, snap *unitwatch.Snapsho
 	if err := d.openPath(ctx, src.cfg); err != nil {
 		return 0, err
 	}
+	if err := d.dp.SetTraits(traitsOf(src.cfg)); err != nil {
+		return 0, err
+	}
 	result, err := d.rec.Reconcile(ctx, state)
 	writes = result.Writes
 	d.writes += uint64(writes)
-	if err != nil || d.attached || !snap.Complete {
+	switch {
+	case err != nil || !snap.Complete:
 		return writes, err
+	case d.attached:
+		return writes, d.rehook(src.cfg)
 	}
+	d.hooked = optionalHooks(src.cfg)
+	d.dp.Want(d.hooked...)
 	return writes, d.attach(ctx)
 }
 

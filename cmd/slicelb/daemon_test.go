@@ -61,6 +61,18 @@ func (m *memoryPath) Check() error {
 	return nil
 }
 
+func (m *memoryPath) Want(...string)                        {}
+func (m *memoryPath) SetTraits(map[string]bpf.Traits) error { return nil }
+func (m *memoryPath) Failures() (failures, error)           { return noFailures{m}, nil }
+
+// noFailures waits as long as the data plane is open.
+type noFailures struct{ *memoryPath }
+
+func (n noFailures) Read() (bpf.Failure, error) {
+	<-n.closed
+	return bpf.Failure{}, io.EOF
+}
+
 func (m *memoryPath) FDs() []bpf.NamedFD    { return m.fds }
 func (m *memoryPath) Hints() (hints, error) { return m, nil }
 func (m *memoryPath) Read() (bpf.Event, error) {

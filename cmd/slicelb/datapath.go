@@ -15,7 +15,10 @@ type dataPath interface {
 	Attach(dir *os.File) error
 	Check() error
 	FDs() []bpf.NamedFD
+	Want(hooks ...string)
+	SetTraits(byVIP map[string]bpf.Traits) error
 	Hints() (hints, error)
+	Failures() (failures, error)
 	Counters() (*bpf.CounterSnapshot, error)
 	Stats() (bpf.Stats, error)
 	Missing() []bpf.Feature
@@ -25,6 +28,12 @@ type dataPath interface {
 // hints are the kernel's events, until io.EOF.
 type hints interface {
 	Read() (bpf.Event, error)
+	io.Closer
+}
+
+// failures are connects that the kernel saw fail, until io.EOF.
+type failures interface {
+	Read() (bpf.Failure, error)
 	io.Closer
 }
 
@@ -62,6 +71,8 @@ func openKernel(opts bpf.Options, handed []bpf.NamedFD) (opened, error) {
 type kernel struct{ *bpf.Datapath }
 
 func (k kernel) Hints() (hints, error) { return k.Events() }
+
+func (k kernel) Failures() (failures, error) { return k.Datapath.Failures() }
 
 func (k kernel) Apply(w bpf.Write) error {
 	err := k.Datapath.Apply(w)

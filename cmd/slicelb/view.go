@@ -79,6 +79,7 @@ func (d *daemon) publish() {
 				v.status.DataPlane.Hooks = append(v.status.DataPlane.Hooks, h.name)
 			}
 		}
+		v.status.DataPlane.Hooks = append(v.status.DataPlane.Hooks, d.hooked...)
 		if d.running != nil && d.dp.Limits().Slots < d.running.cfg.Daemon.Slots {
 			note("slots = %d takes effect after systemctl stop and start; until then there are %d", d.running.cfg.Daemon.Slots, d.dp.Limits().Slots)
 		}

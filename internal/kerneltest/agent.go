@@ -281,7 +281,7 @@ func connectOnce(to netip.AddrPort, typ int, before func() time.Duration) (c Con
 	for n > 0 && name[n-1] == '\n' {
 		n--
 	}
-	c.Server = string(name[:n])
+	c.Server = string(name[:max(n, 0)]) // n is -1 after an error
 	if err != nil && !errors.As(err, &c.Errno) {
 		c.Errno = syscall.EIO
 	}

@@ -1,0 +1,62 @@
+package main
+
+import (
+	"context"
+	"slices"
+
+	"github.com/slicelb/slicelb/bpf"
+	"github.com/slicelb/slicelb/config"
+	"github.com/slicelb/slicelb/health"
+)
+
+// optionalHooks are those that a configuration has a use for. They cost something
+// for every TCP socket of the host.
+func optionalHooks(cfg *config.Config) []string {
+	for i := range cfg.VIPs {
+		if h := cfg.VIPs[i].Health; h != nil && h.Passive {
+			return []string{bpf.SockOps}
+		}
+	}
+	return []string{}
+}
+
+// traitsOf says what is done with the sockets of each VIP's backends.
+func traitsOf(cfg *config.Config) map[string]bpf.Traits {
+	out := make(map[string]bpf.Traits, len(cfg.VIPs))
+	for i := range cfg.VIPs {
+		v := &cfg.VIPs[i]
+		out[v.Name] = bpf.Traits{Passive: v.Health != nil && v.Health.Passive}
+	}
+	return out
+}
+
+// rehook attaches and detaches optional hooks, where cfg has a use for others than
+// those that are attached.
+func (d *daemon) rehook(cfg *config.Config) error {
+	want := optionalHooks(cfg)
+	if d.hooked != nil && slices.Equal(want, d.hooked) {
+		return nil
+	}
+	d.dp.Want(want...)
+	if err := d.dp.Attach(d.rootDir); err != nil {
+		return err
+	}
+	d.hooked, d.unkept = want, true
+	return nil
+}
+
+// suspects passes on what the kernel saw fail, until the data plane is closed.
+// It is a reason to check, no verdict: any process of the host can cause it.
+func (d *daemon) suspects(ctx context.Context, f failures) {
+	for {
+		failed, err := f.Read()
+		if err != nil {
+			if ctx.Err() == nil {
+				d.log.Error("failed connects are not read any more", "err", err)
+			}
+			return
+		}
+		d.log.Debug("a connect failed", "vip", failed.VIP, "backend", failed.Backend, "err", failed.Err)
+		d.backends.checker.Suspect(health.Endpoint{VIP: failed.VIP, Addr: failed.Backend})
+	}
+}

@@ -1,0 +1,144 @@
+package live
+
+import (
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/slicelb/slicelb/internal/kerneltest"
+)
+
+const vip = "10.96.0.10:80"
+
+// A backend is killed under load. With passive health, what the kernel sees fail
+// has it checked, and out, at once, long before its next check is due; with
+// active checks alone within one interval and timeout.
+func TestFailover(t *testing.T) {
+	tests := []struct {
+		name, health string
+		most         time.Duration // generous: the machine may be busy
+	}{
+		{"passive", "interval = \"60s\"\ntimeout = \"20s\"\npassive = true", 10 * time.Second},
+		{"active", "interval = \"1s\"\ntimeout = \"500ms\"", 15 * time.Second},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			h := newHost(t)
+			a, b := kerneltest.Serve(t, "a", "127.0.0.1:0"), kerneltest.Serve(t, "b", "127.0.0.1:0")
+			doomed, process := h.process()
+			h.serve(vipOf("web", `"`+vip+`"`, "", a.Addr.String(), b.Addr.String(), doomed) + "[vip.web.health]\n" + tt.health + "\n")
+			h.until("all are up", func() bool { return h.backend("web", doomed).Share > 0 }, h.log.String)
+
+			const clients = 2
+			var loads sync.WaitGroup
+			results := make([]kerneltest.LoadResult, clients)
+			stop := make(chan struct{})
+			var killed time.Duration
+			for i := range clients {
+				c := kerneltest.Start(t, h.root)
+				loads.Go(func() {
+					for {
+						r, err := c.Run(kerneltest.Load{To: vip, Timeout: 100 * time.Millisecond})
+						if err != nil {
+							t.Error(err)
+							return
+						}
+						results[i].Connections = append(results[i].Connections, r.Connections...)
+						select {
+						case <-stop:
+							return
+						default:
+						}
+					}
+				})
+			}
+			time.Sleep(300 * time.Millisecond) // the load, not a wait
+			killed = kerneltest.Monotonic()
+			if err := process.Process.Kill(); err != nil {
+				t.Error(err)
+			}
+			// Not by asking: whoever reads the tables keeps them from being written.
+			h.until("down", func() bool { return strings.Contains(h.log.String(), "backend is down") }, h.log.String)
+			time.Sleep(300 * time.Millisecond) // more load
+			h.until("out", func() bool { return h.backend("web", doomed).Share == 0 }, h.log.String)
+			out := kerneltest.Monotonic()
+			if took := out - killed; took > tt.most {
+				t.Errorf("out %v after it was killed", took)
+			}
+			time.Sleep(300 * time.Millisecond) // more load
+			close(stop)
+			loads.Wait()
+
+			var first, last time.Duration
+			failed, connects := 0, 0
+			for _, r := range results {
+				for _, c := range r.Connections {
+					connects++
+					if c.Errno == 0 && c.Server != "" {
+						if c.Server == doomed && c.At > killed {
+							t.Errorf("answered by a backend that is dead: %+v", c)
+						}
+						continue
+					}
+					if c.Until < killed && c.Errno != unix.ECONNRESET { // of what it had accepted
+						t.Errorf("failed before the kill: %+v", c)
+					}
+					failed++
+					if first == 0 || c.At < first {
+						first = c.At
+					}
+					last = max(last, c.At)
+				}
+			}
+			if failed == 0 {
+				t.Fatalf("%d connects, and none met the dead backend", connects)
+			}
+			if last > out {
+				t.Errorf("a connect failed %v after the backend was out", last-out)
+			}
+			t.Logf("%d connects; %d failed, the last one %v after the first, %v after the kill",
+				connects, failed, (last - first).Round(100*time.Microsecond), (last - killed).Round(100*time.Microsecond))
+		})
+	}
+}
+
+// A user who makes connects to a backend fail in a network namespace of their own
+// takes it from nobody. // fault F31
+func TestForeignFailuresEjectNothing(t *testing.T) {
+	h := newHost(t)
+	const backend = "192.0.2.1:8080"
+	kerneltest.Serve(t, "a", backend)
+	h.serve(vipOf("web", `"`+vip+`"`, "", backend) + "[vip.web.health]\ninterval = \"60s\"\ntimeout = \"1s\"\nfall = 1\npassive = true\n")
+	h.until("up", func() bool { return h.backend("web", backend).Share > 0 }, h.log.String)
+	checks := h.backend("web", backend).Check.Count
+
+	var stranger *kerneltest.Client
+	kerneltest.NewNetns(t).Do(t, func() {
+		kerneltest.AddAddress(t, "192.0.2.1")
+		stranger = kerneltest.Start(t, h.root)
+	})
+	r, err := stranger.Run(kerneltest.Load{To: vip, Count: 500})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range r.Connections {
+		if c.Errno != unix.ECONNREFUSED {
+			t.Fatalf("in the namespace where nobody listens: %+v", c)
+		}
+	}
+	c := kerneltest.Start(t, h.root)
+	if r, err = c.Run(kerneltest.Load{To: vip, Count: 100}); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range r.Connections {
+		if c.Errno != 0 || c.Server != "a" {
+			t.Fatalf("at home: %+v", c)
+		}
+	}
+	if b := h.backend("web", backend); b.Check.State != "up" || b.Check.Count != checks {
+		t.Errorf("checked because of another namespace: %d checks before, now %+v", checks, b.Check)
+	}
+}

@@ -48,6 +48,27 @@ func plus(a api.Counters, b bpf.Counters) api.Counters {
 	}
 }
 
+// readMaps reads what the kernel holds, one request after the other: writes wait
+// for it, it takes memory, and whoever may read may ask as often as he likes.
+// Without a data plane everything is empty.
+func (a answers) readMaps(v *view) (*bpf.Dump, *bpf.CounterSnapshot, error) {
+	if v.dp == nil {
+		return &bpf.Dump{}, &bpf.CounterSnapshot{}, nil
+	}
+	defer a.d.trim.Store(true)
+	a.d.asking.Lock()
+	defer a.d.asking.Unlock()
+	d, err := v.dp.Dump()
+	if err != nil {
+		return nil, nil, fmt.Errorf("read the maps: %w", err)
+	}
+	n, err := v.dp.Counters()
+	if err != nil {
+		return nil, nil, fmt.Errorf("read the counters: %w", err)
+	}
+	return d, n, nil
+}
+
 // counters reads the kernel's. Without a data plane everything is zero.
 func (a answers) counters(v *view) (*counted, error) {
 	c := &counted{
@@ -58,16 +79,9 @@ func (a answers) counters(v *view) (*counted, error) {
 	if v.dp == nil {
 		return c, nil
 	}
-	defer a.d.trim.Store(true)
-	a.d.asking.Lock()
-	defer a.d.asking.Unlock()
-	d, err := v.dp.Dump()
+	d, n, err := a.readMaps(v)
 	if err != nil {
-		return nil, fmt.Errorf("read the maps: %w", err)
-	}
-	n, err := v.dp.Counters()
-	if err != nil {
-		return nil, fmt.Errorf("read the counters: %w", err)
+		return nil, err
 	}
 	if v.source != nil {
 		c.share = sharesOf(d, v.source.cfg)
@@ -306,11 +320,9 @@ func (a answers) Dump(context.Context) (*api.Dump, error) {
 	if v.dp == nil {
 		return &api.Dump{Lines: []string{}}, nil
 	}
-	a.d.asking.Lock()
-	defer a.d.asking.Unlock()
-	d, err := v.dp.Dump()
+	d, _, err := a.readMaps(v)
 	if err != nil {
-		return nil, fmt.Errorf("read the maps: %w", err)
+		return nil, err
 	}
 	return &api.Dump{Lines: dumpLines(d)}, nil
 }

@@ -94,9 +94,7 @@ type daemon struct {
 	view    atomic.Pointer[view] // what the API answers from; anyone may load it
 	apiErr  atomic.Pointer[string]
 
-	// asking lets one request at a time read the maps: that keeps writes waiting,
-	// and takes memory, and whoever may read may ask as often as he likes.
-	asking sync.Mutex
+	asking sync.Mutex // held by the request that reads the maps: answers.readMaps
 
 	trim    atomic.Bool // much memory was used for a moment
 	trimmed time.Time

@@ -567,3 +567,19 @@ func TestOneDumpAtATime(t *testing.T) {
 		t.Errorf("%d at once", n)
 	}
 }
+
+// What a caller gets at a VIP with a backend takes the maps, and what is known of
+// the backend: one request does not wait for itself.
+func TestExplainAnswers(t *testing.T) {
+	p := start(t, oneVIP, newMemoryPath(lbtest.DefaultLimits), nil)
+	p.await("well", well)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	x, err := p.client.Explain(ctx, api.Question{Address: "10.96.0.10:80", Cgroup: "/"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if x.VIP != "db" || len(x.Backends) != 1 {
+		t.Errorf("%+v", x)
+	}
+}

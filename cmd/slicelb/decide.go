@@ -32,16 +32,9 @@ func (a answers) Explain(_ context.Context, q api.Question) (*api.Explanation, e
 	if err != nil {
 		return nil, err
 	}
-	a.d.asking.Lock()
-	defer a.d.asking.Unlock()
-	d, n := &bpf.Dump{}, &bpf.CounterSnapshot{}
-	if v.dp != nil {
-		if d, err = v.dp.Dump(); err != nil {
-			return nil, fmt.Errorf("read the maps: %w", err)
-		}
-		if n, err = v.dp.Counters(); err != nil {
-			return nil, fmt.Errorf("read the counters: %w", err)
-		}
+	d, n, err := a.readMaps(v)
+	if err != nil {
+		return nil, err
 	}
 	c := callerOf(d, line, v.snap)
 	var x *api.Explanation

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -22,15 +23,16 @@ func newDoctor(g *globals) *cobra.Command {
 		Use:   "doctor",
 		Short: "Check whether this host can run slicelb, and what goes past it",
 		Long: `Check the kernel, cgroup2, privileges, systemd, and the programs that others have
-on the same hooks, and name what is known to go past slicelb on this host. It
-changes nothing. Run it as root: names of other people's programs, and some
+on the same hooks; say which configured slices may start something before the
+VIPs at boot, and what is known to go past slicelb on this host. It changes
+nothing. Run it as root: names of other people's programs, and some
 checks, need it.
 
 Exit status 0 when nothing is in the way, 1 when something is.`,
 		Example: "  sudo slicelb doctor",
 		Args:    exactly(),
-		RunE: func(*cobra.Command, []string) error {
-			findings := examine(g)
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			findings := examine(cmd.Context(), g)
 			if out.format == "json" {
 				if err := printJSON(g.stdout, findings); err != nil {
 					return err
@@ -76,7 +78,7 @@ var hooks = []struct {
 	{"getpeername4", ebpf.AttachCgroupInet4GetPeername}, {"getpeername6", ebpf.AttachCgroupInet6GetPeername},
 }
 
-func examine(g *globals) []finding {
+func examine(ctx context.Context, g *globals) []finding {
 	findings := []finding{kernelVersion(), kernelTypes()}
 	root, err := findCgroupRoot(g.cgroupRoot)
 	if err != nil {
@@ -93,7 +95,7 @@ func examine(g *globals) []finding {
 		}
 		findings = append(findings, f, othersPrograms(root.Path))
 	}
-	findings = append(findings, privileges(), serviceManager())
+	findings = append(findings, privileges(), serviceManager(), bootOrder(ctx, g))
 	return append(findings, bypasses()...)
 }
 

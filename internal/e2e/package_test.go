@@ -243,8 +243,8 @@ func (h *host) analyze() {
 	if code, out := h.exit("systemd-analyze", "verify", "--man=no", "/usr/lib/systemd/system/"+unit); code != 0 || strings.Contains(out, "slicelb") {
 		h.t.Errorf("systemd-analyze verify: exit %d\n%s", code, out)
 	}
-	// 2.0 at most; the worst is 10.
-	if code, out := h.exit("systemd-analyze", "security", "--no-pager", "--offline=yes", "--threshold=20", unit); code != 0 {
+	// 1.7 at most; the worst is 10.
+	if code, out := h.exit("systemd-analyze", "security", "--no-pager", "--offline=yes", "--threshold=17", unit); code != 0 {
 		h.t.Errorf("systemd-analyze security: exit %d\n%s", code, out)
 	}
 }

@@ -1,0 +1,143 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/slicelb/slicelb/config"
+)
+
+const ownUnit = "slicelb.service"
+
+// mostAsked bounds what doctor asks the service manager, which loads a unit to
+// answer for it.
+const mostAsked = 500
+
+// selfOrdered are slices whose contents another unit starts, which the unit
+// file of slicelb names in Before=; and those that slicelb itself is in, which
+// cannot wait for it.
+var selfOrdered = []string{"nomad.slice", "system.slice", "-.slice"}
+
+// bootOrder is slicesThatDoNotWait for the configuration that g names.
+func bootOrder(ctx context.Context, g *globals) finding {
+	if _, err := os.Stat("/run/systemd/system"); err != nil {
+		return finding{"order at boot", verdictNote, "systemd is not the service manager here", ""}
+	}
+	cfg, _, err := g.load()
+	if err != nil {
+		return finding{"order at boot", verdictNote, "not known: the configuration cannot be read", "slicelb check says why"}
+	}
+	return slicesThatDoNotWait(ctx, cfg, showOrder)
+}
+
+// slicesThatDoNotWait says which of the slices that the configuration names
+// may start something at boot before the VIPs are in the kernel.
+func slicesThatDoNotWait(ctx context.Context, cfg *config.Config, show func(context.Context, []string) (string, error)) finding {
+	f := finding{Check: "order at boot", Verdict: verdictOK}
+	names := literalSlices(cfg)
+	if len(names) == 0 {
+		f.Text = "no slices by name in the configuration"
+		return f
+	}
+	rest := names[min(len(names), mostAsked):]
+	names = names[:len(names)-len(rest)]
+	var asked []string
+	for _, name := range names {
+		asked = append(asked, chain(name)...)
+	}
+	slices.Sort(asked)
+	out, err := show(ctx, slices.Compact(asked))
+	if err != nil {
+		f.Verdict, f.Text = verdictNote, "not known: "+err.Error()
+		return f
+	}
+	waits := ordered(out)
+	var missing []string
+	for _, name := range names {
+		if !slices.ContainsFunc(chain(name), func(s string) bool { return waits[s] }) {
+			missing = append(missing, name)
+		}
+	}
+	if len(rest) > 0 {
+		f.Verdict, f.Hint = verdictNote, fmt.Sprintf("%d more slices were not looked at", len(rest))
+	}
+	if len(missing) == 0 {
+		f.Text = "what starts in " + strings.Join(names, ", ") + " waits for " + ownUnit
+		return f
+	}
+	f.Verdict = verdictNote
+	f.Text = "not after " + ownUnit + ": " + strings.Join(missing, ", ")
+	f.Hint = "what starts there at boot may come before the VIPs: see web.slice.d in /usr/share/doc/slicelb/examples"
+	return f
+}
+
+// literalSlices are the units among the anchors, each once.
+func literalSlices(cfg *config.Config) (names []string) {
+	for _, g := range cfg.Groups {
+		for _, a := range g.Anchors {
+			if !strings.ContainsAny(a.Text, `/*?[\`) && !slices.Contains(selfOrdered, a.Text) && !slices.Contains(names, a.Text) {
+				names = append(names, a.Text)
+			}
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// chain is a slice and those that it lies in, but the root: what they wait for
+// it waits for too.
+func chain(name string) (all []string) {
+	stem := strings.TrimSuffix(name, ".slice")
+	for {
+		all = append(all, stem+".slice")
+		i := strings.LastIndexByte(stem, '-')
+		if i <= 0 {
+			return all
+		}
+		stem = stem[:i]
+	}
+}
+
+// ordered reads what systemctl show prints: which units are after ours.
+func ordered(out string) map[string]bool {
+	waits := make(map[string]bool)
+	for _, unit := range strings.Split(out, "\n\n") {
+		var id string
+		var after bool
+		for line := range strings.Lines(unit) {
+			key, value, _ := strings.Cut(strings.TrimSpace(line), "=")
+			switch key {
+			case "Id":
+				id = value
+			case "After":
+				after = slices.Contains(strings.Fields(value), ownUnit)
+			}
+		}
+		if after {
+			waits[id] = true
+		}
+	}
+	return waits
+}
+
+// showOrder asks the service manager.
+func showOrder(ctx context.Context, units []string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "systemctl", append([]string{"show", "--no-pager", "--property=Id,After", "--"}, units...)...)
+	var out, text bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &text
+	if err := cmd.Run(); err != nil {
+		if line, _, _ := strings.Cut(text.String(), "\n"); line != "" {
+			return "", fmt.Errorf("systemctl: %s", oneLine(line))
+		}
+		return "", fmt.Errorf("systemctl: %w", err)
+	}
+	return out.String(), nil
+}

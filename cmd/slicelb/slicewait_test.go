@@ -1,0 +1,71 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/slicelb/slicelb/config"
+)
+
+func TestSlicesThatDoNotWait(t *testing.T) {
+	parse := func(slices string) *config.Config {
+		t.Helper()
+		cfg, err := config.Parse("test", []byte("[group.g]\nslices = ["+slices+"]\n"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return cfg
+	}
+	// a.slice and web.slice wait; what is in a.slice waits with it.
+	show := func(_ context.Context, units []string) (string, error) {
+		var out []string
+		for _, u := range units {
+			after := "-.slice"
+			if u == "web.slice" || u == "a.slice" {
+				after += " slicelb.service system.slice"
+			}
+			out = append(out, "Id="+u+"\nAfter="+after)
+		}
+		return strings.Join(out, "\n\n") + "\n", nil
+	}
+	for _, tt := range []struct{ slices, verdict, text string }{
+		{`"web.slice"`, verdictOK, "what starts in web.slice waits for slicelb.service"},
+		{`"web.slice", "a-b-c.slice"`, verdictOK, "what starts in a-b-c.slice, web.slice waits for slicelb.service"},
+		{`"web.slice", "jobs.slice", "b-a.slice"`, verdictNote, "not after slicelb.service: b-a.slice, jobs.slice"},
+		{`"nomad.slice", "system.slice", "/x.slice", "w-*.slice"`, verdictOK, "no slices by name in the configuration"},
+	} {
+		got := slicesThatDoNotWait(t.Context(), parse(tt.slices), show)
+		if got.Verdict != tt.verdict || got.Text != tt.text || (got.Hint != "") != (tt.verdict == verdictNote) {
+			t.Errorf("%s: %+v", tt.slices, got)
+		}
+	}
+
+	var many []string
+	for i := range mostAsked + 3 {
+		many = append(many, fmt.Sprintf(`"a-%d.slice"`, i))
+	}
+	if got := slicesThatDoNotWait(t.Context(), parse(strings.Join(many, ", ")), show); got.Hint != "3 more slices were not looked at" {
+		t.Errorf("many: %+v", got)
+	}
+	silent := func(context.Context, []string) (string, error) { return "", errors.New("systemctl: no bus") }
+	if got := slicesThatDoNotWait(t.Context(), parse(`"web.slice"`), silent); got.Verdict != verdictNote || got.Text != "not known: systemctl: no bus" {
+		t.Errorf("silent: %+v", got)
+	}
+}
+
+func TestChain(t *testing.T) {
+	for name, want := range map[string][]string{
+		"web.slice":         {"web.slice"},
+		"a-b-c.slice":       {"a-b-c.slice", "a-b.slice", "a.slice"},
+		`my\x2dapp-x.slice`: {`my\x2dapp-x.slice`, `my\x2dapp.slice`},
+	} {
+		if diff := cmp.Diff(want, chain(name)); diff != "" {
+			t.Errorf("%s: %s", name, diff)
+		}
+	}
+}

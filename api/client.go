@@ -17,6 +17,10 @@ import (
 // maxAnswer bounds what a client reads: a dump of full maps fits.
 const maxAnswer = 512 << 20
 
+// answerTimeout is how long a question may take: longer than the daemon lets
+// itself be asked.
+const answerTimeout = writeTimeout + 10*time.Second
+
 // Client asks the daemon at one socket. Its methods return ErrNotRunning,
 // ErrNotPermitted, an *Error from the daemon, or the context's error, wrapped.
 type Client struct {
@@ -82,6 +86,8 @@ func (c *Client) SetBackend(ctx context.Context, b BackendChange) (*BackendChang
 }
 
 func get[T any](ctx context.Context, c *Client, path string) (*T, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, answerTimeout, fmt.Errorf("no answer in %v", answerTimeout))
+	defer cancel()
 	return do[T](ctx, c, http.MethodGet, path)
 }
 
@@ -96,6 +102,8 @@ func do[T any](ctx context.Context, c *Client, method, path string) (*T, error) 
 		return nil, fmt.Errorf("%w: nothing answers at %s", ErrNotRunning, c.socket)
 	case errors.Is(err, fs.ErrPermission):
 		return nil, fmt.Errorf("open %s: %w", c.socket, ErrNotPermitted)
+	case errors.Is(err, context.DeadlineExceeded):
+		return nil, fmt.Errorf("ask daemon at %s: %w", c.socket, context.Cause(ctx))
 	case err != nil:
 		return nil, fmt.Errorf("ask daemon at %s: %w", c.socket, err)
 	}

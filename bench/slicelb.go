@@ -25,6 +25,7 @@ var specs = []struct {
 	{"bare", directAddr, nil},
 	{"empty program", directAddr, (*variant).attachEmpty},
 	{"VIP hit", vipAddr, func(v *variant) error { return v.attachSlicelb(1, 1, 1) }},
+	{"hit, watched", vipAddr, (*variant).attachWatched},
 	{"no VIP", directAddr, func(v *variant) error { return v.attachSlicelb(1, 1, 1) }},
 	{"hit of 10,000", vipAddr, func(v *variant) error { return v.attachSlicelb(10000, 10, 1000) }},
 	{"none of 10,000", directAddr, func(v *variant) error { return v.attachSlicelb(10000, 10, 1000) }},
@@ -90,36 +91,41 @@ func (c *controlPlane) state() (*lb.State, error) {
 
 // attachSlicelb attaches the real data plane, filled by the real control plane.
 func (v *variant) attachSlicelb(vips, backends, groups int) error {
+	_, err := v.attachPlane(vips, backends, groups)
+	return err
+}
+
+func (v *variant) attachPlane(vips, backends, groups int) (*bpf.Datapath, error) {
 	d, err := bpf.New(bpf.Options{})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	v.undo = append(v.undo, d.Close)
 	fi, err := os.Stat(v.scope())
 	if err != nil {
-		return err
+		return nil, err
 	}
 	c, err := compile(vips, backends, groups, fi.Sys().(*syscall.Stat_t).Ino)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	state, err := c.state()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	err = withReconciler(d, func(r *lb.Reconciler) error {
 		_, err := r.Reconcile(context.Background(), state)
 		return err
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	dir, err := os.Open(v.cgroup)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer dir.Close()
-	return d.Attach(dir)
+	return d, d.Attach(dir)
 }
 
 // withReconciler runs a reconciler for as long as use takes.

@@ -41,6 +41,9 @@
 #define SLB_UDP_FLOWS 32768
 #define SLB_EVENTS_BYTES (1 << 20)
 #define SLB_FAILURES_BYTES (1 << 16)
+#define SLB_DECISIONS_BYTES (1 << 21)
+#define SLB_COMM_LEN 16
+#define SLB_DIR_LEN 96	 /* what is told of a cgroup directory's name, NUL included */
 #define SLB_NAME_LEN 64		 /* a group's or VIP's name, NUL included */
 #define SLB_COMPONENT_LEN 256	 /* a cgroup directory's name, NUL included */
 #define SLB_FILTER_BITS 20	 /* bits of a hashed address: 128 KiB a filter */
@@ -343,6 +346,7 @@ enum slb_stat {
 	SLB_STAT_EVENTS_LOST,	      /* ring buffer full: user space looks everywhere */
 	SLB_STAT_ANCHORS_MAPPED,      /* directories mapped before mkdir returned */
 	SLB_STAT_FAILURES_LOST,	      /* ring buffer full: the backend's next failure is reported */
+	SLB_STAT_DECISIONS_LOST,      /* decisions to be told that found their ring buffer full */
 	SLB_STATS
 };
 
@@ -374,6 +378,84 @@ struct slb_failure {
 	__u32 error; /* errno; 0 = given up by the caller after retransmits */
 	__u32 pad;
 };
+
+/* ---- decisions that are told ------------------------------------------------ */
+
+/* What a call came to. From SLB_TOLD_REJECTED on it is told to nobody in particular, too. */
+enum slb_told {
+	SLB_TOLD_TRANSLATED = 1,
+	SLB_TOLD_PASSED = 2,   /* left untouched, though the address is a frontend */
+	SLB_TOLD_REJECTED = 3, /* EHOSTUNREACH */
+	SLB_TOLD_DENIED = 4,   /* EPERM, by policy */
+	SLB_TOLD_AUDITED = 5,  /* allowed, by a rule that wants to be told */
+};
+
+/* Why; 0 = there was nothing to decide. */
+enum slb_reason {
+	SLB_WHY_CHOSEN = 1,   /* a backend was drawn */
+	SLB_WHY_GROUP = 2,    /* the group has translate = false */
+	SLB_WHY_EXCEPT = 3,   /* it stands in except */
+	SLB_WHY_HIDDEN = 4,   /* it is not among clients */
+	SLB_WHY_DOWN = 5,     /* no backend takes connections */
+	SLB_WHY_LOOPBACK = 6, /* the backend is on the loopback of another network namespace */
+	SLB_WHY_GONE = 7,     /* the backend that was drawn went away meanwhile */
+	SLB_WHY_RULE = 8,     /* a policy's rule */
+	SLB_WHY_DEFAULT = 9,  /* the policy's default */
+	SLB_WHY_ERROR = 10,   /* a policy could not be looked up */
+};
+
+#define SLB_WHAT_CONNECT 0
+#define SLB_WHAT_SEND 1
+
+/* In decisions. Written once, never changed; addresses in network byte order. */
+struct slb_decision_event {
+	__u64 time_ns; /* CLOCK_MONOTONIC */
+	__u64 cgroup;  /* of the caller */
+	__u64 member;  /* the nearest cgroup that has a group: the caller's or above it; 0 = none */
+	__u64 netns;   /* cookie of the socket's network namespace */
+	__u64 socket;  /* cookie */
+	struct slb_addr addr; /* that was asked for */
+	struct slb_addr backend;
+	__u16 port_be;
+	__u16 backend_port_be; /* 0 = there is no backend */
+	__u8 proto;
+	__u8 what; /* SLB_WHAT_CONNECT or SLB_WHAT_SEND */
+	__u8 told; /* enum slb_told */
+	__u8 reason; /* enum slb_reason */
+	__u32 pid;  /* the thread, in the first pid namespace */
+	__u32 tgid; /* the process */
+	__u32 group;
+	__u32 default_cell; /* names the VIP; 0 = none was asked for */
+	__u32 cell;	    /* that decided: the default cell or a view */
+	__u32 backend_index;
+	__u32 rule; /* of the policy, as its writer numbers them; 0 = none */
+	__u32 took_us; /* to connect; 0 = not known */
+	char comm[SLB_COMM_LEN];
+	char dir[SLB_DIR_LEN];	  /* the caller's cgroup's own name; cut where it is longer */
+	char parent[SLB_DIR_LEN]; /* and that of the one above it */
+};
+
+/*
+ * What is told without being asked for is bounded for each group: so many in a
+ * window of 2^30 ns. What exceeds them is counted.
+ */
+#define SLB_TELL_BURST 10
+#define SLB_TELL_WINDOW_SHIFT 30
+
+/* Element of tell_budgets, by group. */
+struct slb_tell_budget {
+	__u64 window; /* in the high half its number, in the low half how many it had */
+	__u64 suppressed;
+};
+
+/*
+ * What watchers want: the globals watch_*. watch_until is a lease
+ * (CLOCK_MONOTONIC): 0 = nobody watches, which is all that a decision looks at
+ * then. Who finds it run out clears it: a daemon that was killed costs nothing
+ * for longer than SLB_WATCH_LEASE_NS.
+ */
+#define SLB_WATCH_LEASE_NS 3000000000ULL
+#define SLB_WATCH_ANY_GROUP 0xffffffffu
 
 /* ---- the argument of the syscall program slb_set_word ----------------------- */
 

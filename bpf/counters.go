@@ -39,6 +39,7 @@ type Stats struct {
 	EventsLost    uint64 // hints that found the ring buffer full
 	AnchorsMapped uint64 // directories mapped before mkdir returned
 	FailuresLost  uint64 // failed connects that were not reported: see Failures
+	DecisionsLost uint64 // decisions to be told that found the ring buffer full
 }
 
 // Counters reads the counters of everything that has a name.
@@ -130,6 +131,7 @@ func (d *Datapath) Stats() (Stats, error) {
 		slicelbSlbStatSLB_STAT_EVENTS_LOST:    &out.EventsLost,
 		slicelbSlbStatSLB_STAT_ANCHORS_MAPPED: &out.AnchorsMapped,
 		slicelbSlbStatSLB_STAT_FAILURES_LOST:  &out.FailuresLost,
+		slicelbSlbStatSLB_STAT_DECISIONS_LOST: &out.DecisionsLost,
 	} {
 		var perCPU []uint64
 		if err := d.maps[slicelbMapStats].Lookup(uint32(stat), &perCPU); err != nil {

@@ -28,7 +28,7 @@ type Options struct {
 
 	Log *slog.Logger // nil = discard
 
-	events uint32 // bytes of the ring, for tests
+	events, decisions uint32 // bytes of the rings, for tests
 }
 
 func (o Options) log() *slog.Logger {
@@ -74,6 +74,8 @@ type Datapath struct {
 	hostNetns     *uint64
 	frontends     *filter
 	backendFilter *filter
+	budgets       []slicelbSlbTellBudget
+	watch         watchWords
 
 	pairs                   sync.Mutex      // freedCells and freedGroups
 	freedCells, freedGroups map[uint32]bool // whose pair counters still stand
@@ -169,6 +171,9 @@ func (d *Datapath) open(spec *ebpf.CollectionSpec) error {
 	m, n = share(slicelbMapGroupInfos)
 	d.groupInfos = shared[slicelbSlbGroupInfo](m, n)
 
+	m, n = share(slicelbMapTellBudgets)
+	d.budgets = shared[slicelbSlbTellBudget](m, n)
+
 	globals, _ := share(spec.Variables[slicelbVarHostNetnsCookie].SectionName)
 	if len(errs) > 0 {
 		return errors.Join(errs...)
@@ -178,6 +183,11 @@ func (d *Datapath) open(spec *ebpf.CollectionSpec) error {
 		return elements[uint64](globals, v.Offset, v.Size()/8)
 	}
 	d.hostNetns = &variable(slicelbVarHostNetnsCookie)[0]
+	d.watch = watchWords{
+		until: &variable(slicelbVarWatchUntil)[0], told: &variable(slicelbVarWatchTold)[0],
+		group: &variable(slicelbVarWatchGroup)[0], cells: &variable(slicelbVarWatchCells)[0],
+	}
+	atomic.StoreUint64(d.watch.until, 0) // who watched by the process before is gone
 	d.frontends = newFilter(variable(slicelbVarFrontendFilter))
 	d.backendFilter = newFilter(variable(slicelbVarBackendFilter))
 

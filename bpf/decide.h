@@ -17,7 +17,10 @@ struct slb_decision {
 	__u32 default_cell; /* what is counted */
 	__u32 cell;	    /* what decided: the default cell or the group's view */
 	__u32 group;
-	__u64 word; /* the cell's, read once */
+	__u32 reason;  /* enum slb_reason; 0 = not a frontend */
+	__u32 backend; /* that was chosen */
+	__u8 what;     /* SLB_WHAT_CONNECT or SLB_WHAT_SEND */
+	__u64 word;    /* the cell's, read once */
 };
 
 /* The word of a frontend that still is the one meant; 0 = gone. */
@@ -40,6 +43,21 @@ static __always_inline __u64 cell_word(__u32 index)
 	__u64 *word = bpf_map_lookup_elem(&cells, &index);
 
 	return word ? READ_ONCE(*word) : 0;
+}
+
+static __always_inline enum slb_reason reason_of(enum slb_action action)
+{
+	switch (action) {
+	case SLB_BALANCE:
+		return SLB_WHY_CHOSEN;
+	case SLB_PASS_EXCEPT:
+		return SLB_WHY_EXCEPT;
+	case SLB_PASS_HIDDEN:
+	case SLB_REJECT_HIDDEN:
+		return SLB_WHY_HIDDEN;
+	default:
+		return SLB_WHY_DOWN;
+	}
 }
 
 /*
@@ -71,6 +89,7 @@ static __always_inline enum slb_verdict decide(const struct slb_frontend_key *ke
 	d->group = group_of_current();
 	flags = bpf_map_lookup_elem(&groups, &d->group);
 	if (flags && READ_ONCE(*flags) & SLB_GROUP_NO_TRANSLATE) {
+		d->reason = SLB_WHY_GROUP;
 		count(d->default_cell, d->group, SLB_COUNT_PASSED);
 		return SLB_UNTOUCHED;
 	}
@@ -89,6 +108,7 @@ static __always_inline enum slb_verdict decide(const struct slb_frontend_key *ke
 		}
 	}
 
+	d->reason = reason_of(SLB_CELL_ACTION(d->word));
 	switch (SLB_CELL_ACTION(d->word)) {
 	case SLB_BALANCE:
 		return SLB_TRANSLATE;

@@ -34,9 +34,10 @@ func size(spec *ebpf.CollectionSpec, opts Options) error {
 	set(c.Cells, slicelbMapCells, slicelbMapCellInfos, slicelbMapCellCounters)
 	set(c.Views, slicelbMapViews)
 	set(c.Backends, slicelbMapBackends, slicelbMapBackendCells, slicelbMapBackendTraits, slicelbMapBackendCounters)
-	set(c.Groups, slicelbMapGroups, slicelbMapGroupInfos)
+	set(c.Groups, slicelbMapGroups, slicelbMapGroupInfos, slicelbMapTellBudgets)
 	set(c.Cgroups, slicelbMapCgroups)
 	set(opts.events, slicelbMapEvents)
+	set(opts.decisions, slicelbMapDecisions)
 	set(c.Expect, slicelbMapExpect, slicelbMapExpectPatterns)
 
 	slots := opts.Slots

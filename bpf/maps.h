@@ -134,6 +134,19 @@ struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, SLB_FAILURES_BYTES);
 } failures SEC(".maps");
+/* Decisions that somebody wants to hear of; see event.h. */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, SLB_DECISIONS_BYTES);
+} decisions SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, SLB_GROUPS);
+	__type(key, __u32);
+	__type(value, struct slb_tell_budget);
+} tell_budgets SEC(".maps");
 
 /* Scratch of the mkdir program: a key is too large for its stack. */
 struct {
@@ -147,6 +160,12 @@ struct {
 
 /* The daemon's network namespace (SO_NETNS_COOKIE): loopback backends are its own. */
 volatile __u64 host_netns_cookie;
+
+/* What watchers want, written by the daemon; see api.h. */
+volatile __u64 watch_until;
+volatile __u64 watch_told;	/* bits by enum slb_told */
+volatile __u64 watch_group; /* or SLB_WATCH_ANY_GROUP */
+volatile __u64 watch_cells; /* two default cells of 32 bits: a VIP's; 0 = any */
 
 /*
  * One bit for each hashed address that has a frontend, or a backend. A miss

@@ -21,6 +21,9 @@ const struct {
 	enum slb_backend_state backend_state;
 	enum slb_stat stat;
 	enum slb_word_map word_map;
+	struct slb_decision_event decision_event;
+	enum slb_told told;
+	enum slb_reason reason;
 } *slb_types __attribute__((unused));
 
 /* ---- addresses in and out of the context ---------------------------------- */
@@ -87,9 +90,11 @@ static __always_inline enum slb_verdict do_connect(struct bpf_sock_addr *ctx,
 		/* A socket that connects anew has no past (D6, D7). */
 		if (o)
 			o->layout = 0;
+		decision_event(ctx, key, &d, SLB_TOLD_PASSED, 0);
 		return SLB_UNTOUCHED;
 	case SLB_REJECT:
 		/* The socket keeps its peer, if it has one, and so the peer's name. */
+		decision_event(ctx, key, &d, SLB_TOLD_REJECTED, 0);
 		reject(&d);
 		return SLB_REJECT;
 	default:
@@ -97,13 +102,17 @@ static __always_inline enum slb_verdict do_connect(struct bpf_sock_addr *ctx,
 	}
 	index = random_backend(d.word);
 	b = backend_at(index);
+	d.backend = index;
 	if (!b || !backend_reachable(ctx, b)) {
+		d.reason = b ? SLB_WHY_LOOPBACK : SLB_WHY_GONE;
+		decision_event(ctx, key, &d, SLB_TOLD_REJECTED, 0);
 		reject(&d);
 		return SLB_REJECT;
 	}
 	origin_remember(ctx, o, key, &d, index, b);
 	count(d.default_cell, d.group, SLB_COUNT_CONNECT);
 	count_backend(index, SLB_COUNT_CONNECT);
+	decision_event(ctx, key, &d, SLB_TOLD_TRANSLATED, 0);
 	*out = b;
 	return SLB_TRANSLATE;
 }
@@ -142,7 +151,7 @@ static __always_inline enum slb_verdict do_sendmsg(struct bpf_sock_addr *ctx,
 						   const struct slb_frontend_key *key,
 						   struct slb_backend **out)
 {
-	struct slb_decision d = {};
+	struct slb_decision d = { .what = SLB_WHAT_SEND };
 	struct slb_origin *o;
 	struct slb_backend *b;
 
@@ -162,8 +171,10 @@ static __always_inline enum slb_verdict do_sendmsg(struct bpf_sock_addr *ctx,
 
 	switch (decide(key, &d)) {
 	case SLB_UNTOUCHED:
+		decision_event(ctx, key, &d, SLB_TOLD_PASSED, 0);
 		return SLB_UNTOUCHED;
 	case SLB_REJECT:
+		decision_event(ctx, key, &d, SLB_TOLD_REJECTED, 0);
 		reject(&d);
 		return SLB_REJECT;
 	default:
@@ -171,6 +182,7 @@ static __always_inline enum slb_verdict do_sendmsg(struct bpf_sock_addr *ctx,
 	}
 	b = udp_choose(ctx, key, &d);
 	if (!b) {
+		decision_event(ctx, key, &d, SLB_TOLD_REJECTED, 0);
 		reject(&d);
 		return SLB_REJECT;
 	}

@@ -82,6 +82,34 @@ type slicelbSlbCounters struct {
 	Rejected uint64
 }
 
+type slicelbSlbDecisionEvent struct {
+	_             structs.HostLayout
+	TimeNs        uint64
+	Cgroup        uint64
+	Member        uint64
+	Netns         uint64
+	Socket        uint64
+	Addr          slicelbSlbAddr
+	Backend       slicelbSlbAddr
+	PortBe        uint16
+	BackendPortBe uint16
+	Proto         uint8
+	What          uint8
+	Told          uint8
+	Reason        uint8
+	Pid           uint32
+	Tgid          uint32
+	Group         uint32
+	DefaultCell   uint32
+	Cell          uint32
+	BackendIndex  uint32
+	Rule          uint32
+	TookUs        uint32
+	Comm          [16]int8
+	Dir           [96]int8
+	Parent        [96]int8
+}
+
 type slicelbSlbEventKind uint32
 
 const (
@@ -152,6 +180,21 @@ type slicelbSlbPatternKey struct {
 	Ordinal uint32
 }
 
+type slicelbSlbReason uint32
+
+const (
+	slicelbSlbReasonSLB_WHY_CHOSEN   slicelbSlbReason = 1
+	slicelbSlbReasonSLB_WHY_GROUP    slicelbSlbReason = 2
+	slicelbSlbReasonSLB_WHY_EXCEPT   slicelbSlbReason = 3
+	slicelbSlbReasonSLB_WHY_HIDDEN   slicelbSlbReason = 4
+	slicelbSlbReasonSLB_WHY_DOWN     slicelbSlbReason = 5
+	slicelbSlbReasonSLB_WHY_LOOPBACK slicelbSlbReason = 6
+	slicelbSlbReasonSLB_WHY_GONE     slicelbSlbReason = 7
+	slicelbSlbReasonSLB_WHY_RULE     slicelbSlbReason = 8
+	slicelbSlbReasonSLB_WHY_DEFAULT  slicelbSlbReason = 9
+	slicelbSlbReasonSLB_WHY_ERROR    slicelbSlbReason = 10
+)
+
 type slicelbSlbSlots struct {
 	_       structs.HostLayout
 	Backend [16]uint32
@@ -169,7 +212,24 @@ const (
 	slicelbSlbStatSLB_STAT_EVENTS_LOST    slicelbSlbStat = 6
 	slicelbSlbStatSLB_STAT_ANCHORS_MAPPED slicelbSlbStat = 7
 	slicelbSlbStatSLB_STAT_FAILURES_LOST  slicelbSlbStat = 8
-	slicelbSlbStatSLB_STATS               slicelbSlbStat = 9
+	slicelbSlbStatSLB_STAT_DECISIONS_LOST slicelbSlbStat = 9
+	slicelbSlbStatSLB_STATS               slicelbSlbStat = 10
+)
+
+type slicelbSlbTellBudget struct {
+	_          structs.HostLayout
+	Window     uint64
+	Suppressed uint64
+}
+
+type slicelbSlbTold uint32
+
+const (
+	slicelbSlbToldSLB_TOLD_TRANSLATED slicelbSlbTold = 1
+	slicelbSlbToldSLB_TOLD_PASSED     slicelbSlbTold = 2
+	slicelbSlbToldSLB_TOLD_REJECTED   slicelbSlbTold = 3
+	slicelbSlbToldSLB_TOLD_DENIED     slicelbSlbTold = 4
+	slicelbSlbToldSLB_TOLD_AUDITED    slicelbSlbTold = 5
 )
 
 type slicelbSlbUdpChoice struct {
@@ -246,6 +306,7 @@ const (
 	slicelbMapCellInfos        = "cell_infos"
 	slicelbMapCells            = "cells"
 	slicelbMapCgroups          = "cgroups"
+	slicelbMapDecisions        = "decisions"
 	slicelbMapEvents           = "events"
 	slicelbMapExpect           = "expect"
 	slicelbMapExpectPatterns   = "expect_patterns"
@@ -260,6 +321,7 @@ const (
 	slicelbMapScratch          = "scratch"
 	slicelbMapSlots            = "slots"
 	slicelbMapStats            = "stats"
+	slicelbMapTellBudgets      = "tell_budgets"
 	slicelbMapUdpChoice        = "udp_choice"
 	slicelbMapUdpReverse       = "udp_reverse"
 	slicelbMapViews            = "views"
@@ -279,6 +341,10 @@ const (
 	slicelbVarFrontendFilter   = "frontend_filter"
 	slicelbVarHostNetnsCookie  = "host_netns_cookie"
 	slicelbVarSlbTypes         = "slb_types"
+	slicelbVarWatchCells       = "watch_cells"
+	slicelbVarWatchGroup       = "watch_group"
+	slicelbVarWatchTold        = "watch_told"
+	slicelbVarWatchUntil       = "watch_until"
 )
 
 // loadSlicelb returns the embedded CollectionSpec for slicelb.
@@ -349,6 +415,7 @@ type slicelbMapSpecs struct {
 	CellInfos       *ebpf.MapSpec `ebpf:"cell_infos"`
 	Cells           *ebpf.MapSpec `ebpf:"cells"`
 	Cgroups         *ebpf.MapSpec `ebpf:"cgroups"`
+	Decisions       *ebpf.MapSpec `ebpf:"decisions"`
 	Events          *ebpf.MapSpec `ebpf:"events"`
 	Expect          *ebpf.MapSpec `ebpf:"expect"`
 	ExpectPatterns  *ebpf.MapSpec `ebpf:"expect_patterns"`
@@ -363,6 +430,7 @@ type slicelbMapSpecs struct {
 	Scratch         *ebpf.MapSpec `ebpf:"scratch"`
 	Slots           *ebpf.MapSpec `ebpf:"slots"`
 	Stats           *ebpf.MapSpec `ebpf:"stats"`
+	TellBudgets     *ebpf.MapSpec `ebpf:"tell_budgets"`
 	UdpChoice       *ebpf.MapSpec `ebpf:"udp_choice"`
 	UdpReverse      *ebpf.MapSpec `ebpf:"udp_reverse"`
 	Views           *ebpf.MapSpec `ebpf:"views"`
@@ -376,6 +444,10 @@ type slicelbVariableSpecs struct {
 	FrontendFilter  *ebpf.VariableSpec `ebpf:"frontend_filter"`
 	HostNetnsCookie *ebpf.VariableSpec `ebpf:"host_netns_cookie"`
 	SlbTypes        *ebpf.VariableSpec `ebpf:"slb_types"`
+	WatchCells      *ebpf.VariableSpec `ebpf:"watch_cells"`
+	WatchGroup      *ebpf.VariableSpec `ebpf:"watch_group"`
+	WatchTold       *ebpf.VariableSpec `ebpf:"watch_told"`
+	WatchUntil      *ebpf.VariableSpec `ebpf:"watch_until"`
 }
 
 // slicelbObjects contains all objects after they have been loaded into the kernel.
@@ -406,6 +478,7 @@ type slicelbMaps struct {
 	CellInfos       *ebpf.Map `ebpf:"cell_infos"`
 	Cells           *ebpf.Map `ebpf:"cells"`
 	Cgroups         *ebpf.Map `ebpf:"cgroups"`
+	Decisions       *ebpf.Map `ebpf:"decisions"`
 	Events          *ebpf.Map `ebpf:"events"`
 	Expect          *ebpf.Map `ebpf:"expect"`
 	ExpectPatterns  *ebpf.Map `ebpf:"expect_patterns"`
@@ -420,6 +493,7 @@ type slicelbMaps struct {
 	Scratch         *ebpf.Map `ebpf:"scratch"`
 	Slots           *ebpf.Map `ebpf:"slots"`
 	Stats           *ebpf.Map `ebpf:"stats"`
+	TellBudgets     *ebpf.Map `ebpf:"tell_budgets"`
 	UdpChoice       *ebpf.Map `ebpf:"udp_choice"`
 	UdpReverse      *ebpf.Map `ebpf:"udp_reverse"`
 	Views           *ebpf.Map `ebpf:"views"`
@@ -435,6 +509,7 @@ func (m *slicelbMaps) Close() error {
 		m.CellInfos,
 		m.Cells,
 		m.Cgroups,
+		m.Decisions,
 		m.Events,
 		m.Expect,
 		m.ExpectPatterns,
@@ -449,6 +524,7 @@ func (m *slicelbMaps) Close() error {
 		m.Scratch,
 		m.Slots,
 		m.Stats,
+		m.TellBudgets,
 		m.UdpChoice,
 		m.UdpReverse,
 		m.Views,
@@ -463,6 +539,10 @@ type slicelbVariables struct {
 	FrontendFilter  *ebpf.Variable `ebpf:"frontend_filter"`
 	HostNetnsCookie *ebpf.Variable `ebpf:"host_netns_cookie"`
 	SlbTypes        *ebpf.Variable `ebpf:"slb_types"`
+	WatchCells      *ebpf.Variable `ebpf:"watch_cells"`
+	WatchGroup      *ebpf.Variable `ebpf:"watch_group"`
+	WatchTold       *ebpf.Variable `ebpf:"watch_told"`
+	WatchUntil      *ebpf.Variable `ebpf:"watch_until"`
 }
 
 // slicelbPrograms contains all programs after they have been loaded into the kernel.

@@ -8,6 +8,7 @@
 #ifndef SLICELB_UDP_H
 #define SLICELB_UDP_H
 
+#include "event.h"
 #include "origin.h"
 
 #define SLB_UDP_TRIES 4
@@ -72,7 +73,7 @@ static __always_inline void udp_reverse_key(struct slb_udp_reverse_key *key, __u
  */
 static __always_inline struct slb_backend *udp_choose(struct bpf_sock_addr *ctx,
 						      const struct slb_frontend_key *key,
-						      const struct slb_decision *d)
+						      struct slb_decision *d)
 {
 	struct slb_udp_choice choice = {};
 	struct slb_udp_reverse reverse = {};
@@ -89,22 +90,28 @@ static __always_inline struct slb_backend *udp_choose(struct bpf_sock_addr *ctx,
 	kept = index;
 	if (kept) {
 		b = backend_at(index);
-		if (!b)
+		if (!b) {
+			d->reason = SLB_WHY_GONE;
 			return NULL;
+		}
 		udp_reverse_key(&reverse.key, choice.key.cookie, &b->addr, b->port_be);
 	} else {
 		for (int i = 0; i < SLB_UDP_TRIES; i++) {
 			index = random_backend(d->word);
 			b = backend_at(index);
-			if (!b)
+			if (!b) {
+				d->reason = SLB_WHY_GONE;
 				return NULL;
+			}
 			udp_reverse_key(&reverse.key, choice.key.cookie, &b->addr, b->port_be);
 			if (!udp_taken(&reverse.key, d))
 				break;
 		}
 	}
-	if (!b || !backend_reachable(ctx, b))
+	if (!b || !backend_reachable(ctx, b)) {
+		d->reason = b ? SLB_WHY_LOOPBACK : SLB_WHY_GONE;
 		return NULL;
+	}
 
 	known = bpf_map_lookup_elem(&udp_reverse, &reverse.key);
 	if (!known || !udp_reverse_is(&reverse.key, known) || known->frontend != d->frontend ||
@@ -124,6 +131,8 @@ static __always_inline struct slb_backend *udp_choose(struct bpf_sock_addr *ctx,
 		bpf_map_update_elem(&udp_choice, &choice.key, &choice, BPF_ANY);
 		count(d->default_cell, d->group, SLB_COUNT_FLOW);
 		count_backend(index, SLB_COUNT_FLOW);
+		d->backend = index;
+		decision_event(ctx, key, d, SLB_TOLD_TRANSLATED, 0);
 	}
 	return b;
 }

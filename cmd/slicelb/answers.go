@@ -209,6 +209,7 @@ func (v *view) events(problems []string) (map[string]uint64, []string) {
 	out["events_lost"] = st.EventsLost
 	out["anchors_mapped"] = st.AnchorsMapped
 	out["failures_lost"] = st.FailuresLost
+	out["decisions_lost"] = st.DecisionsLost
 	if st.CgroupsFull > 0 {
 		problems = append(problems, fmt.Sprintf("the table of cgroups was full %s: the kernel could not map as many cgroups, and they had the group of what they lie in", times(st.CgroupsFull)))
 	}

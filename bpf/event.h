@@ -1,0 +1,158 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * Telling of decisions. Refusals and audits are told always, within the group's
+ * budget; everything else only while somebody watches and wants it. With nobody
+ * watching and nothing refused, a decision costs one load of a global word.
+ */
+#ifndef SLICELB_EVENT_H
+#define SLICELB_EVENT_H
+
+#include "decide.h"
+
+/* The nearest cgroup of the calling task that has a group; 0 = none. */
+static __noinline __u64 member_of_current(void)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct cgroup *cgrp = task->cgroups->dfl_cgrp;
+	__u64 id = cgrp->kn->id;
+	int level;
+
+	if (group_of(id))
+		return id;
+
+	level = cgrp->level - 1;
+	if (level > SLB_MAX_LEVEL)
+		level = SLB_MAX_LEVEL;
+	for (int i = 0; i <= SLB_MAX_LEVEL; i++, level--) {
+		if (level < 0)
+			break;
+		id = bpf_get_current_ancestor_cgroup_id(level);
+		if (group_of(id))
+			return id;
+	}
+	return 0;
+}
+
+static __always_inline const char *parent_name(struct kernfs_node *kn)
+{
+	struct kernfs_node___renamed *renamed = (void *)kn;
+
+	if (bpf_core_field_exists(renamed->__parent))
+		return BPF_CORE_READ(renamed, __parent, name);
+	return BPF_CORE_READ(kn, parent, name);
+}
+
+/* May this group say one more thing that nobody asked for? If not, it is counted. */
+static __always_inline bool budget_has(__u32 group, __u64 now)
+{
+	struct slb_tell_budget *b = bpf_map_lookup_elem(&tell_budgets, &group);
+	__u64 window = now >> SLB_TELL_WINDOW_SHIFT << 32, w;
+
+	if (!b)
+		return false;
+	w = READ_ONCE(b->window);
+	if (w >> 32 != window >> 32 && __sync_val_compare_and_swap(&b->window, w, window | 1) == w)
+		return true;
+	if ((__u32)__sync_fetch_and_add(&b->window, 1) < SLB_TELL_BURST)
+		return true;
+	__sync_fetch_and_add(&b->suppressed, 1);
+	return false;
+}
+
+/* Does a watcher want this? A lease that has run out is taken away. */
+static __always_inline bool watched(const struct slb_decision *d, enum slb_told told, __u64 now)
+{
+	__u64 until = watch_until, group = watch_group, cells = watch_cells;
+
+	if (!until)
+		return false;
+	if (now > until) {
+		__sync_val_compare_and_swap(&watch_until, until, 0);
+		return false;
+	}
+	if (!(watch_told >> told & 1))
+		return false;
+	if (group != SLB_WATCH_ANY_GROUP && group != d->group)
+		return false;
+	return !cells || (__u32)cells == d->default_cell || (__u32)(cells >> 32) == d->default_cell;
+}
+
+/* The daemon looks by itself while somebody watches: waking it up costs more than the event. */
+static __noinline int tell(struct bpf_sock_addr *ctx, const struct slb_frontend_key *key,
+			   const struct slb_decision *d, enum slb_told told, __u32 rule)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct kernfs_node *kn = task->cgroups->dfl_cgrp->kn;
+	struct slb_decision_event *e;
+	struct slb_backend *b = NULL;
+	__u64 now = bpf_ktime_get_ns(), flags = BPF_RB_NO_WAKEUP, ids;
+	__u32 stat = SLB_STAT_DECISIONS_LOST;
+	__u64 *lost;
+
+	if (!key || !d)
+		return 0;
+	if (!watched(d, told, now)) {
+		if (told < SLB_TOLD_REJECTED || !budget_has(d->group, now))
+			return 0;
+		flags = 0;
+	}
+	e = bpf_ringbuf_reserve(&decisions, sizeof(*e), 0);
+	if (!e) {
+		/* Exact, also where one program interrupts another. */
+		lost = bpf_map_lookup_elem(&stats, &stat);
+		if (lost)
+			__sync_fetch_and_add(lost, 1);
+		return 0;
+	}
+	e->time_ns = now;
+	e->cgroup = kn->id;
+	e->member = member_of_current();
+	e->netns = bpf_get_netns_cookie(ctx);
+	e->socket = bpf_get_socket_cookie(ctx);
+	e->addr = key->addr;
+	e->port_be = key->port_be;
+	e->proto = key->proto;
+	e->what = d->what;
+	e->told = told;
+	e->reason = d->reason;
+	ids = bpf_get_current_pid_tgid();
+	e->pid = ids;
+	e->tgid = ids >> 32;
+	e->group = d->group;
+	e->default_cell = d->default_cell;
+	e->cell = d->cell;
+	e->rule = rule;
+	e->took_us = 0;
+	e->backend_index = d->backend;
+	if (d->backend)
+		b = bpf_map_lookup_elem(&backends, &d->backend);
+	if (b) {
+		e->backend = b->addr;
+		e->backend_port_be = b->port_be;
+	} else {
+		__builtin_memset(&e->backend, 0, sizeof(e->backend));
+		e->backend_port_be = 0;
+	}
+	bpf_get_current_comm(e->comm, sizeof(e->comm));
+	if (bpf_probe_read_kernel_str(e->dir, sizeof(e->dir), kn->name) < 0)
+		e->dir[0] = 0;
+	if (bpf_probe_read_kernel_str(e->parent, sizeof(e->parent), parent_name(kn)) < 0)
+		e->parent[0] = 0;
+	bpf_ringbuf_submit(e, flags);
+	return 0;
+}
+
+/*
+ * Tells of a decision, where somebody is to hear of it: d->reason says why it
+ * was so; rule is the policy's, 0 where none decided.
+ */
+static __always_inline void decision_event(struct bpf_sock_addr *ctx,
+					   const struct slb_frontend_key *key,
+					   const struct slb_decision *d, enum slb_told told,
+					   __u32 rule)
+{
+	if ((watch_until || told >= SLB_TOLD_REJECTED) && d->reason)
+		tell(ctx, key, d, told, rule);
+}
+
+#endif

@@ -26,7 +26,11 @@ type CounterSnapshot struct {
 	Cells    map[uint32]Counters  // by default cell
 	Pairs    map[ViewKey]Counters // by default cell and group
 	Backends map[uint32]BackendCounters
+	Places   Places
 }
+
+// Places are those of the table of pairs.
+type Places struct{ Used, Limit uint32 }
 
 // Stats count what should be rare, over all CPUs, since the maps were made.
 type Stats struct {
@@ -55,6 +59,7 @@ func (d *Datapath) Counters() (*CounterSnapshot, error) {
 		Cells:    make(map[uint32]Counters),
 		Pairs:    make(map[ViewKey]Counters),
 		Backends: make(map[uint32]BackendCounters),
+		Places:   Places{Limit: uint32(len(d.pairKeys))},
 	}
 	for i, info := range d.cellInfos {
 		if info.Family == 0 || info.Group[0] != 0 {
@@ -90,6 +95,7 @@ func (d *Datapath) Counters() (*CounterSnapshot, error) {
 		if err := d.maps[slicelbMapPairCounters].Lookup(uint32(i), &perCPU); err != nil {
 			return nil, fmt.Errorf("read counters of a group: %w", err)
 		}
+		out.Places.Used++
 		key := decodePair(pair)
 		out.Pairs[key] = out.Pairs[key].plus(sum(perCPU))
 	}

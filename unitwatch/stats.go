@@ -1,6 +1,7 @@
 package unitwatch
 
 import (
+	"maps"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -35,6 +36,7 @@ type Stats struct {
 	LastResyncCause      string
 	LastResyncDifference int // directories that came or went
 	LastWalk             time.Duration
+	Causes               map[string]uint64 // of the walks, of a handful of words
 }
 
 // counters are what several goroutines count.
@@ -57,6 +59,7 @@ func (c *counters) set(change func(*Stats)) {
 func (c *counters) stats() Stats {
 	c.mu.Lock()
 	s := c.last
+	s.Causes = maps.Clone(s.Causes)
 	c.mu.Unlock()
 	s.Hints, s.HintsIgnored, s.HintsLost, s.Overflows = c.hints.Load(), c.hintsIgnored.Load(), c.hintsLost.Load(), c.overflows.Load()
 	s.Signals, s.ForgedSignals, s.MalformedSignals = c.signals.Load(), c.forged.Load(), c.malformed.Load()

@@ -307,6 +307,10 @@ func (v *watch) walkDone(begun time.Time, cause string) {
 	v.w.count.walks.Add(1)
 	v.w.count.set(func(s *Stats) {
 		s.LastResync, s.LastResyncCause, s.LastResyncDifference, s.LastWalk = begun, cause, difference, took
+		if s.Causes == nil {
+			s.Causes = map[string]uint64{}
+		}
+		s.Causes[cause]++
 	})
 	v.nextWalk = time.Now().Add(gap(walkGap, took))
 	if v.h.err == nil {

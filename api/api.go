@@ -35,6 +35,7 @@ type Status struct {
 	PID       int       `json:"pid"`
 	Started   time.Time `json:"started"`
 	Config    Config    `json:"config"`
+	HTTP      string    `json:"http"` // where the status page is; "" = nowhere
 	DataPlane DataPlane `json:"data_plane"`
 	Tracking  Tracking  `json:"tracking"`
 	VIPs      []VIP     `json:"vips"`
@@ -112,6 +113,7 @@ type Latency struct {
 	Count   uint64        `json:"count"`
 	Last    time.Duration `json:"last_ns"`
 	Most    time.Duration `json:"most_ns"`
+	Sum     time.Duration `json:"sum_ns"`
 	Buckets []Bucket      `json:"buckets"`
 }
 

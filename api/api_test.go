@@ -39,6 +39,11 @@ func (f fake) Reload(ctx context.Context) (*Reloaded, error) { return f.reload(c
 
 func serve(t *testing.T, d Daemon) string {
 	t.Helper()
+	return serveWith(t, &Server{Daemon: d})
+}
+
+func serveWith(t *testing.T, s *Server) string {
+	t.Helper()
 	path := filepath.Join(t.TempDir(), "api.sock")
 	ln, err := Listen(path, -1)
 	if err != nil {
@@ -46,7 +51,7 @@ func serve(t *testing.T, d Daemon) string {
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	s := &Server{Daemon: d, Log: slog.New(slog.NewTextHandler(io.Discard, nil))}
+	s.Log = slog.New(slog.DiscardHandler)
 	go func() { done <- s.Serve(ctx, ln) }()
 	t.Cleanup(func() {
 		stop()

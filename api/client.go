@@ -85,6 +85,12 @@ func (c *Client) SetBackend(ctx context.Context, b BackendChange) (*BackendChang
 	return do[BackendChanged](ctx, c, http.MethodPost, path)
 }
 
+// Metrics asks for the metrics, in Prometheus' text format.
+func (c *Client) Metrics(ctx context.Context) (string, error) {
+	body, err := c.ask(ctx, http.MethodGet, "/metrics")
+	return string(body), err
+}
+
 func get[T any](ctx context.Context, c *Client, path string) (*T, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, answerTimeout, fmt.Errorf("no answer in %v", answerTimeout))
 	defer cancel()
@@ -92,7 +98,20 @@ func get[T any](ctx context.Context, c *Client, path string) (*T, error) {
 }
 
 func do[T any](ctx context.Context, c *Client, method, path string) (*T, error) {
-	req, err := http.NewRequestWithContext(ctx, method, "http://slicelb"+Prefix+path, nil)
+	body, err := c.ask(ctx, method, Prefix+path)
+	if err != nil {
+		return nil, err
+	}
+	v := new(T)
+	if err := json.Unmarshal(body, v); err != nil {
+		return nil, fmt.Errorf("read daemon's answer: %w", err)
+	}
+	return v, nil
+}
+
+// ask returns the body of an answer that is no error.
+func (c *Client) ask(ctx context.Context, method, path string) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, method, "http://slicelb"+path, nil)
 	if err != nil {
 		return nil, fmt.Errorf("ask daemon: %w", err)
 	}
@@ -119,9 +138,5 @@ func do[T any](ctx context.Context, c *Client, method, path string) (*T, error) 
 		}
 		return nil, e
 	}
-	v := new(T)
-	if err := json.Unmarshal(body, v); err != nil {
-		return nil, fmt.Errorf("read daemon's answer: %w", err)
-	}
-	return v, nil
+	return body, nil
 }

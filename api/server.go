@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -43,6 +44,10 @@ const (
 type Server struct {
 	Daemon Daemon
 	Log    *slog.Logger
+
+	Metrics http.Handler // nil: none
+
+	bounds bounds
 }
 
 type peerKey struct{}
@@ -50,14 +55,21 @@ type peerKey struct{}
 // Serve answers until ctx ends; requests that are under way then get a second.
 // It closes ln.
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
+	return serveOn(ctx, ln, s.routes(), s.Log, s.bounds)
+}
+
+// bounds are how long a client may take; zero is the constant of that name.
+type bounds struct{ header, read, write, idle time.Duration }
+
+func serveOn(ctx context.Context, ln net.Listener, h http.Handler, log *slog.Logger, b bounds) error {
 	srv := &http.Server{
-		Handler:           s.routes(),
-		ReadHeaderTimeout: headerTimeout,
-		ReadTimeout:       readTimeout,
-		WriteTimeout:      writeTimeout,
-		IdleTimeout:       idleTimeout,
+		Handler:           h,
+		ReadHeaderTimeout: cmp.Or(b.header, headerTimeout),
+		ReadTimeout:       cmp.Or(b.read, readTimeout),
+		WriteTimeout:      cmp.Or(b.write, writeTimeout),
+		IdleTimeout:       cmp.Or(b.idle, idleTimeout),
 		MaxHeaderBytes:    maxHeader,
-		ErrorLog:          slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug),
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 		BaseContext:       func(net.Listener) context.Context { return context.WithoutCancel(ctx) },
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 			if c, ok := c.(*conn); ok {
@@ -79,7 +91,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	if !stop() {
 		<-stopped
 	}
-	if errors.Is(err, http.ErrServerClosed) {
+	if errors.Is(err, http.ErrServerClosed) || ctx.Err() != nil && errors.Is(err, net.ErrClosed) {
 		return nil
 	}
 	return err
@@ -107,6 +119,9 @@ func (s *Server) routes() http.Handler {
 		q := r.URL.Query()
 		return s.Daemon.Explain(r.Context(), Question{Address: q.Get("address"), Cgroup: q.Get("cgroup"), Process: q.Get("process") == "true"})
 	})
+	if s.Metrics != nil {
+		mux.Handle("GET /metrics", s.Metrics)
+	}
 	change("/reload", s.reload)
 	change("/vips/{vip}/backends/{address}/{state}", func(r *http.Request) (any, error) {
 		peer, _ := r.Context().Value(peerKey{}).(Peer) // known, or it would not be here

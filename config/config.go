@@ -18,9 +18,10 @@ type Config struct {
 
 // Daemon holds [daemon].
 type Daemon struct {
-	LogLevel string // debug, info, warn, error
-	Slots    uint32 // capacity of the slot table
-	UDPFlows uint32 // capacity of each table of unconnected UDP; 0 = by the number of CPUs
+	LogLevel string         // debug, info, warn, error
+	HTTP     netip.AddrPort // of the page and the metrics; the zero value = none
+	Slots    uint32         // capacity of the slot table
+	UDPFlows uint32         // capacity of each table of unconnected UDP; 0 = by the number of CPUs
 	Origin   Position
 }
 

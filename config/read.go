@@ -9,8 +9,8 @@ import (
 var (
 	topKeys      = []string{"daemon", "group", "vip"}
 	topLater     = []string{"policy"}
-	daemonKeys   = []string{"log_level", "slots", "udp_flows"}
-	daemonLater  = []string{"http"}
+	daemonKeys   = []string{"log_level", "http", "slots", "udp_flows"}
+	daemonLater  []string
 	groupKeys    = []string{"slices", "split", "translate"}
 	groupLater   = []string{"strict"}
 	vipKeys      = []string{"frontends", "algorithm", "clients", "except", "hidden", "when_down", "backend", "health", "for"}
@@ -85,6 +85,7 @@ func (b *builder) twice(at span, what string, first span) {
 func (b *builder) readDaemon(t *table) {
 	d := &daemonDraft{at: t.own()}
 	d.LogLevel = t.choice("log_level", DefaultLogLevel, "debug", "info", "warn", "error")
+	d.HTTP = b.readListen(t)
 	d.Slots = t.number("slots", DefaultSlots, minSlots, maxSlots)
 	if t.m["udp_flows"] == int64(0) {
 		delete(t.m, "udp_flows") // said, and the default

@@ -19,6 +19,11 @@ func (c *Config) Render(w io.Writer, origins bool) error {
 	}
 	r.header("[daemon]", c.Daemon.Origin)
 	r.line("log_level = " + tomlString(c.Daemon.LogLevel))
+	http := ""
+	if c.Daemon.HTTP.IsValid() {
+		http = c.Daemon.HTTP.String()
+	}
+	r.line("http = " + tomlString(http))
 	r.line(fmt.Sprintf("slots = %d", c.Daemon.Slots))
 	r.line(fmt.Sprintf("udp_flows = %d", c.Daemon.UDPFlows))
 	for i := range c.Groups {

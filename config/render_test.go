@@ -46,6 +46,7 @@ func anyConfig(t *rapid.T) *Config {
 	at := Position{File: "/etc/slicelb/a\nb.toml", Line: 1, Column: 2} // a hostile file name
 	c := &Config{Files: []string{at.File}, Daemon: Daemon{
 		LogLevel: rapid.SampledFrom([]string{"debug", "info", "warn", "error"}).Draw(t, "log_level"),
+		HTTP:     netip.MustParseAddrPort(rapid.SampledFrom([]string{"127.0.0.1:9781", "[::1]:1", "0.0.0.0:65535"}).Draw(t, "http")),
 		Slots:    rapid.Uint32Range(minSlots, maxSlots).Draw(t, "slots"),
 		UDPFlows: rapid.OneOf(rapid.Just[uint32](0), rapid.Uint32Range(minUDPFlows, maxUDPFlows)).Draw(t, "udp_flows"),
 		Origin:   at,

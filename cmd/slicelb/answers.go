@@ -14,6 +14,7 @@ import (
 	"github.com/slicelb/slicelb/config"
 	"github.com/slicelb/slicelb/health"
 	"github.com/slicelb/slicelb/lb"
+	"github.com/slicelb/slicelb/metrics"
 )
 
 var pid = os.Getpid()
@@ -29,6 +30,7 @@ type counted struct {
 	backend map[backendKey]api.Counters
 	state   map[backendKey]bpf.BackendState
 	slots   uint64
+	tables  []metrics.Table
 
 	share   map[shareKey]float64
 	orders  map[lb.Endpoint]order
@@ -114,6 +116,7 @@ func (a answers) counters(v *view) (*counted, error) {
 	for _, count := range regions {
 		c.slots += uint64(count)
 	}
+	c.tables = tablesOf(d, n, v.dp.Limits(), c.slots)
 	return c, nil
 }
 
@@ -158,7 +161,11 @@ func (c *counted) backends(vip *config.VIP, group string, list []config.Backend)
 }
 
 func (a answers) Status(context.Context) (*api.Status, error) {
-	v := a.d.view.Load()
+	s, _ := a.status(a.d.view.Load())
+	return s, nil
+}
+
+func (a answers) status(v *view) (*api.Status, *counted) {
 	s := v.status
 	problems, notes := slices.Clone(v.problems), slices.Clone(v.notes)
 	c, err := a.counters(v)
@@ -187,7 +194,7 @@ func (a answers) Status(context.Context) (*api.Status, error) {
 	if len(s.Problems) > 0 {
 		s.State = api.Degraded
 	}
-	return &s, nil
+	return &s, c
 }
 
 // events are the programs' own statistics, by name.

@@ -66,8 +66,10 @@ type daemon struct {
 	self       uint64 // the cgroup that is this process's alone; 0: there is none
 	selfShared bool   // there are others in it
 
-	mapped    latency
-	timedSnap *unitwatch.Snapshot // the newest that mapped knows
+	mapped     latency
+	reconciled latency
+	web        web                 // the page and the metrics
+	timedSnap  *unitwatch.Snapshot // the newest that mapped knows
 
 	applied    bool     // the kernel equals running and snap
 	applyErr   error    // of the newest attempt
@@ -260,6 +262,7 @@ func (d *daemon) apply(ctx context.Context, src *source, snap *unitwatch.Snapsho
 	}
 	result, err := d.rec.Reconcile(ctx, state)
 	writes = result.Writes
+	d.reconciled.add(result.Duration)
 	d.writes += uint64(writes)
 	switch {
 	case err != nil || !snap.Complete:

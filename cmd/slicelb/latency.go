@@ -31,6 +31,7 @@ func (l *latency) add(d time.Duration) {
 	i, _ := slices.BinarySearch(latencyBounds, d)
 	l.sum.Buckets[i].Count++
 	l.sum.Count++
+	l.sum.Sum += d
 	l.sum.Last, l.sum.Most = d, max(l.sum.Most, d)
 }
 

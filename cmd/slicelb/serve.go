@@ -114,6 +114,7 @@ func serve(ctx context.Context, g *globals) (err error) {
 	tasks.Go(func() error { return d.keeper.run(ctx) })
 	tasks.Go(func() error { return d.backends.checker.Run(ctx) })
 	tasks.Go(func() error { return d.serveAPI(ctx) })
+	tasks.Go(func() error { return d.serveWeb(ctx) })
 	tasks.Go(func() error { return d.loop(ctx) })
 	return tasks.Wait()
 }
@@ -207,6 +208,7 @@ func served(good *lastGood) *source {
 // use makes src what runs, as far as user space goes.
 func (d *daemon) use(src *source) {
 	d.running = src
+	d.web.want(src.cfg.Daemon.HTTP)
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(src.cfg.Daemon.LogLevel)); err == nil {
 		d.level.Set(level)
@@ -233,7 +235,7 @@ func (d *daemon) serveAPI(ctx context.Context) error {
 		}
 		if err == nil {
 			d.apiErr.Store(nil)
-			return (&api.Server{Daemon: answers{d}, Log: d.log}).Serve(ctx, ln)
+			return (&api.Server{Daemon: answers{d}, Log: d.log, Metrics: d.web.metrics(d)}).Serve(ctx, ln)
 		}
 		text := fmt.Sprintf("the API is not served: %v", err)
 		d.apiErr.Store(&text)

@@ -63,6 +63,9 @@ func printStatus(g *globals, s *api.Status, wide bool, now time.Time) error {
 	} else {
 		line("config", "%s (%s), loaded %s ago", s.Config.Path, files, since(s.Config.Loaded, now))
 	}
+	if s.HTTP != "" {
+		line("page", "http://%s/, metrics at /metrics", s.HTTP)
+	}
 	d := s.DataPlane
 	switch {
 	case !d.Attached:

@@ -21,14 +21,17 @@ type view struct {
 	notes    []string
 	status   api.Status // without VIPs, groups and counters
 	orders   map[lb.Endpoint]order
+	ready    bool
+	rec      *lb.Reconciler // its Stats may be asked by anyone; nil while there is none
 }
 
 // publish makes what the loop knows now what the API answers.
 func (d *daemon) publish() {
-	v := &view{source: d.running, snap: d.snap, dp: d.dp.dataPath, orders: d.backends.operator}
+	v := &view{source: d.running, snap: d.snap, dp: d.dp.dataPath, orders: d.backends.operator, ready: d.ready, rec: d.rec}
 	v.status = api.Status{
 		Version: versionString(), PID: pid, Started: d.started,
 		Config:    api.Config{Path: d.path(), Files: []string{}},
+		HTTP:      d.web.address(),
 		DataPlane: api.DataPlane{Attached: d.attached, CgroupRoot: d.root.Path, Namespaced: d.root.Namespaced, Adopted: d.dp.adopted, Hooks: []string{}, Missing: []string{}, Held: d.held(), Writes: d.writes},
 		Tracking:  api.Tracking{Mode: unitwatch.CgroupfsOnly.String(), Pending: []string{}, Lost: []string{}},
 	}
@@ -61,6 +64,9 @@ func (d *daemon) publish() {
 		problem("no hook is attached: not every cgroup could be looked at yet")
 	}
 	if text := d.apiErr.Load(); text != nil {
+		problem("%s", *text)
+	}
+	if text := d.web.err.Load(); text != nil {
 		problem("%s", *text)
 	}
 	if !d.lockHeld {

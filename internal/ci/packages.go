@@ -35,6 +35,8 @@ var pkgs = []pkg{
 	{"dnsmasq-base", "dnsmasq", "a real name server", []string{"test"}},
 	{"podman", "podman", "a real container", []string{"test"}},
 	{"crun", "crun", "a real container", []string{"test"}},
+	{"prometheus", "promtool", "checks of the metrics and the alerts", []string{"test"}},
+	{"chromium", "chromium", "the status page in a browser", []string{"test"}},
 	{"lintian", "lintian", "checks of the deb", []string{"test"}},
 	{"rpm", "rpm", "tests of the rpm", []string{"test"}},
 	{"rpmlint", "rpmlint", "checks of the rpm", []string{"test"}},

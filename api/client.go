@@ -111,6 +111,23 @@ func do[T any](ctx context.Context, c *Client, method, path string) (*T, error) 
 
 // ask returns the body of an answer that is no error.
 func (c *Client) ask(ctx context.Context, method, path string) ([]byte, error) {
+	resp, err := c.send(ctx, method, path)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return nil, failure(resp)
+	}
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	if err != nil {
+		return nil, fmt.Errorf("read daemon's answer: %w", err)
+	}
+	return body, nil
+}
+
+// send asks, and returns an answer of any status; the caller closes its body.
+func (c *Client) send(ctx context.Context, method, path string) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, method, "http://slicelb"+path, nil)
 	if err != nil {
 		return nil, fmt.Errorf("ask daemon: %w", err)
@@ -126,17 +143,18 @@ func (c *Client) ask(ctx context.Context, method, path string) ([]byte, error) {
 	case err != nil:
 		return nil, fmt.Errorf("ask daemon at %s: %w", c.socket, err)
 	}
-	defer resp.Body.Close()
+	return resp, nil
+}
+
+// failure is the daemon's error, of an answer that is one.
+func failure(resp *http.Response) error {
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 	if err != nil {
-		return nil, fmt.Errorf("read daemon's answer: %w", err)
+		return fmt.Errorf("read daemon's answer: %w", err)
 	}
-	if resp.StatusCode != http.StatusOK {
-		e := new(Error)
-		if err := json.Unmarshal(body, e); err != nil || e.Text == "" {
-			return nil, fmt.Errorf("daemon answered %s", resp.Status)
-		}
-		return nil, e
+	e := new(Error)
+	if err := json.Unmarshal(body, e); err != nil || e.Text == "" {
+		return fmt.Errorf("daemon answered %s", resp.Status)
 	}
-	return body, nil
+	return e
 }

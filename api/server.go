@@ -25,6 +25,7 @@ type Daemon interface {
 	Dump(context.Context) (*Dump, error)
 	Reload(context.Context) (*Reloaded, error)
 	SetBackend(context.Context, BackendChange) (*BackendChanged, error)
+	Observe(context.Context, Observation) (Stream, error)
 }
 
 // Bounds of one request. A client that is slow, or sends without end, is cut
@@ -122,6 +123,7 @@ func (s *Server) routes() http.Handler {
 	if s.Metrics != nil {
 		mux.Handle("GET /metrics", s.Metrics)
 	}
+	mux.HandleFunc("GET "+Prefix+"/observe", s.observe)
 	change("/reload", s.reload)
 	change("/vips/{vip}/backends/{address}/{state}", func(r *http.Request) (any, error) {
 		peer, _ := r.Context().Value(peerKey{}).(Peer) // known, or it would not be here

@@ -81,6 +81,7 @@ func (d *daemon) attach(ctx context.Context) error {
 	d.tasks.Go(func() { d.read(ctx, h) })
 	d.tasks.Go(func() { d.suspects(ctx, f) })
 	context.AfterFunc(ctx, func() { h.Close(); f.Close() })
+	d.hear(ctx)
 	d.resync()
 	return nil
 }

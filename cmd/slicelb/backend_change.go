@@ -114,7 +114,7 @@ func (d *daemon) order(ctx context.Context, c *backendChange) (*api.BackendChang
 			b.watch(d.running, nil)
 		}
 	}
-	d.log.Info("backend "+c.state, "vip", c.vip, "backend", c.addr, "uid", c.uid)
+	d.log.Info("backend "+c.state, "event", eventBackendOrdered, "vip", c.vip, "backend", c.addr, "uid", c.uid)
 	if err := b.seal(); err != nil {
 		d.log.Error("store what was said of backends", "err", err)
 		out.Forgotten = err.Error()

@@ -243,9 +243,9 @@ func (b *backendStates) compare(d *daemon, v *health.Verdicts) (changed bool) {
 			continue
 		}
 		if v.State == health.Up {
-			d.log.Info("backend is up", "vip", t.VIP, "backend", t.Addr)
+			d.log.Info("backend is up", "event", eventBackendUp, "vip", t.VIP, "backend", t.Addr)
 		} else {
-			d.log.Warn("backend is down", "vip", t.VIP, "backend", t.Addr)
+			d.log.Warn("backend is down", "event", eventBackendDown, "vip", t.VIP, "backend", t.Addr)
 		}
 	}
 	if said > maxLogged {

@@ -13,6 +13,7 @@ import (
 	"github.com/slicelb/slicelb/api"
 	"github.com/slicelb/slicelb/bpf"
 	"github.com/slicelb/slicelb/lb"
+	"github.com/slicelb/slicelb/observe"
 	"github.com/slicelb/slicelb/unitwatch"
 )
 
@@ -61,6 +62,10 @@ type daemon struct {
 	desiredOf  uint64 // the backends' version that it is of
 	ready      bool
 	pending    *reload // waits for a snapshot of its tree
+
+	observer *observe.Observer
+	refusals *refusals
+	vips     vipStates
 
 	backends   *backendStates
 	self       uint64 // the cgroup that is this process's alone; 0: there is none
@@ -264,6 +269,12 @@ func (d *daemon) apply(ctx context.Context, src *source, snap *unitwatch.Snapsho
 	writes = result.Writes
 	d.reconciled.add(result.Duration)
 	d.writes += uint64(writes)
+	if writes > 0 {
+		d.observer.Refresh()
+	}
+	if err == nil {
+		d.tellVIPs(d.desired)
+	}
 	switch {
 	case err != nil || !snap.Complete:
 		return writes, err

@@ -35,10 +35,11 @@ type memoryPath struct {
 	closed   chan struct{}
 	once     sync.Once
 	fds      []bpf.NamedFD
+	told     memoryDecisions
 }
 
 func newMemoryPath(limits bpf.Limits) *memoryPath {
-	return &memoryPath{Maps: lbtest.New(limits), closed: make(chan struct{})}
+	return &memoryPath{Maps: lbtest.New(limits), closed: make(chan struct{}), told: newMemoryDecisions()}
 }
 
 func (m *memoryPath) Apply(w bpf.Write) error {
@@ -397,11 +398,13 @@ func TestRefusedHosts(t *testing.T) {
 func bare(t *testing.T, m *manager, dp dataPath) *daemon {
 	t.Helper()
 	notify := newNotifier(lookupIn(m.environment()))
-	return &daemon{
+	d := &daemon{
 		log: slog.New(slog.DiscardHandler), level: new(slog.LevelVar), notify: notify, store: newFDStore(notify, nil),
 		keeper: newKeeper(), backends: newBackendStates(), hints: make(chan unitwatch.Hint, hintBuffer),
 		open: func(bpf.Options, []bpf.NamedFD) (opened, error) { return opened{dataPath: dp}, nil },
 	}
+	d.observer, d.refusals = d.newObserver()
+	return d
 }
 
 func sourceOf(t *testing.T, toml string) *source {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/slicelb/slicelb/bpf"
 	"github.com/slicelb/slicelb/lb"
+	"github.com/slicelb/slicelb/observe"
 )
 
 // dataPath is what the daemon needs of package bpf. A test has one in memory.
@@ -19,8 +20,9 @@ type dataPath interface {
 	SetTraits(byVIP map[string]bpf.Traits) error
 	Hints() (hints, error)
 	Failures() (failures, error)
+	Decisions() (observe.Reader, error)
+	observe.Source
 	Counters() (*bpf.CounterSnapshot, error)
-	Stats() (bpf.Stats, error)
 	Missing() []bpf.Feature
 	Close() error
 }
@@ -73,6 +75,14 @@ type kernel struct{ *bpf.Datapath }
 func (k kernel) Hints() (hints, error) { return k.Events() }
 
 func (k kernel) Failures() (failures, error) { return k.Datapath.Failures() }
+
+func (k kernel) Decisions() (observe.Reader, error) {
+	r, err := k.Datapath.Decisions()
+	if err != nil {
+		return nil, err
+	}
+	return r, nil
+}
 
 func (k kernel) Apply(w bpf.Write) error {
 	err := k.Datapath.Apply(w)

@@ -137,7 +137,7 @@ func (d *daemon) finish(ctx context.Context, snap *unitwatch.Snapshot) {
 		d.keep(ctx, false)
 	}
 	took := time.Since(r.begun)
-	d.log.Info("reloaded", "summary", d.summary(), "writes", n, "took", took.Round(time.Microsecond).String())
+	d.log.Info("reloaded", "event", eventReloaded, "summary", d.summary(), "writes", n, "took", took.Round(time.Microsecond).String())
 	d.ready = true
 	d.publish() // before the answer: who asks for the status next means this one
 	d.tell("READY=1", "STATUS="+d.summary())
@@ -172,7 +172,7 @@ func (d *daemon) giveUp(err *api.Error) {
 		d.backends.watch(d.running, nil)
 	}
 	d.failed, d.reloadErr = time.Now(), err
-	d.log.Error("reload failed; running configuration unchanged", "err", err)
+	d.log.Error("reload failed; running configuration unchanged", "event", eventReloadFailed, "err", err)
 	d.publish()
 	d.tell("READY=1", "STATUS="+d.summary())
 	r.done <- reloaded{err: err}

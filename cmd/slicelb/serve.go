@@ -88,6 +88,7 @@ func serve(ctx context.Context, g *globals) (err error) {
 		handed: handed, hints: make(chan unitwatch.Hint, hintBuffer), reloads: make(chan *reload), loads: make(chan loaded),
 		backends: newBackendStates(),
 	}
+	d.observer, d.refusals = d.newObserver()
 	self, alone, err := findSelf(root.Path)
 	if err != nil {
 		log.Warn("own cgroup", "err", err)
@@ -113,8 +114,10 @@ func serve(ctx context.Context, g *globals) (err error) {
 	tasks.Go(func() error { return d.watcher.Run(ctx) })
 	tasks.Go(func() error { return d.keeper.run(ctx) })
 	tasks.Go(func() error { return d.backends.checker.Run(ctx) })
+	tasks.Go(func() error { return d.refusals.run(ctx) })
 	tasks.Go(func() error { return d.serveAPI(ctx) })
 	tasks.Go(func() error { return d.serveWeb(ctx) })
+	context.AfterFunc(ctx, d.observer.End)
 	tasks.Go(func() error { return d.loop(ctx) })
 	return tasks.Wait()
 }

@@ -1,0 +1,199 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/slicelb/slicelb/api"
+)
+
+func newObserve(g *globals) *cobra.Command {
+	var (
+		o             api.Observation
+		format, since string
+		bare          bool
+	)
+	cmd := &cobra.Command{
+		Use:   "observe",
+		Short: "Print decisions, one a line",
+		Long: `Print what calls to VIPs came to, one a line: who called, what for, which backend
+it got or why it got none. Without -f it prints what the daemon has kept: refusals
+always, up to a number, and everything else while somebody watched.
+
+With -f it goes on with what comes, which costs each decision a little while it runs.
+What cannot be told in time is counted, and said where it is missing: calls never wait
+for a watcher.`,
+		Example: "  slicelb observe -f --vip db\n  slicelb observe --verdict rejected --since 10m\n  slicelb observe -f -o jsonl | jq 'select(.decision.group == \"web\")'",
+		Args:    exactly(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if format != "table" && format != "wide" && format != "jsonl" {
+				return usageErrorf("-o %q: want table, wide or jsonl", format)
+			}
+			if !cmd.Flags().Changed("lines") {
+				o.Last = -1
+				if o.Follow {
+					o.Last = 10
+				}
+			} else if o.Last < 0 {
+				return usageErrorf("-n %d: want 0 or more", o.Last)
+			}
+			var err error
+			if o.Since, err = parseSince(since, time.Now()); err != nil {
+				return err
+			}
+			p := &observed{w: g.stdout, messages: g.stderr, format: format, headers: !bare && format != "jsonl"}
+			err = g.client().Observe(cmd.Context(), o, p.print)
+			if o.Follow && cmd.Context().Err() != nil {
+				return nil // an interrupt is how one ends it
+			}
+			return err
+		},
+	}
+	f := cmd.Flags()
+	f.BoolVarP(&o.Follow, "follow", "f", false, "go on with what comes")
+	f.StringVar(&o.VIP, "vip", "", "of this `VIP` alone")
+	f.StringVar(&o.Group, "group", "", "of this `group` alone; \"host\" is whoever has none")
+	f.StringSliceVar(&o.Verdicts, "verdict", nil, "of these `verdicts` alone: "+verdictNames())
+	f.StringVar(&since, "since", "", "of what was kept, what is no older: a duration like 10m, or a `time`")
+	f.IntVarP(&o.Last, "lines", "n", 0, "of what was kept, so many `lines` at most (default all; 10 with -f)")
+	f.StringVarP(&format, "output", "o", "table", "`format`: table, wide or jsonl")
+	f.BoolVar(&bare, "no-headers", false, "leave out a table's first line")
+	for name, from := range map[string]cobra.CompletionFunc{
+		"vip": g.completeFlag(func(s *api.Status) []string { return names(s.VIPs, func(v api.VIP) string { return v.Name }) }),
+		"group": g.completeFlag(func(s *api.Status) []string {
+			return append(names(s.Groups, func(v api.Group) string { return v.Name }), hostGroup)
+		}),
+		"verdict": cobra.FixedCompletions(strings.Split(verdictNames(), ", "), cobra.ShellCompDirectiveNoFileComp),
+		"output":  cobra.FixedCompletions([]string{"table", "wide", "jsonl"}, cobra.ShellCompDirectiveNoFileComp),
+	} {
+		if err := cmd.RegisterFlagCompletionFunc(name, from); err != nil {
+			panic(err) // the flags were added above
+		}
+	}
+	return cmd
+}
+
+// completeFlag is completeNames for an option's value.
+func (g *globals) completeFlag(from func(*api.Status) []string) cobra.CompletionFunc {
+	complete := g.completeNames(from)
+	return func(cmd *cobra.Command, _ []string, word string) ([]string, cobra.ShellCompDirective) {
+		return complete(cmd, nil, word)
+	}
+}
+
+// parseSince reads "10m" as so long ago, and times as people write them.
+func parseSince(text string, now time.Time) (time.Time, error) {
+	if text == "" {
+		return time.Time{}, nil
+	}
+	if d, err := time.ParseDuration(text); err == nil && d >= 0 {
+		return now.Add(-d), nil
+	}
+	for _, layout := range []string{time.RFC3339Nano, "2006-01-02 15:04:05", "2006-01-02 15:04", "2006-01-02"} {
+		if t, err := time.ParseInLocation(layout, text, now.Location()); err == nil {
+			return t, nil
+		}
+	}
+	if t, err := time.ParseInLocation("15:04:05", text, now.Location()); err == nil {
+		y, m, d := now.Date()
+		return time.Date(y, m, d, t.Hour(), t.Minute(), t.Second(), 0, now.Location()), nil
+	}
+	return time.Time{}, usageErrorf("--since %q: want a duration like 10m, or a time like 2006-01-02 15:04:05", text)
+}
+
+// observed prints lines as they come: a column is as wide as is usual, since
+// nobody knows what will follow.
+type observed struct {
+	w        io.Writer
+	messages io.Writer
+	format   string
+	headers  bool
+}
+
+func (p *observed) print(line *api.Observed) error {
+	if p.format == "jsonl" {
+		enc := json.NewEncoder(p.w)
+		enc.SetEscapeHTML(false)
+		return enc.Encode(line)
+	}
+	if p.headers {
+		p.headers = false
+		if err := p.row("TIME", "VERDICT", "GROUP", "VIP", "ADDRESS", "BACKEND", "TOOK", "UNIT", "COMMAND", "PID",
+			"REASON", "RULE", "VIEW", "CALL", "CGROUP"); err != nil {
+			return err
+		}
+	}
+	if m := line.Missing; m != nil {
+		_, err := fmt.Fprintf(p.messages, "slicelb: %s\n", missingText(m))
+		return err
+	}
+	d := line.Decision
+	if d == nil {
+		return nil // of a newer daemon
+	}
+	rule := ""
+	if d.Rule > 0 {
+		rule = strconv.FormatUint(uint64(d.Rule), 10)
+	}
+	verdict := d.Verdict
+	if p.format == "table" && d.Reason != "chosen" {
+		verdict += " (" + d.Reason + ")"
+	}
+	return p.row(d.Time.Local().Format("15:04:05.000000"), verdict, foreign(d.Group), d.VIP,
+		d.Address+"/"+d.Protocol, d.Backend, took(d.Took), foreign(d.Unit), foreign(d.Command), strconv.FormatUint(uint64(d.PID), 10),
+		d.Reason, rule, d.View, d.Call, foreign(d.Cgroup))
+}
+
+// widths of the columns; what is wider moves what follows.
+var widths = []int{15, 18, 10, 10, 21, 21, 8, 22, 15, 7, 14, 4, 8, 7, 0}
+
+const narrowColumns = 10
+
+func (p *observed) row(cells ...string) error {
+	if p.format == "table" {
+		cells = cells[:narrowColumns]
+	}
+	var b strings.Builder
+	for i, c := range cells {
+		if c == "" {
+			c = "-"
+		}
+		if i == len(cells)-1 {
+			b.WriteString(c)
+		} else {
+			fmt.Fprintf(&b, "%-*s  ", widths[i], c)
+		}
+	}
+	b.WriteByte('\n')
+	_, err := io.WriteString(p.w, b.String())
+	return err
+}
+
+func missingText(m *api.Missing) string {
+	switch m.Where {
+	case "kernel":
+		return fmt.Sprintf("%s could not be told in time", plural(int(m.Count), "decision"))
+	case "budget":
+		return fmt.Sprintf("%s of group %s are not told one by one", plural(int(m.Count), "more refusal"), foreign(m.Group))
+	}
+	return fmt.Sprintf("%s left out: this side is too slow", plural(int(m.Count), "line"))
+}
+
+// took is a duration as short as it can be read.
+func took(d time.Duration) string {
+	switch {
+	case d == 0:
+		return ""
+	case d < time.Millisecond:
+		return fmt.Sprintf("%dus", d.Microseconds())
+	case d < time.Second:
+		return fmt.Sprintf("%.1fms", float64(d)/float64(time.Millisecond))
+	}
+	return fmt.Sprintf("%.2fs", d.Seconds())
+}

@@ -1,0 +1,383 @@
+package observe
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/slicelb/slicelb/bpf"
+)
+
+// fake is a data plane: group n is called gN, cell n belongs to VIP vN.
+type fake struct {
+	mu         sync.Mutex
+	wish       *bpf.Watch
+	wishes     int
+	polls      bool
+	lost       uint64
+	suppressed map[uint32]uint64
+	in         chan bpf.Decision
+	once       sync.Once
+	closed     chan struct{}
+}
+
+func newFake() *fake {
+	return &fake{in: make(chan bpf.Decision), closed: make(chan struct{}), suppressed: map[uint32]uint64{}}
+}
+
+func (f *fake) Watch(w *bpf.Watch) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.wish = w
+	f.wishes++
+	return nil
+}
+
+func (f *fake) GroupName(i uint32) string { return fmt.Sprintf("g%d", i) }
+func (f *fake) VIPName(i uint32) string   { return fmt.Sprintf("v%d", i) }
+
+func (f *fake) GroupIndex(name string) (uint32, bool) {
+	var i uint32
+	_, err := fmt.Sscanf(name, "g%d", &i)
+	return i, err == nil
+}
+
+func (f *fake) VIPCells(name string) []uint32 {
+	var i uint32
+	if _, err := fmt.Sscanf(name, "v%d", &i); err != nil {
+		return nil
+	}
+	return []uint32{i}
+}
+
+func (f *fake) Stats() (bpf.Stats, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return bpf.Stats{DecisionsLost: f.lost}, nil
+}
+
+func (f *fake) Suppressed() map[uint32]uint64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	out := map[uint32]uint64{}
+	for k, v := range f.suppressed {
+		out[k] = v
+	}
+	return out
+}
+
+func (f *fake) Read(d *bpf.Decision) error {
+	select {
+	case *d = <-f.in:
+		return nil
+	case <-f.closed:
+		return io.EOF
+	}
+}
+
+func (f *fake) Poll(on bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.polls = on
+}
+
+func (f *fake) Close() error { f.once.Do(func() { close(f.closed) }); return nil }
+
+func (f *fake) wants() *bpf.Watch {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.wish
+}
+
+// running is an observer of f, until the test ends.
+func running(t *testing.T, f *fake, opts Options) *Observer {
+	t.Helper()
+	opts.Log = slog.New(slog.DiscardHandler)
+	opts.At = func(d time.Duration) time.Time { return time.Unix(0, int64(d)) }
+	if opts.Names == nil {
+		opts.Names = func(*Event) {}
+	}
+	if opts.Refused == nil {
+		opts.Refused = func(*Event) {}
+	}
+	if opts.Missed == nil {
+		opts.Missed = func(Lost) {}
+	}
+	o := New(opts)
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- o.Run(ctx, f, f) }()
+	t.Cleanup(func() {
+		stop()
+		if err := <-done; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	})
+	return o
+}
+
+func decision(group, vip uint32, told bpf.Told) bpf.Decision {
+	return bpf.Decision{Group: group, VIP: vip, Cell: vip, Told: told, Asked: netip.MustParseAddrPort("10.96.0.1:80")}
+}
+
+func names(events []Event) []string {
+	out := []string{}
+	for _, e := range events {
+		out = append(out, fmt.Sprintf("%s %s %s", e.Group, e.VIP, e.Told))
+	}
+	return out
+}
+
+// Each watcher hears what it wants; the programs are asked for what all of them
+// want, and for nothing when the last is gone.
+func TestWatchers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake()
+		o := running(t, f, Options{Names: func(e *Event) {
+			if e.Decision.Group == 3 {
+				e.Group = "g3/x.scope"
+			}
+		}})
+		synctest.Wait()
+		if f.wants() != nil {
+			t.Fatalf("wanted with nobody watching: %+v", f.wants())
+		}
+		watch := func(q Query) *Watcher {
+			w, _, err := o.Watch(q)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return w
+		}
+		web := watch(Query{Group: "g1", VIP: "v7"})
+		if diff := cmp.Diff(&bpf.Watch{Told: bpf.Tolds, Group: 1, Cells: []uint32{7}}, f.wants()); diff != "" {
+			t.Errorf("one watcher (-want +got):\n%s", diff)
+		}
+		denied := watch(Query{Told: []bpf.Told{bpf.Denied}})
+		if diff := cmp.Diff(&bpf.Watch{Told: bpf.Tolds, AnyGroup: true}, f.wants()); diff != "" {
+			t.Errorf("two watchers (-want +got):\n%s", diff)
+		}
+		web.Close()
+		if diff := cmp.Diff(&bpf.Watch{Told: []bpf.Told{bpf.Denied}, AnyGroup: true}, f.wants()); diff != "" {
+			t.Errorf("the second alone (-want +got):\n%s", diff)
+		}
+		web = watch(Query{Group: "g1", VIP: "v7"})
+		split := watch(Query{Group: "g3/x.scope"})
+		parent := watch(Query{Group: "g3"})
+		host := watch(Query{Group: Host})
+
+		for _, d := range []bpf.Decision{
+			decision(1, 7, bpf.Translated), decision(1, 8, bpf.Translated), decision(0, 7, bpf.Translated),
+			decision(3, 7, bpf.Denied), decision(1, 7, bpf.Denied),
+		} {
+			f.in <- d
+		}
+		synctest.Wait()
+		for _, tt := range []struct {
+			w    *Watcher
+			want []string
+		}{
+			{web, []string{"g1 v7 translated", "g1 v7 denied"}},
+			{denied, []string{"g3/x.scope v7 denied", "g1 v7 denied"}},
+			{split, []string{"g3/x.scope v7 denied"}},
+			{parent, []string{"g3/x.scope v7 denied"}},
+			{host, []string{"host v7 translated"}},
+		} {
+			b, err := tt.w.Next(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(tt.want, names(b.Events)); diff != "" {
+				t.Errorf("%+v (-want +got):\n%s", tt.w.query, diff)
+			}
+			tt.w.Close()
+		}
+		if f.wants() != nil || f.polls {
+			t.Error("wanted with nobody left")
+		}
+	})
+}
+
+// What a watcher wants is asked for again and again, so that the lease lasts.
+func TestRenewal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake()
+		o := running(t, f, Options{})
+		synctest.Wait()
+		w, _, err := o.Watch(Query{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer w.Close()
+		wishes := func() int { f.mu.Lock(); defer f.mu.Unlock(); return f.wishes }
+		before := wishes()
+		time.Sleep(10 * bpf.WatchLease)
+		synctest.Wait()
+		if n := wishes() - before; n < 20 {
+			t.Errorf("asked %d times in ten leases", n)
+		}
+	})
+}
+
+// A watcher that does not read holds up nobody and holds no more than its
+// buffer; what it missed it is told, to the last one.
+func TestSlowWatcher(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake()
+		o := running(t, f, Options{})
+		synctest.Wait()
+		slow, _, err := o.Watch(Query{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer slow.Close()
+		const events = 3*buffered + 17
+		for range events {
+			f.in <- decision(1, 7, bpf.Translated)
+		}
+		synctest.Wait()
+		b, err := slow.Next(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(b.Events) != buffered {
+			t.Errorf("%d events were kept, want %d", len(b.Events), buffered)
+		}
+		if diff := cmp.Diff([]Lost{{Where: LostWatcher, Count: events - buffered}}, b.Lost); diff != "" {
+			t.Errorf("lost (-want +got):\n%s", diff)
+		}
+		f.in <- decision(2, 7, bpf.Translated)
+		if b, err = slow.Next(t.Context()); err != nil || len(b.Events) != 1 || len(b.Lost) != 0 || b.Events[0].Group != "g2" {
+			t.Errorf("after that: %+v, %v", b, err)
+		}
+	})
+}
+
+// What never left the kernel is told, where it is missing and of whom.
+func TestLostInKernel(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake()
+		f.lost = 100 // before anybody asked
+		f.suppressed[1] = 50
+		var missed []Lost
+		var mu sync.Mutex
+		o := running(t, f, Options{Missed: func(l Lost) { mu.Lock(); missed = append(missed, l); mu.Unlock() }})
+		synctest.Wait()
+		all, _, err := o.Watch(Query{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer all.Close()
+		other, _, err := o.Watch(Query{Group: "g2"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer other.Close()
+		f.in <- decision(1, 7, bpf.Rejected)
+		time.Sleep(renewal + time.Millisecond) // the budget is looked at before it is spent
+		f.mu.Lock()
+		f.lost, f.suppressed[1] = 103, 57
+		f.mu.Unlock()
+		time.Sleep(2 * renewal)
+		synctest.Wait()
+		want := []Lost{{Where: LostKernel, Count: 3}, {Where: LostBudget, Group: "g1", Count: 7}}
+		b, err := all.Next(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, b.Lost); diff != "" {
+			t.Errorf("lost (-want +got):\n%s", diff)
+		}
+		if b, err = other.Next(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want[:1], b.Lost); diff != "" {
+			t.Errorf("lost of another group (-want +got):\n%s", diff)
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if diff := cmp.Diff(want, missed); diff != "" {
+			t.Errorf("missed (-want +got):\n%s", diff)
+		}
+	})
+}
+
+// The store holds the newest; refusals are not pushed out by the rest.
+func TestStore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake()
+		var refused int
+		o := running(t, f, Options{Refused: func(*Event) { refused++ }})
+		for i := range 10 {
+			d := decision(1, uint32(i), bpf.Rejected)
+			d.Time = time.Duration(i) * time.Second
+			f.in <- d
+		}
+		for i := range storedEvents + 100 {
+			d := decision(2, 7, bpf.Translated)
+			d.Time = time.Minute + time.Duration(i)
+			f.in <- d
+		}
+		f.in <- decision(1, 10, bpf.Audited)
+		synctest.Wait()
+		all := o.Stored(Query{Last: -1})
+		if len(all) != storedEvents+11 || refused != 11 {
+			t.Errorf("%d stored, %d refused", len(all), refused)
+		}
+		for i := 1; i < len(all); i++ {
+			if all[i].Seq <= all[i-1].Seq {
+				t.Fatal("out of order")
+			}
+		}
+		last := names(o.Stored(Query{Last: 2}))
+		if diff := cmp.Diff([]string{"g2 v7 translated", "g1 v10 audited"}, last); diff != "" {
+			t.Errorf("the last two (-want +got):\n%s", diff)
+		}
+		since := names(o.Stored(Query{Last: -1, Group: "g1", Since: time.Unix(8, 0)}))
+		if diff := cmp.Diff([]string{"g1 v8 rejected", "g1 v9 rejected"}, since); diff != "" {
+			t.Errorf("since (-want +got):\n%s", diff)
+		}
+		if len(o.Stored(Query{})) != 0 {
+			t.Error("none were wanted")
+		}
+	})
+}
+
+// There are so many watchers and no more; when it ends they hear of it.
+func TestEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake()
+		o := running(t, f, Options{})
+		var all []*Watcher
+		for range maxWatchers {
+			w, _, err := o.Watch(Query{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, w)
+		}
+		if _, _, err := o.Watch(Query{}); err != ErrTooMany {
+			t.Errorf("one more: %v", err)
+		}
+		f.in <- decision(1, 7, bpf.Translated)
+		synctest.Wait()
+		f.Close()
+		for _, w := range all {
+			if b, err := w.Next(t.Context()); err != nil || len(b.Events) != 1 {
+				t.Errorf("what had come: %+v, %v", b, err)
+			}
+			if _, err := w.Next(t.Context()); err != ErrEnded {
+				t.Errorf("Next after the end: %v", err)
+			}
+			w.Close()
+		}
+	})
+}

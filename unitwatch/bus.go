@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -43,6 +44,14 @@ type bus struct {
 	changes uint64 // of owner, by signals
 	moved   chan struct{}
 
+	states    *unitStates
+	names     nameRequest // to be answered; nil: none
+	unitsDue  bool        // states are to be asked for
+	unitsNext time.Time   // not before
+	unitsLast bool        // the newest list was of states
+	unitsErr  string      // why the newest list of states failed
+	matched   bool        // this connection's signals are those of units, too
+
 	lastList time.Time
 	forgery  sync.Once
 }
@@ -53,6 +62,7 @@ func newBus(dial Dial, log *slog.Logger, in *inbox, count *counters) *bus {
 		requests: make(chan nameRequest, 1),
 		answers:  make(chan []unitName, 1),
 		moved:    make(chan struct{}, 1),
+		states:   newUnitStates(),
 	}
 }
 
@@ -74,6 +84,7 @@ func (b *bus) run(ctx context.Context) error {
 		}
 		cause := fmt.Sprintf("no message bus: %v", err)
 		b.in.state(CgroupfsOnly, cause, "")
+		b.states.away(cause)
 		if cause != last || begun {
 			b.log.Warn("no message bus, retrying; cgroupfs is watched all the same", "error", err)
 			last = cause
@@ -98,6 +109,7 @@ func (b *bus) session(ctx context.Context) (begun bool, err error) {
 		return false, err
 	}
 	b.setOwner("")
+	b.matched = false
 	conn, err := dbus.NewConn(newFrames(raw, b.accept), dbus.WithSignalHandler(b), dbus.WithContext(ctx))
 	if err != nil {
 		return false, errors.Join(err, raw.Close())
@@ -120,6 +132,8 @@ func (b *bus) session(ctx context.Context) (begun bool, err error) {
 	if err := b.subscribe(ctx, conn, "connected to the bus"); err != nil {
 		return false, err // refused once, refused again: not at full speed
 	}
+	pace := time.NewTimer(0)
+	defer pace.Stop()
 	for {
 		select {
 		case <-conn.Context().Done():
@@ -128,9 +142,12 @@ func (b *bus) session(ctx context.Context) (begun bool, err error) {
 			if err := b.subscribe(ctx, conn, "systemd's name has another owner"); err != nil {
 				return true, err
 			}
-		case r := <-b.requests:
-			b.answer(ctx, conn, r)
+		case b.names = <-b.requests:
+		case <-b.states.wake:
+			b.unitsDue = true
+		case <-pace.C:
 		}
+		pace.Reset(b.lists(ctx, conn))
 	}
 }
 
@@ -196,6 +213,7 @@ func (b *bus) currentOwner() string {
 func (b *bus) subscribe(ctx context.Context, conn *dbus.Conn, why string) error {
 	if b.currentOwner() == "" {
 		b.in.state(CgroupfsOnly, "systemd is not on the message bus", "systemd left the bus")
+		b.states.away("systemd is not on the message bus")
 		b.log.Warn("systemd is not on the message bus; cgroupfs is watched all the same")
 		return nil
 	}
@@ -211,6 +229,7 @@ func (b *bus) subscribe(ctx context.Context, conn *dbus.Conn, why string) error 
 		return fmt.Errorf("subscribe: %w", err)
 	}
 	b.in.state(Bus, "", why)
+	b.states.back()
 	b.log.Info("listening to systemd", "reason", why)
 	return nil
 }
@@ -224,6 +243,9 @@ func (b *bus) accept(h header) bool {
 		return false
 	case h.kind == dbus.TypeMethodReply, h.kind == dbus.TypeError:
 		return true
+	case h.kind == dbus.TypeSignal && h.sender != "" && h.sender == b.currentOwner() && strings.HasPrefix(h.path, string(unitPrefix)+"/"):
+		unit, ok := unitOfPath(h.path)
+		return ok && b.states.wants(unit) // most are of others
 	case h.kind == dbus.TypeSignal && (h.sender == busName || h.sender != "" && h.sender == b.currentOwner()):
 		return true
 	case h.kind == dbus.TypeSignal:
@@ -248,6 +270,13 @@ func (b *bus) DeliverSignal(iface, member string, s *dbus.Signal) {
 		b.forged(s.Sender)
 		return
 	}
+	if !fromBus && iface == propertiesIface && member == propertiesChanged {
+		if unit, ok := unitOfPath(string(s.Path)); ok {
+			b.count.signals.Add(1)
+			b.states.mark(unit)
+		}
+		return
+	}
 	if fromBus && (iface != busName || s.Path != busPath) || !fromBus && (iface != managerIface || s.Path != systemdPath) {
 		return
 	}
@@ -270,7 +299,13 @@ func (b *bus) DeliverSignal(iface, member string, s *dbus.Signal) {
 		}
 	case e.isReload:
 		b.in.reloading(e.reloading)
+		if !e.reloading {
+			b.states.markAll()
+		}
+	case e.isJob:
+		b.states.mark(e.unit)
 	case hasCgroup(e.unit):
+		b.states.mark(e.unit)
 		if !b.in.unit(e.unit) {
 			b.count.overflows.Add(1)
 		}

@@ -104,6 +104,9 @@ type fakeSystemd struct {
 
 	mu        sync.Mutex
 	units     map[string]string // name -> path of its directory
+	states    map[string]string // name -> ActiveState, where it is not active
+	runs      map[string]byte   // name -> which run this is
+	deaf      bool              // lists are refused
 	subscribe int
 	lists     []time.Time
 	asked     []string
@@ -155,11 +158,18 @@ func (f *fakeSystemd) list(states, patterns []string) ([]listedUnit, *dbus.Error
 	defer f.mu.Unlock()
 	f.lists = append(f.lists, time.Now())
 	f.asked = append(f.asked, patterns...)
+	if f.deaf {
+		return nil, dbus.MakeFailedError(errors.New("not now"))
+	}
 	found := []listedUnit{}
 	for name := range f.units {
-		if slices.Contains(patterns, name) {
+		active := "active"
+		if s := f.states[name]; s != "" {
+			active = s
+		}
+		if slices.ContainsFunc(patterns, func(p string) bool { return MatchUnit(p, name) }) {
 			found = append(found, listedUnit{
-				Name: name, Description: "the unit " + name, Load: "loaded", Active: "active", Sub: "running",
+				Name: name, Description: "the unit " + name, Load: "loaded", Active: active, Sub: "running",
 				Path: systemdPath + "/unit/" + dbus.ObjectPath(hex.EncodeToString([]byte(name))), JobPath: "/",
 			})
 		}
@@ -171,7 +181,19 @@ func (f *fakeSystemd) get(msg dbus.Message, iface, property string) (dbus.Varian
 	if iface != unitIface || property != "InvocationID" {
 		return dbus.Variant{}, dbus.MakeFailedError(errors.New("not exported"))
 	}
-	return dbus.MakeVariant([]byte("0123456789abcdef")), nil
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	path, ok := msg.Headers[dbus.FieldPath].Value().(dbus.ObjectPath)
+	if !ok {
+		return dbus.Variant{}, dbus.MakeFailedError(errors.New("no path"))
+	}
+	name, err := hex.DecodeString(strings.TrimPrefix(string(path), string(systemdPath)+"/unit/"))
+	if err != nil {
+		return dbus.Variant{}, dbus.MakeFailedError(err)
+	}
+	id := []byte("0123456789abcdef")
+	id[0] += f.runs[string(name)]
+	return dbus.MakeVariant(id), nil
 }
 
 func (f *fakeSystemd) emit(member string, body ...any) {
@@ -259,6 +281,40 @@ func (f *fakeSystemd) reload() {
 		f.emit("UnitNew", u, unitObject)
 	}
 	f.emit("Reloading", false)
+}
+
+// turn has a unit be in another state, without a job.
+func (f *fakeSystemd) turn(unit, active string) {
+	f.t.Helper()
+	f.mu.Lock()
+	if f.states == nil {
+		f.states = map[string]string{}
+	}
+	f.states[unit] = active
+	f.mu.Unlock()
+	f.changed(unit)
+}
+
+// changed says that a unit's properties have changed.
+func (f *fakeSystemd) changed(unit string) {
+	f.t.Helper()
+	err := f.conn.Emit(objectOf(unit), propertiesIface+"."+propertiesChanged, unitIface, map[string]dbus.Variant{}, []string{"ActiveState"})
+	if err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+// objectOf is systemd's path for a unit.
+func objectOf(unit string) dbus.ObjectPath {
+	var b strings.Builder
+	for _, c := range []byte(unit) {
+		if c >= '0' && c <= '9' && b.Len() > 0 || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' {
+			b.WriteByte(c)
+		} else {
+			b.WriteString("_" + hex.EncodeToString([]byte{c}))
+		}
+	}
+	return unitPrefix + "/" + dbus.ObjectPath(b.String())
 }
 
 func (f *fakeSystemd) path(rel string) string { return filepath.Join(f.root, rel) }

@@ -115,11 +115,12 @@ func frameSize(fixed []byte) (size, fields int, ok bool) {
 type header struct {
 	kind     dbus.Type
 	sender   string
+	path     string
 	oversize bool
 	broken   bool
 }
 
-// parseHeader finds the sender among a message's header fields: an array of
+// parseHeader finds sender and path among a message's header fields: an array of
 // (byte, variant), each aligned to 8, whose values are strings, object paths,
 // signatures or uint32.
 func parseHeader(msg []byte, fields int) header {
@@ -165,8 +166,11 @@ func parseHeader(msg []byte, fields int) header {
 			h.broken = true
 			return h
 		}
-		if code == dbus.FieldSender && kind == 's' {
+		switch {
+		case code == dbus.FieldSender && kind == 's':
 			h.sender = string(msg[from : from+length])
+		case code == dbus.FieldPath && kind == 'o':
+			h.path = string(msg[from : from+length])
 		}
 	}
 	return h

@@ -2,7 +2,6 @@ package unitwatch
 
 import (
 	"context"
-	"encoding/hex"
 	"fmt"
 	"time"
 
@@ -63,12 +62,6 @@ func (v *watch) named(units []unitName) {
 func (b *bus) answer(ctx context.Context, conn *dbus.Conn, r nameRequest) {
 	var units []unitName
 	if b.currentOwner() != "" {
-		if wait := listInterval - time.Since(b.lastList); wait > 0 {
-			select {
-			case <-ctx.Done():
-			case <-time.After(wait):
-			}
-		}
 		var err error
 		if units, err = b.list(ctx, conn, r); err != nil && ctx.Err() == nil {
 			b.count.callErrors.Add(1)
@@ -85,13 +78,7 @@ func (b *bus) list(ctx context.Context, conn *dbus.Conn, r nameRequest) ([]unitN
 	}
 	b.lastList = time.Now()
 	b.count.calls.Add(1)
-	var reply []struct {
-		Name, Description, Load, Active, Sub, Following string
-		Path                                            dbus.ObjectPath
-		Job                                             uint32
-		JobType                                         string
-		JobPath                                         dbus.ObjectPath
-	}
+	var reply []listed
 	if err := call(ctx, conn.Object(systemdName, systemdPath), managerIface+".ListUnitsByPatterns", []string{}, patterns).Store(&reply); err != nil {
 		return nil, fmt.Errorf("list units: %w", err)
 	}
@@ -103,14 +90,7 @@ func (b *bus) list(ctx context.Context, conn *dbus.Conn, r nameRequest) ([]unitN
 		}
 		n := unitName{unit: u.Name, description: u.Description}
 		if needs && u.Active != "inactive" && u.Active != "failed" {
-			b.count.calls.Add(1)
-			var value dbus.Variant
-			err := call(ctx, conn.Object(systemdName, u.Path), "org.freedesktop.DBus.Properties.Get", unitIface, "InvocationID").Store(&value)
-			if err != nil {
-				b.count.callErrors.Add(1)
-			} else if id, ok := value.Value().([]byte); ok && len(id) == 16 {
-				n.invocation = hex.EncodeToString(id)
-			}
+			n.invocation = b.invocation(ctx, conn, u.Path)
 		}
 		units = append(units, n)
 	}

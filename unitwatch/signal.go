@@ -23,7 +23,8 @@ var managerSignals = []string{"UnitNew", "UnitRemoved", "JobRemoved", "Reloading
 
 // event is a decoded signal. It only says where to look.
 type event struct {
-	unit      string // of UnitNew, UnitRemoved, JobRemoved
+	unit      string // of UnitNew, UnitRemoved, JobNew, JobRemoved
+	isJob     bool   // of JobNew: only a unit's state may be about to change
 	reloading bool   // of Reloading
 	isReload  bool
 	owner     string // of NameOwnerChanged: who systemd is now, "" = nobody
@@ -62,6 +63,17 @@ func decodeSignal(iface, member string, body []any) (e event, ok bool, err error
 			return bad()
 		}
 		return event{unit: unit}, true, nil
+	case iface == managerIface && member == "JobNew": // uos
+		if len(body) != 3 {
+			return bad()
+		}
+		_, ok1 := body[0].(uint32)
+		_, ok2 := body[1].(dbus.ObjectPath)
+		unit, ok3 := body[2].(string)
+		if !ok1 || !ok2 || !ok3 || !validUnit(unit) {
+			return bad()
+		}
+		return event{unit: unit, isJob: true}, true, nil
 	case iface == managerIface && member == "Reloading": // b
 		if len(body) != 1 {
 			return bad()

@@ -31,7 +31,7 @@ func TestDecodeSignal(t *testing.T) {
 		{"OK owner", busName, nameOwnerEvent, []any{systemdName, "", ":1.1"}, event{isOwner: true, owner: ":1.1"}, true, false},
 		{"OK owner leaves", busName, nameOwnerEvent, []any{systemdName, ":1.1", ""}, event{isOwner: true}, true, false},
 		{"another's owner", busName, nameOwnerEvent, []any{"x.y", "", ":1.1"}, event{isOwner: true, owner: ":1.1"}, false, false},
-		{"another member", managerIface, "JobNew", []any{1}, event{}, false, false},
+		{"another member", managerIface, "StartupFinished", []any{1}, event{}, false, false},
 		{"another interface", "x.y", "UnitNew", []any{"a.service", unit}, event{}, false, false},
 		{"bad arity", managerIface, "UnitNew", []any{"a.service"}, event{}, false, true},
 		{"bad arity, none", managerIface, "Reloading", nil, event{}, false, true},

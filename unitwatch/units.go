@@ -1,0 +1,297 @@
+package unitwatch
+
+import (
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// UnitState is systemd's ActiveState of a unit that is not inactive.
+type UnitState uint8
+
+const (
+	UnitActive UnitState = iota + 1
+	UnitReloading
+	UnitActivating
+	UnitDeactivating
+	UnitFailed
+)
+
+func (s UnitState) String() string {
+	switch s {
+	case UnitActive:
+		return "active"
+	case UnitReloading:
+		return "reloading"
+	case UnitActivating:
+		return "activating"
+	case UnitDeactivating:
+		return "deactivating"
+	case UnitFailed:
+		return "failed"
+	}
+	return "unknown"
+}
+
+// Unit is one unit as systemd said it stands.
+type Unit struct {
+	Name       string // its own, never an alias
+	State      UnitState
+	Sub        string    // systemd's finer word, "running"; other people's text
+	Since      time.Time // when it was first seen to stand so, in this run
+	Invocation string    // 32 hexadecimal digits, or "" while not known
+}
+
+// Units is every unit that one of Patterns names and that is not inactive, at
+// one moment. It is immutable.
+type Units struct {
+	Patterns []string // that systemd was asked for
+	List     []Unit   // by name
+	Cause    string   // why systemd may say something else by now; "" = it was just asked
+}
+
+// SetUnits has the states of units followed: those that a pattern names, a
+// unit's name in which "*" stands for anything. The next Units whose Patterns
+// are these is complete. No patterns: nothing is asked.
+func (w *Watcher) SetUnits(patterns []string) { w.bus.states.follow(patterns) }
+
+// Units delivers the latest states; those that were not received are replaced
+// by the next. Without a message bus nothing comes. It is never closed.
+func (w *Watcher) Units() <-chan *Units { return w.bus.states.updates }
+
+// MatchUnit reports whether a pattern of SetUnits names a unit.
+func MatchUnit(pattern, unit string) bool {
+	head, rest, star := strings.Cut(pattern, "*")
+	if !star {
+		return pattern == unit
+	}
+	if !strings.HasPrefix(unit, head) {
+		return false
+	}
+	unit = unit[len(head):]
+	for {
+		part, more, another := strings.Cut(rest, "*")
+		if !another {
+			return strings.HasSuffix(unit, part)
+		}
+		i := strings.Index(unit, part)
+		if i < 0 {
+			return false
+		}
+		unit, rest = unit[i+len(part):], more
+	}
+}
+
+// unitStates holds what is known of units. Signals mark; the bus's goroutine
+// asks, and is the only one to call what stands below ask.
+type unitStates struct {
+	updates chan *Units   // cap 1
+	wake    chan struct{} // cap 1
+
+	mu       sync.Mutex
+	patterns []string
+	plain    map[string]struct{} // the patterns without "*"
+	globs    []string            // the others
+	dirty    map[string]struct{}
+	full     bool // everything is dirty
+
+	last   *Units
+	known  map[string]Unit
+	unsure map[string]struct{} // whose invocation is to be asked for
+}
+
+func newUnitStates() *unitStates {
+	return &unitStates{
+		updates: make(chan *Units, 1), wake: make(chan struct{}, 1),
+		dirty: map[string]struct{}{}, known: map[string]Unit{}, unsure: map[string]struct{}{},
+	}
+}
+
+func (s *unitStates) poke() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (s *unitStates) follow(patterns []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if slices.Equal(patterns, s.patterns) {
+		return
+	}
+	s.patterns = slices.Clone(patterns)
+	s.plain, s.globs = map[string]struct{}{}, nil
+	for _, p := range patterns {
+		if strings.Contains(p, "*") {
+			s.globs = append(s.globs, p)
+		} else {
+			s.plain[p] = struct{}{}
+		}
+	}
+	s.full = true
+	s.poke()
+}
+
+// follows reports whether any unit's state is wanted.
+func (s *unitStates) follows() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.patterns) > 0
+}
+
+// wants reports whether a pattern names the unit.
+func (s *unitStates) wants(unit string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.matches(unit)
+}
+
+func (s *unitStates) matches(unit string) bool {
+	if _, ok := s.plain[unit]; ok {
+		return true
+	}
+	return slices.ContainsFunc(s.globs, func(p string) bool { return MatchUnit(p, unit) })
+}
+
+// mark has systemd asked about a unit, if it is one of ours.
+func (s *unitStates) mark(unit string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.full || !s.matches(unit) {
+		return
+	}
+	if s.dirty[unit] = struct{}{}; len(s.dirty) > maxUnits {
+		s.full = true
+	}
+	s.poke()
+}
+
+// markAll has systemd asked about every unit.
+func (s *unitStates) markAll() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.patterns) > 0 {
+		s.full = true
+		s.poke()
+	}
+}
+
+// question is what systemd is to be asked next. What a signal marks from here
+// on is asked for again.
+type question struct {
+	patterns []string // of everything
+	ask      []string // patterns to ask for; none: there is nothing to ask
+	full     bool     // ask is all of patterns
+}
+
+// ask takes the marks away. Many are a full question; for few, systemd is asked
+// by name, and of those whose invocation is not known as many as fit in.
+func (s *unitStates) ask() question {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	q := question{patterns: s.patterns, full: s.full || len(s.dirty) > maxInvocations}
+	for u := range s.dirty {
+		s.unsure[u] = struct{}{}
+		q.ask = append(q.ask, u)
+	}
+	clear(s.dirty)
+	s.full = false
+	if q.full {
+		q.ask = s.patterns
+		return q
+	}
+	for u := range s.unsure {
+		if len(q.ask) >= maxInvocations {
+			break
+		}
+		if !slices.Contains(q.ask, u) {
+			q.ask = append(q.ask, u)
+		}
+	}
+	return q
+}
+
+// failed has a question asked again, later, and says that the answer is old.
+func (s *unitStates) failed(q question, cause string) {
+	s.mu.Lock()
+	if q.full {
+		s.full = true
+	} else {
+		for _, u := range q.ask {
+			s.dirty[u] = struct{}{}
+		}
+	}
+	s.mu.Unlock()
+	s.away(cause)
+}
+
+// away says that systemd cannot be asked: what is known stays.
+func (s *unitStates) away(cause string) {
+	if s.last != nil {
+		s.publish(&Units{Patterns: s.last.Patterns, List: s.last.List, Cause: cause})
+	}
+}
+
+// back has everything asked anew: signals may have been missed.
+func (s *unitStates) back() {
+	for u := range s.known {
+		s.unsure[u] = struct{}{}
+	}
+	s.markAll()
+}
+
+// answered takes systemd's answer in.
+func (s *unitStates) answered(q question, units []Unit, now time.Time) {
+	got := map[string]Unit{}
+	for _, u := range units {
+		u.Since = now
+		if before, ok := s.known[u.Name]; ok && before.State == u.State && (before.Invocation == u.Invocation || before.Invocation == "" || u.Invocation == "") {
+			u.Since = before.Since
+			if u.Invocation == "" {
+				u.Invocation = before.Invocation
+			}
+		}
+		got[u.Name] = u
+	}
+	if !q.full {
+		asked := map[string]bool{}
+		for _, name := range q.ask {
+			asked[name] = true
+		}
+		for name, u := range s.known {
+			if !asked[name] {
+				got[name] = u
+			}
+		}
+	}
+	s.known = got
+	for name := range s.unsure {
+		if _, there := got[name]; !there {
+			delete(s.unsure, name)
+		}
+	}
+	out := &Units{Patterns: q.patterns, List: make([]Unit, 0, len(got))}
+	for _, u := range got {
+		out.List = append(out.List, u)
+	}
+	slices.SortFunc(out.List, func(a, b Unit) int { return strings.Compare(a.Name, b.Name) })
+	s.publish(out)
+	if len(s.unsure) > 0 {
+		s.poke()
+	}
+}
+
+// publish hands out what differs from the last.
+func (s *unitStates) publish(u *Units) {
+	if s.last != nil && s.last.Cause == u.Cause && slices.Equal(s.last.Patterns, u.Patterns) && slices.Equal(s.last.List, u.List) {
+		return
+	}
+	s.last = u
+	select {
+	case <-s.updates:
+	default:
+	}
+	s.updates <- u
+}

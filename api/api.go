@@ -151,7 +151,8 @@ type VIP struct {
 	Name      string    `json:"name"`
 	Frontends []string  `json:"frontends"`
 	Backends  []Backend `json:"backends"`
-	Clients   []string  `json:"clients"` // null: every process on the host
+	Units     []Unit    `json:"units,omitempty"` // whose running ones are backends, those of For too
+	Clients   []string  `json:"clients"`         // null: every process on the host
 	Except    []string  `json:"except"`
 	Hidden    string    `json:"hidden"`
 	WhenDown  string    `json:"when_down"`
@@ -172,18 +173,33 @@ type View struct {
 
 // Backend is one backend of a VIP, or of one group's view of it.
 type Backend struct {
-	VIP      string    `json:"vip"`
-	Group    string    `json:"group,omitempty"` // of a view
-	Address  string    `json:"address"`
-	Weight   uint32    `json:"weight"`
-	State    string    `json:"state"`            // what the kernel has: active, draining, down; or pending
-	Reason   string    `json:"reason,omitempty"` // why it is not simply active
-	Since    time.Time `json:"since,omitzero"`   // of the reason
-	Order    string    `json:"order,omitempty"`  // an operator's: drain or maint
-	Share    float64   `json:"share"`            // of the new connections to the VIP, in its family, for those who have this list
-	Check    *Check    `json:"check,omitempty"`  // null: not checked
-	Counters Counters  `json:"counters"`
-	Origin   string    `json:"origin"`
+	VIP     string    `json:"vip"`
+	Group   string    `json:"group,omitempty"` // of a view
+	Address string    `json:"address"`
+	Unit    string    `json:"unit,omitempty"` // that it is; other people's text
+	Weight  uint32    `json:"weight"`
+	State   string    `json:"state"`            // what the kernel has: active, draining, down; or pending
+	Reason  string    `json:"reason,omitempty"` // why it is not simply active
+	Since   time.Time `json:"since,omitzero"`   // of the reason
+	Order   string    `json:"order,omitempty"`  // an operator's: drain or maint
+	Share   float64   `json:"share"`            // of the new connections to the VIP, in its family, for those who have this list
+	Check   *Check    `json:"check,omitempty"`  // null: not checked
+
+	UnitState string    `json:"unit_state,omitempty"` // active, reloading, activating, deactivating, failed
+	UnitSince time.Time `json:"unit_since,omitzero"`
+
+	Counters Counters `json:"counters"`
+	Origin   string   `json:"origin"`
+}
+
+// Unit is a name of units, each of which is a backend while it runs.
+type Unit struct {
+	Unit    string `json:"unit"`            // "*" stands for anything
+	Group   string `json:"group,omitempty"` // of a view
+	Address string `json:"address"`         // %i is the instance
+	Weight  uint32 `json:"weight"`
+	Running int    `json:"running"` // of this name, and not inactive
+	Origin  string `json:"origin"`
 }
 
 // Group is one configured group, with the split children it has.
@@ -286,8 +302,10 @@ type Dump struct {
 	Lines []string `json:"lines"`
 }
 
-// BackendChange is an operator's wish for one backend of one VIP.
+// BackendChange is an operator's wish for one backend of one VIP, or for every
+// backend that a unit is.
 type BackendChange struct {
+	Unit    string // "" = VIP and Address say which
 	VIP     string
 	Address string
 	State   string // drain: no new connections; maint: as if it were down; ready: neither
@@ -296,9 +314,17 @@ type BackendChange struct {
 
 // BackendChanged is what came of it, when the kernel has it.
 type BackendChanged struct {
-	Before    string `json:"before"` // the state that it had
-	Writes    int    `json:"writes"`
-	Forgotten string `json:"forgotten,omitempty"` // why a restart of the daemon would not know of it
+	Before    string          `json:"before"`   // the state that it had; of several, the first's
+	Backends  []BackendBefore `json:"backends"` // that it was about; none: the unit is no backend now
+	Writes    int             `json:"writes"`
+	Forgotten string          `json:"forgotten,omitempty"` // why a restart of the daemon would not know of it
+}
+
+// BackendBefore is a backend and the state that it had.
+type BackendBefore struct {
+	VIP     string `json:"vip"`
+	Address string `json:"address"`
+	Before  string `json:"before"`
 }
 
 // Check is the newest health check of a backend.

@@ -81,6 +81,9 @@ func (c *Client) Reload(ctx context.Context, wait time.Duration) (*Reloaded, err
 // SetBackend drains a backend (drain), takes it out (maint), or takes both back
 // (ready), and returns when the kernel has it. UID is not sent.
 func (c *Client) SetBackend(ctx context.Context, b BackendChange) (*BackendChanged, error) {
+	if b.Unit != "" {
+		return do[BackendChanged](ctx, c, http.MethodPost, "/units/"+url.PathEscape(b.Unit)+"/"+url.PathEscape(b.State))
+	}
 	path := "/vips/" + url.PathEscape(b.VIP) + "/backends/" + url.PathEscape(b.Address) + "/" + url.PathEscape(b.State)
 	return do[BackendChanged](ctx, c, http.MethodPost, path)
 }

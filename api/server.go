@@ -133,6 +133,12 @@ func (s *Server) routes() http.Handler {
 			VIP: r.PathValue("vip"), Address: r.PathValue("address"), State: r.PathValue("state"), UID: peer.UID,
 		})
 	})
+	change("/units/{unit}/{state}", func(r *http.Request) (any, error) {
+		peer, _ := r.Context().Value(peerKey{}).(Peer) // known, or it would not be here
+		ctx, cancel := context.WithTimeout(r.Context(), changeTimeout)
+		defer cancel()
+		return s.Daemon.SetBackend(ctx, BackendChange{Unit: r.PathValue("unit"), State: r.PathValue("state"), UID: peer.UID})
+	})
 	mux.Handle("/", s.answer(func(r *http.Request) (any, error) {
 		return nil, Errorf(NotFound, "%s %s: no such request", r.Method, r.URL.Path)
 	}))

@@ -49,7 +49,7 @@ type (
 		VIP
 		at                  span
 		frontends           []span
-		backends            []span
+		backends, units     []span
 		clients, except     []word
 		clientsAt, hiddenAt span
 		healthAt            span
@@ -61,6 +61,7 @@ type (
 		View
 		at         span
 		backends   []span
+		units      []span
 		backendsOK bool
 	}
 )

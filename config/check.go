@@ -16,9 +16,9 @@ func (b *builder) check() {
 	for _, v := range b.vips {
 		b.checkWho(v)
 		b.checkHealth(v)
-		b.checkBackends(v, "vip."+v.Name, v.Backends, v.backends, v.backendsOK)
+		b.checkBackends(v, "vip."+v.Name, v.Backends, v.backends, v.Units, v.units, v.backendsOK)
 		for _, view := range v.views {
-			b.checkBackends(v, "vip."+v.Name+".for."+view.Group, view.Backends, view.backends, view.backendsOK)
+			b.checkBackends(v, "vip."+v.Name+".for."+view.Group, view.Backends, view.backends, view.Units, view.units, view.backendsOK)
 		}
 	}
 	b.checkCounts()
@@ -177,7 +177,7 @@ func (b *builder) isGroup(at span, name, where string) bool {
 }
 
 // checkBackends checks the backends of a VIP or of one of its views.
-func (b *builder) checkBackends(v *vipDraft, title string, list []Backend, at []span, complete bool) {
+func (b *builder) checkBackends(v *vipDraft, title string, list []Backend, at []span, units []UnitBackend, unitsAt []span, complete bool) {
 	title = printable(title)
 	first := make(map[netip.AddrPort]span, len(list))
 	var has4, has6 bool
@@ -190,7 +190,9 @@ func (b *builder) checkBackends(v *vipDraft, title string, list []Backend, at []
 		has4 = has4 || be.Addr.Addr().Is4()
 		has6 = has6 || be.Addr.Addr().Is6()
 	}
-	if !complete || len(list) == 0 {
+	units4, units6 := b.checkUnits(v, title, units, unitsAt, first)
+	has4, has6 = has4 || units4, has6 || units6
+	if !complete || len(list)+len(units) == 0 {
 		return
 	}
 	var wants4, wants6 bool
@@ -237,9 +239,9 @@ func (b *builder) checkCounts() {
 	tooManyF, tooManyB := false, false
 	for _, v := range b.vips {
 		frontends += len(v.Frontends)
-		backends += len(v.Backends)
+		backends += len(v.Backends) + len(v.Units)
 		for _, view := range v.views {
-			backends += len(view.Backends)
+			backends += len(view.Backends) + len(view.Units)
 		}
 		if frontends > maxFrontends && !tooManyF {
 			tooManyF = true

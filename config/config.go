@@ -5,6 +5,7 @@ package config
 import (
 	"fmt"
 	"net/netip"
+	"time"
 )
 
 // Config is everything an operator said, merged from slicelb.toml and its
@@ -90,6 +91,7 @@ func (f Frontend) String() string {
 type Backend struct {
 	Addr   netip.AddrPort // never v4-mapped
 	Weight uint32
+	Unit   string // the unit that it is; "" = it stands in the files
 	Origin Position
 }
 
@@ -115,19 +117,26 @@ type VIP struct {
 	Name      string
 	Frontends []Frontend
 	Backends  []Backend
-	Clients   []string // nil = every process on the host; group names, or "host": who is in none
+	Units     []UnitBackend // backends that come and go with units
+	Clients   []string      // nil = every process on the host; group names, or "host": who is in none
 	Except    []string
 	Hidden    Hidden
 	WhenDown  WhenDown
 	Health    *Health // nil = not checked
-	For       []View  // by group name
-	Origin    Position
+
+	// DrainTimeout is how long connections of a drained backend are waited for;
+	// 0 = until they end.
+	DrainTimeout time.Duration
+
+	For    []View // by group name
+	Origin Position
 }
 
 // View is [vip.NAME.for.GROUP]: what one group gets instead.
 type View struct {
 	Group    string
 	Backends []Backend
+	Units    []UnitBackend
 	WhenDown WhenDown // the VIP's where it is not said
 	Origin   Position
 }
@@ -138,6 +147,8 @@ const (
 	DefaultUDPFlows = 0
 	DefaultLogLevel = "info"
 	DefaultWeight   = 1
+
+	DefaultDrainTimeout time.Duration = 0
 )
 
 // MaxFileBytes bounds a configuration file. The rendered form of a merged

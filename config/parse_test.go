@@ -3,6 +3,7 @@ package config
 import (
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -38,6 +39,7 @@ algorithm = "random"
 clients = ["web", "jobs"]
 hidden = "reject"
 when_down = "use-all"
+drain_timeout = "5m"
 
 [[vip.db.backend]]
 address = "192.0.2.11:5432"
@@ -45,6 +47,11 @@ weight = 3
 
 [[vip.db.backend]]
 address = "[2001:db8::1]:5432"
+
+[[vip.db.backend]]
+unit = "pg@*.service"
+address = "127.0.0.1:%i"
+weight = 2
 
 [vip.db.for.jobs]
 backend = [{ address = "192.0.2.20:5432" }, { address = "[2001:db8::2]:1", weight = 0 }]
@@ -73,7 +80,9 @@ except = ["proxy"]
 				Frontends: []Frontend{{Addr: ap("127.0.0.9:6379"), Proto: TCP}},
 			},
 			{
-				Name: "db", Hidden: HiddenReject, WhenDown: DownUseAll, Clients: []string{"web", "jobs"},
+				Units:        []UnitBackend{{Unit: "pg@*.service", Address: "127.0.0.1:%i", Weight: 2, Family: 4}},
+				DrainTimeout: 5 * time.Minute,
+				Name:         "db", Hidden: HiddenReject, WhenDown: DownUseAll, Clients: []string{"web", "jobs"},
 				Frontends: []Frontend{{Addr: ap("10.96.0.10:5432"), Proto: TCP}, {Addr: ap("[fd00:96::10]:5432"), Proto: UDP}},
 				Backends:  []Backend{{Addr: ap("192.0.2.11:5432"), Weight: 3}, {Addr: ap("[2001:db8::1]:5432"), Weight: 1}},
 				For: []View{{

@@ -3,6 +3,7 @@ package config
 import (
 	"bytes"
 	"regexp"
+	"time"
 )
 
 // Keys that this version reads, and keys that it knows but refuses.
@@ -13,10 +14,10 @@ var (
 	daemonLater  []string
 	groupKeys    = []string{"slices", "split", "translate"}
 	groupLater   = []string{"strict"}
-	vipKeys      = []string{"frontends", "algorithm", "clients", "except", "hidden", "when_down", "backend", "health", "for"}
+	vipKeys      = []string{"frontends", "algorithm", "clients", "except", "hidden", "when_down", "drain_timeout", "backend", "health", "for"}
 	vipLater     = []string{"affinity", "terminate", "reject_unknown_ports", "discover"}
-	backendKeys  = []string{"address", "weight"}
-	backendLater = []string{"unit"}
+	backendKeys  = []string{"address", "unit", "weight"}
+	backendLater []string
 	viewKeys     = []string{"backend", "when_down"}
 )
 
@@ -27,6 +28,8 @@ const (
 	minUDPFlows = 4096
 	maxUDPFlows = 1 << 24
 	maxWeight   = 65535
+
+	maxDrainTimeout = 24 * time.Hour
 )
 
 var nameSyntax = regexp.MustCompile(`^[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?$`)
@@ -153,6 +156,8 @@ func (b *builder) readVIP(t *table, name string) {
 	}
 	v.Hidden = Hidden(t.choice("hidden", string(HiddenPass), string(HiddenPass), string(HiddenReject)))
 
+	v.DrainTimeout = t.duration("drain_timeout", DefaultDrainTimeout, 0, maxDrainTimeout)
+
 	first := b.vipByID[name]
 	frontends, _, complete := t.words("frontends")
 	v.frontendsOK = complete
@@ -180,7 +185,7 @@ func (b *builder) readVIP(t *table, name string) {
 	v.Clients = names(v.clients)
 	v.Except = names(v.except)
 
-	v.Backends, v.backends, v.backendsOK = b.readBackends(t, "vip."+printable(name)+".backend")
+	v.Backends, v.backends, v.Units, v.units, v.backendsOK = b.readBackends(t, "vip."+printable(name)+".backend")
 
 	if ht := t.table("health", "[vip."+printable(name)+".health]"); ht != nil {
 		v.healthAt = ht.own()
@@ -210,29 +215,33 @@ func (b *builder) readView(t *table, v *vipDraft, group string, at span, title s
 	view := &viewDraft{at: at}
 	view.Group = group
 	view.WhenDown = WhenDown(t.choice("when_down", string(v.WhenDown), string(DownReject), string(DownUseAll), string(DownPass)))
-	view.Backends, view.backends, view.backendsOK = b.readBackends(t, title+".backend")
+	view.Backends, view.backends, view.Units, view.units, view.backendsOK = b.readBackends(t, title+".backend")
 	t.rest(viewKeys, nil)
 	v.views = append(v.views, view)
 }
 
 // readBackends reads t's backends; false: some of them are wrong.
-func (b *builder) readBackends(t *table, title string) ([]Backend, []span, bool) {
+func (b *builder) readBackends(t *table, title string) (out []Backend, at []span, units []UnitBackend, unitsAt []span, ok bool) {
 	list, _ := t.tables("backend", "["+title+"]")
 	if len(list) > maxPerVIP {
 		b.errorf(list[maxPerVIP].own(), "", "%s has more than %d backends", t.title, maxPerVIP)
 		list = list[:maxPerVIP]
 	}
-	var out []Backend
-	var at []span
-	ok := true
+	ok = true
 	for _, bt := range list {
 		bt.title = "[[" + title + "]]"
 		be := Backend{Weight: bt.number("weight", DefaultWeight, 0, maxWeight)}
-		_, byUnit := bt.m["unit"]
+		if _, byUnit := bt.m["unit"]; byUnit {
+			u, where, good := b.readUnit(bt)
+			if u.Weight = be.Weight; good {
+				units, unitsAt = append(units, u), append(unitsAt, where)
+			}
+			ok = ok && good
+			bt.rest(backendKeys, backendLater)
+			continue
+		}
 		s, where, said := bt.text("address")
 		switch {
-		case byUnit: // its address may hold %i; rest refuses the unit
-			ok = false
 		case !said:
 			if where.src == nil { // not of the wrong type: absent
 				b.errorf(bt.own(), `address = "192.0.2.11:5432"`, "%s has no address", bt.title)
@@ -252,7 +261,7 @@ func (b *builder) readBackends(t *table, title string) ([]Backend, []span, bool)
 		}
 		bt.rest(backendKeys, backendLater)
 	}
-	return out, at, ok
+	return out, at, units, unitsAt, ok
 }
 
 func names(words []word) []string {

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"maps"
 	"os"
 	"regexp"
 	"slices"
@@ -57,6 +58,10 @@ func TestReference(t *testing.T) {
 		t.Fatal(faults)
 	}
 	vip := m["vip"].(raw)["db"].(raw)
+	backend := raw{}
+	for _, b := range vip["backend"].([]raw) {
+		maps.Copy(backend, b)
+	}
 	for _, tt := range []struct {
 		title string
 		table raw
@@ -67,7 +72,7 @@ func TestReference(t *testing.T) {
 		{"group", m["group"].(raw)["jobs"].(raw), groupKeys},
 		{"vip", vip, vipKeys},
 		{"health", vip["health"].(raw), healthKeys},
-		{"backend", vip["backend"].([]raw)[0], backendKeys},
+		{"backend", backend, backendKeys},
 		{"for", vip["for"].(raw)["jobs"].(raw), viewKeys},
 	} {
 		for _, k := range tt.keys {

@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 )
@@ -18,6 +19,10 @@ func group(slices string) string { return "[group.x]\nslices = [" + slices + "]\
 func frontends(list string) string { return "[vip.db]\nfrontends = [" + list + "]\n" }
 
 func backend(keys string) string { return okVIP + "[[vip.db.backend]]\n" + keys + "\n" }
+
+func unit(unit, address string) string {
+	return backend(fmt.Sprintf("unit = %q\naddress = %q", unit, address))
+}
 
 func health(keys string) string { return okVIP + okBack + "[vip.db.health]\n" + keys + "\n" }
 
@@ -154,7 +159,40 @@ func TestRefuse(t *testing.T) {
 		{"bad backend link-local", backend(`address = "[fe80::1]:1"`), "link-local"},
 		// path P9
 		{"bad backend v4-mapped", backend(`address = "[::ffff:192.0.2.1]:1"`), "a v4-mapped address"},
-		{"bad backend by unit", backend("unit = \"pg@*.service\"\naddress = \"127.0.0.1:%i\""), `"unit" in [[vip.db.backend]] is not supported by this version`},
+
+		{"OK unit", unit("pg.service", "127.0.0.1:5432"), ""},
+		{"OK unit instance", unit("pg@5432.service", "127.0.0.1:%i"), ""},
+		{"OK unit template", unit("pg@*.service", "127.0.0.1:%i"), ""},
+		{"OK unit address is the instance", unit("pg@*.service", "%i"), ""},
+		{"OK unit host is the instance", unit("pg@*.service", "%i:5432"), ""},
+		{"OK unit end of the host", unit("pg@*.service", "10.0.0.%i:5432"), ""},
+		{"OK unit v6", frontends(`"[fd00::1]:80"`) + "backend = [{ unit = \"pg@*.service\", address = \"[fd00::%i]:80\" }]\n", ""},
+		{"OK unit socket", unit("pg@*.socket", "127.0.0.1:%i"), ""},
+		{"OK units with one address", unit("blue.service", "127.0.0.1:1") + "[[vip.db.backend]]\nunit = \"green.service\"\naddress = \"127.0.0.1:1\"\n", ""},
+		{"OK units and a static one", unit("pg@*.service", "127.0.0.1:%i") + "[[vip.db.backend]]\naddress = \"127.0.0.1:1\"\n", ""},
+		{"bad unit type", backend("unit = 1\naddress = \"127.0.0.1:1\""), "must be a string"},
+		{"bad unit without address", backend(`unit = "pg.service"`), "[[vip.db.backend]] has no address"},
+		{"bad unit suffix", unit("pg", "127.0.0.1:1"), `write "pg.service"`},
+		{"bad unit kind", unit("pg.slice", "127.0.0.1:1"), "is no service, socket or scope"},
+		{"bad unit empty", unit("", "127.0.0.1:1"), "is no service, socket or scope"},
+		{"bad unit of a type alone", unit(".service", "127.0.0.1:1"), "cannot be a unit's name"},
+		{"bad unit path", unit("a/b.service", "127.0.0.1:1"), "cannot be a unit's name"},
+		{"bad unit wildcard", unit("pg@?.service", "127.0.0.1:%i"), `"*" is the only wildcard`},
+		{"bad unit specifier", unit("pg@%i.service", "127.0.0.1:%i"), "a name, not a specifier"},
+		{"bad unit bare template", unit("pg@.service", "127.0.0.1:%i"), `write "pg@*.service"`},
+		{"bad unit instance of no template", unit("pg.service", "127.0.0.1:%i"), `"pg.service" has no instance`},
+		{"bad unit glob of no template", unit("pg-*.service", "127.0.0.1:%i"), `"pg-*.service" has no instance`},
+		{"bad unit glob with one address", unit("pg@*.service", "127.0.0.1:5432"), `the same for each of "pg@*.service"`},
+		{"bad unit instance makes no address", unit("pg@x.service", "127.0.0.1:%i"), `the port is not a number`},
+		{"bad unit no instance makes an address", unit("pg@*.service", "127.0.0.1%i"), "no instance makes it ADDRESS:PORT"},
+		{"bad unit other specifier", unit("pg@*.service", "%H:%i"), "is the only specifier"},
+		{"bad unit twice", unit("pg@*.service", "127.0.0.1:%i") + "[[vip.db.backend]]\nunit = \"pg@*.service\"\naddress = \"127.0.0.1:%i\"\n", "stands twice in vip.db, first at a.toml:4:8"},
+		{"bad unit beside its address", unit("pg.service", "127.0.0.1:1") + "[[vip.db.backend]]\naddress = \"127.0.0.1:1\"\n", "stands in vip.db in any case: a.toml:7:11"},
+		{"bad unit family", frontends(`"10.0.0.1:80", "[fd00::1]:80"`) + "backend = [{ unit = \"pg@*.service\", address = \"127.0.0.1:%i\" }]\n", "frontend [fd00::1]:80 has no IPv6 backend"},
+		{"bad unit of the other family", frontends(`"10.0.0.1:80", "[fd00::1]:80"`) + "backend = [{ unit = \"pg@*.service\", address = \"%i:80\" }]\n", "frontend [fd00::1]:80 has no IPv6 backend"},
+
+		{"OK drain_timeout", okVIP + "drain_timeout = \"5m\"\n", ""},
+		{"bad drain_timeout", okVIP + "drain_timeout = \"25h\"\n", "from 0s to 24h"},
 		{"bad backend twice", okVIP + okBack + okBack, "stands twice in vip.db, first at a.toml:4:11"},
 		{"bad backend table", okVIP + "[vip.db.backend]\naddress = \"192.0.2.1:1\"\n", "write [[vip.db.backend]]"},
 		{"bad backend array", okVIP + "backend = [\"192.0.2.1:1\"]\n", "must hold tables, not a string"},

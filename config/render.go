@@ -91,7 +91,8 @@ func (r *renderer) vip(v *VIP) {
 	}
 	r.line("hidden = " + tomlString(string(v.Hidden)))
 	r.line("when_down = " + tomlString(string(v.WhenDown)))
-	r.backends(v.Backends)
+	r.line("drain_timeout = " + tomlString(durationText(v.DrainTimeout)))
+	r.backends(v.Backends, v.Units)
 	if v.Health != nil {
 		r.health(v.Name, v.Health)
 	}
@@ -99,17 +100,20 @@ func (r *renderer) vip(v *VIP) {
 		view := &v.For[i]
 		r.header("[vip."+v.Name+".for."+view.Group+"]", view.Origin)
 		r.line("when_down = " + tomlString(string(view.WhenDown)))
-		r.backends(view.Backends)
+		r.backends(view.Backends, view.Units)
 	}
 }
 
-func (r *renderer) backends(list []Backend) {
-	if len(list) == 0 {
+func (r *renderer) backends(list []Backend, units []UnitBackend) {
+	if len(list)+len(units) == 0 {
 		return
 	}
 	r.line("backend = [")
 	for _, b := range list {
 		r.line(fmt.Sprintf("  { address = %s, weight = %d },%s", tomlString(b.Addr.String()), b.Weight, r.from(b.Origin)))
+	}
+	for _, u := range units {
+		r.line(fmt.Sprintf("  { unit = %s, address = %s, weight = %d },%s", tomlString(u.Unit), tomlString(u.Address), u.Weight, r.from(u.Origin)))
 	}
 	r.line("]")
 }

@@ -41,6 +41,21 @@ func TestRenderParse(t *testing.T) {
 	})
 }
 
+// anyUnits draws backends that are units, of both families or none.
+func anyUnits(t *rapid.T, label string, at Position) (list []UnitBackend) {
+	if !rapid.Bool().Draw(t, label) {
+		return nil
+	}
+	unit := rapid.SampledFrom([]string{"web@*.service", `a\x2db@*.socket`, "x@1.scope", "*@*.service"})
+	for _, u := range rapid.SliceOfNDistinct(unit, 1, 3, rapid.ID).Draw(t, "unit") {
+		weight := rapid.Uint32Range(0, maxWeight).Draw(t, "weight")
+		list = append(list,
+			UnitBackend{Unit: u, Address: rapid.SampledFrom([]string{"127.0.0.1:%i", "10.0.0.%i:80"}).Draw(t, "address"), Weight: weight, Family: 4, Origin: at},
+			UnitBackend{Unit: u, Address: "[fd00::%i]:80", Weight: weight, Family: 6, Origin: at})
+	}
+	return list
+}
+
 // anyConfig draws a valid configuration.
 func anyConfig(t *rapid.T) *Config {
 	at := Position{File: "/etc/slicelb/a\nb.toml", Line: 1, Column: 2} // a hostile file name
@@ -104,7 +119,8 @@ func anyConfig(t *rapid.T) *Config {
 		v := VIP{
 			Name: n, WhenDown: down.Draw(t, "down"), Origin: at,
 			Hidden:   rapid.SampledFrom([]Hidden{HiddenPass, HiddenReject}).Draw(t, "hidden"),
-			Backends: backends("backend"),
+			Backends: backends("backend"), Units: anyUnits(t, "units", at),
+			DrainTimeout: time.Duration(rapid.Int64Range(0, int64(maxDrainTimeout/time.Millisecond)).Draw(t, "drain_timeout")) * time.Millisecond,
 		}
 		for i := range rapid.IntRange(1, 3).Draw(t, "frontends") {
 			f := Frontend{

@@ -26,6 +26,8 @@ func TestDecodeSignal(t *testing.T) {
 		{"OK UnitNew", managerIface, "UnitNew", []any{"a.service", unit}, event{unit: "a.service"}, true, false},
 		{"OK UnitRemoved", managerIface, "UnitRemoved", []any{`a\x2db.slice`, unit}, event{unit: `a\x2db.slice`}, true, false},
 		{"OK JobRemoved", managerIface, "JobRemoved", []any{uint32(1), unit, "a.scope", "done"}, event{unit: "a.scope"}, true, false},
+		{"OK JobNew", managerIface, "JobNew", []any{uint32(1), unit, "a.scope"}, event{unit: "a.scope", isJob: true}, true, false},
+		{"bad JobNew", managerIface, "JobNew", []any{uint32(1), unit, "a.scope", "done"}, event{}, false, true},
 		{"OK Reloading", managerIface, "Reloading", []any{true}, event{isReload: true, reloading: true}, true, false},
 		{"OK Reloading ends", managerIface, "Reloading", []any{false}, event{isReload: true}, true, false},
 		{"OK owner", busName, nameOwnerEvent, []any{systemdName, "", ":1.1"}, event{isOwner: true, owner: ":1.1"}, true, false},
@@ -164,6 +166,11 @@ func TestFrames(t *testing.T) {
 	want := []header{
 		{kind: dbus.TypeSignal, sender: ":1.1"}, {kind: dbus.TypeSignal, sender: ":1.2"}, {kind: dbus.TypeSignal, sender: ":1.1"},
 		{kind: dbus.TypeSignal, oversize: true}, {kind: dbus.TypeSignal}, {kind: dbus.TypeSignal, sender: ":1.1"},
+	}
+	for i := range want {
+		if !want[i].oversize {
+			want[i].path = string(systemdPath)
+		}
 	}
 	if diff := cmp.Diff(want, seen, cmp.AllowUnexported(header{})); diff != "" {
 		t.Errorf("headers (-want +got):\n%s", diff)

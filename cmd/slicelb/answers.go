@@ -34,6 +34,7 @@ type counted struct {
 
 	share   map[shareKey]float64
 	orders  map[lb.Endpoint]order
+	source  *source
 	results map[health.Endpoint]health.Result
 	now     time.Time
 }
@@ -76,7 +77,7 @@ func (a answers) counters(v *view) (*counted, error) {
 	c := &counted{
 		vip: map[string]api.Counters{}, group: map[[2]string]api.Counters{},
 		backend: map[backendKey]api.Counters{}, state: map[backendKey]bpf.BackendState{},
-		orders: v.orders, results: a.d.backends.checker.Results(), now: time.Now(),
+		orders: v.orders, source: v.source, results: a.d.backends.checker.Results(), now: time.Now(),
 	}
 	if v.dp == nil {
 		return c, nil
@@ -127,6 +128,7 @@ func (c *counted) vipOf(v *config.VIP) api.VIP {
 		Origin: v.Origin.String(), Counters: c.vip[v.Name], Frontends: []string{},
 		Backends: c.backends(v, "", v.Backends), For: []api.View{},
 	}
+	out.Units = c.units(v)
 	for _, f := range v.Frontends {
 		out.Frontends = append(out.Frontends, f.String())
 	}
@@ -178,7 +180,7 @@ func (a answers) status(v *view) (*api.Status, *counted) {
 	if v.source != nil {
 		for i := range v.source.cfg.VIPs {
 			vip := c.vipOf(&v.source.cfg.VIPs[i])
-			if len(vip.Backends) > 0 && vip.Up == 0 {
+			if len(vip.Backends)+len(vip.Units) > 0 && vip.Up == 0 {
 				notes = append(notes, fmt.Sprintf("vip.%s: no backend takes connections; when_down = %q", vip.Name, vip.WhenDown))
 			}
 			s.VIPs = append(s.VIPs, vip)
@@ -302,7 +304,7 @@ func (a answers) RunningConfig(context.Context) (*api.RunningConfig, error) {
 	if v.source == nil {
 		return nil, &api.Error{Code: api.NotFound, Text: "no configuration runs", Hint: "slicelb check"}
 	}
-	text, err := render(v.source.cfg, true)
+	text, err := render(v.source.said, true)
 	if err != nil {
 		return nil, err
 	}

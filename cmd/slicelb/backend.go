@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"strconv"
 	"time"
 
@@ -26,35 +25,6 @@ are left alone. Restarts and reloads leave it so; "backend ready" takes it back.
 		newBackendSet(g, orderReady, "Take a backend back in",
 			`Take a backend back in that was drained or in maintenance. From maintenance it
 comes back when its first health check succeeds, where there are checks.`))
-}
-
-// newBackendSet makes the command that says state of a backend.
-func newBackendSet(g *globals, state, short, long string) *cobra.Command {
-	return &cobra.Command{
-		Use:     state + " VIP ADDRESS:PORT",
-		Short:   short,
-		Long:    long + " For root and the\ndaemon's own user.",
-		Example: "  slicelb backend " + state + " db 192.0.2.11:5432",
-		Args:    exactly("VIP", "ADDRESS:PORT"),
-		ValidArgsFunction: func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-			return g.completeBackend(cmd.Context(), args), cobra.ShellCompDirectiveNoFileComp
-		},
-		RunE: func(cmd *cobra.Command, args []string) error {
-			out, err := g.client().SetBackend(cmd.Context(), api.BackendChange{VIP: args[0], Address: args[1], State: state})
-			if err != nil {
-				return err
-			}
-			if out.Before == state {
-				fmt.Fprintf(g.stderr, "slicelb: backend %s of %s: %s already\n", args[1], args[0], stateText(state))
-			}
-			if out.Forgotten != "" {
-				return &exitError{
-					code: exitFailed, err: fmt.Errorf("backend %s of %s is %s, but a restart of the daemon forgets it: %s", args[1], args[0], stateText(state), out.Forgotten),
-				}
-			}
-			return nil
-		},
-	}
 }
 
 func stateText(state string) string {
@@ -133,7 +103,7 @@ func newBackendList(g *globals) *cobra.Command {
 
 func backendTable(backends []api.Backend) *table {
 	t := &table{
-		columns: []string{"VIP", "FOR", "BACKEND", "WEIGHT", "STATE", "SHARE", "CONNECTS", "REASON", "SINCE", "CHECK", "CHECKED", "FLOWS", "ORIGIN"},
+		columns: []string{"VIP", "FOR", "BACKEND", "WEIGHT", "STATE", "SHARE", "CONNECTS", "REASON", "SINCE", "CHECK", "CHECKED", "FLOWS", "UNIT", "ORIGIN"},
 		wide:    8,
 	}
 	now := time.Now()
@@ -151,7 +121,7 @@ func backendTable(backends []api.Backend) *table {
 		}
 		t.add(b.VIP, group, b.Address, strconv.FormatUint(uint64(b.Weight), 10), b.State, percent(b.Share),
 			count(b.Counters.Connects+b.Counters.Flows), oneLine(b.Reason), ago(b.Since, now), check, checked,
-			count(b.Counters.Flows), b.Origin)
+			count(b.Counters.Flows), unitOfBackend(b, now), b.Origin)
 	}
 	return t
 }

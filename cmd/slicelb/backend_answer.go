@@ -68,11 +68,15 @@ func (c *counted) decided(v *config.VIP, group string, b config.Backend, out *ap
 		}
 	}
 	active := out.State == bpf.BackendActive.String()
+	unit := c.source.unit(e)
+	if unit != nil {
+		out.Unit, out.UnitState, out.UnitSince = unit.Name, unit.State.String(), unit.Since
+	}
 	switch {
-	case order.State == orderDrain:
-		out.Reason, out.Since = "drained by "+userName(order.UID), order.Since
-	case order.State == orderMaint:
-		out.Reason, out.Since = "in maintenance, by "+userName(order.UID), order.Since
+	case order.State != "":
+		out.Reason, out.Since = orderReason(order, v, c.now), order.Since
+	case unit != nil && unitReason(unit) != "":
+		out.Reason, out.Since = unitReason(unit), unit.Since
 	case checked && r.State == health.Unchecked:
 		out.Reason, out.Since = "not checked yet", r.Since
 	case checked && r.State == health.Down:

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/slicelb/slicelb/config"
+	"github.com/slicelb/slicelb/discover"
 	"github.com/slicelb/slicelb/health"
 	"github.com/slicelb/slicelb/lb"
 )
@@ -29,6 +30,8 @@ type backendStates struct {
 	earliest time.Time   // not before
 	step     time.Time   // of the next backend that starts slowly; zero: none does
 
+	units *discover.Units // as stored and to be stored
+
 	changes chan *backendChange
 	notes   []string // what a status says
 
@@ -44,6 +47,10 @@ type order struct {
 	State string    // drain or maint
 	Since time.Time // of the state
 	UID   uint32    // whose word it is
+
+	Unit   string // that the backend was, then; "" = none
+	Run    string // of the unit
+	ByUnit bool   // it is about that run, and ends with it
 }
 
 const (
@@ -81,7 +88,7 @@ func (b *backendStates) targets(src, before *source) []health.Target {
 		}
 		endpoints(v, func(be config.Backend) {
 			e := lb.Endpoint{VIP: v.Name, Addr: be.Addr}
-			if b.operator[e].State == orderMaint {
+			if b.operator[e].State == orderMaint || src.rests(e) {
 				return
 			}
 			t := health.Target{VIP: v.Name, Addr: be.Addr, Check: check}
@@ -181,13 +188,13 @@ func (b *backendStates) runtime(src *source, now time.Time) lb.Runtime {
 		})
 	}
 	for e, o := range b.operator {
-		v := rt.Verdicts[e]
-		if o.State == orderMaint {
-			v = lb.Verdict{Down: true}
+		v, until := src.drainVerdict(e, o, rt.Verdicts[e], now)
+		if !until.IsZero() && (b.step.IsZero() || until.Before(b.step)) {
+			b.step = until
 		}
-		v.Drain = o.State == orderDrain
 		rt.Verdicts[e] = v
 	}
+	src.unitVerdicts(rt)
 	return rt
 }
 
@@ -374,8 +381,11 @@ func (b *backendStates) forget(src *source) (gone []string) {
 		v := &src.cfg.VIPs[i]
 		endpoints(v, func(be config.Backend) { there[lb.Endpoint{VIP: v.Name, Addr: be.Addr}] = true })
 	}
+	returns := func(e lb.Endpoint, o order) bool {
+		return slices.ContainsFunc(src.cfg.VIPs, func(v config.VIP) bool { return v.Name == e.VIP && mayReturn(&v, e, o) })
+	}
 	for e, o := range b.operator {
-		if !there[e] {
+		if !there[e] && !returns(e, o) {
 			b.operator = maps.Clone(b.operator) // the API reads the old one
 			delete(b.operator, e)
 			b.unsaved = true

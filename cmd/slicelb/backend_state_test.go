@@ -59,8 +59,8 @@ func endpointOf(vip, addr string) lb.Endpoint {
 func TestRuntimeState(t *testing.T) {
 	since := time.Now().Add(-time.Hour).Round(0)
 	b := newBackendStates()
-	b.operator[endpointOf("db", "192.0.2.1:80")] = order{orderDrain, since, 1000}
-	b.operator[endpointOf("db", "[2001:db8::1]:80")] = order{orderMaint, since, 0}
+	b.operator[endpointOf("db", "192.0.2.1:80")] = order{State: orderDrain, Since: since, UID: 1000, Unit: "web@1.service", Run: "abc", ByUnit: true}
+	b.operator[endpointOf("db", "[2001:db8::1]:80")] = order{State: orderMaint, Since: since}
 	var files []stored
 	for range 2 {
 		if err := b.seal(); err != nil {

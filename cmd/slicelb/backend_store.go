@@ -7,12 +7,14 @@ import (
 	"io"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/slicelb/slicelb/discover"
 	"github.com/slicelb/slicelb/health"
 	"github.com/slicelb/slicelb/lb"
 )
@@ -38,6 +40,8 @@ type runtimeState struct {
 	Generation uint64          `json:"generation"`
 	Orders     []storedOrder   `json:"orders"`
 	Verdicts   []storedVerdict `json:"verdicts"`
+	Patterns   []string        `json:"patterns,omitempty"` // that Units are of
+	Units      []storedUnit    `json:"units,omitempty"`
 }
 
 type storedOrder struct {
@@ -46,6 +50,16 @@ type storedOrder struct {
 	State   string         `json:"state"` // drain or maint
 	Since   time.Time      `json:"since"`
 	UID     uint32         `json:"uid"`
+	Unit    string         `json:"unit,omitempty"`
+	Run     string         `json:"run,omitempty"`
+	ByUnit  bool           `json:"by_unit,omitempty"`
+}
+
+type storedUnit struct {
+	Name  string         `json:"name"`
+	State discover.State `json:"state"`
+	Since time.Time      `json:"since"`
+	Run   string         `json:"run,omitempty"`
 }
 
 type storedVerdict struct {
@@ -61,7 +75,13 @@ func isRuntime(name string) bool { return strings.HasPrefix(name, "runtime-v") }
 func (b *backendStates) seal() error {
 	s := runtimeState{Version: runtimeVersion, Generation: b.generation + 1, Orders: []storedOrder{}, Verdicts: []storedVerdict{}}
 	for e, o := range b.operator {
-		s.Orders = append(s.Orders, storedOrder{e.VIP, e.Addr, o.State, o.Since, o.UID})
+		s.Orders = append(s.Orders, storedOrder{e.VIP, e.Addr, o.State, o.Since, o.UID, o.Unit, o.Run, o.ByUnit})
+	}
+	if b.units != nil {
+		s.Patterns = b.units.Patterns
+		for _, u := range b.units.List {
+			s.Units = append(s.Units, storedUnit(u))
+		}
 	}
 	if b.verdicts != nil {
 		for t, v := range b.verdicts.All() {
@@ -137,8 +157,17 @@ func (b *backendStates) restore(fds []stored) error {
 	}
 	for _, o := range newest.Orders {
 		if o.State == orderDrain || o.State == orderMaint {
-			b.operator[lb.Endpoint{VIP: o.VIP, Addr: o.Address}] = order{o.State, o.Since, o.UID}
+			b.operator[lb.Endpoint{VIP: o.VIP, Addr: o.Address}] = order{o.State, o.Since, o.UID, o.Unit, o.Run, o.ByUnit}
 		}
+	}
+	if len(newest.Patterns) > 0 {
+		b.units = &discover.Units{Patterns: newest.Patterns}
+		for _, u := range newest.Units {
+			if u.State >= discover.Active && u.State <= discover.Failed {
+				b.units.List = append(b.units.List, discover.Unit(u))
+			}
+		}
+		slices.SortFunc(b.units.List, func(a, b discover.Unit) int { return strings.Compare(a.Name, b.Name) })
 	}
 	for _, v := range newest.Verdicts {
 		state := health.Down

@@ -120,11 +120,14 @@ func objects(c *config.Config) []object {
 		}
 		o.lines = append(o.lines, "clients = "+clientList(v.Clients), "except = ["+strings.Join(v.Except, " ")+"]",
 			fmt.Sprintf("hidden = %q", v.Hidden), fmt.Sprintf("when_down = %q", v.WhenDown))
+		o.lines = append(o.lines, fmt.Sprintf("drain_timeout = %q", v.DrainTimeout.String()))
 		o.lines = append(o.lines, backendLines("", v.Backends)...)
+		o.lines = append(o.lines, unitLines("", v.Units)...)
 		o.lines = append(o.lines, healthLines(v.Health)...)
 		for _, view := range v.For {
 			o.lines = append(o.lines, fmt.Sprintf("for %s: when_down = %q", view.Group, view.WhenDown))
 			o.lines = append(o.lines, backendLines("for "+view.Group+": ", view.Backends)...)
+			o.lines = append(o.lines, unitLines("for "+view.Group+": ", view.Units)...)
 		}
 		out = append(out, o)
 	}
@@ -172,6 +175,14 @@ func backendLines(prefix string, backends []config.Backend) []string {
 	out := make([]string, len(backends))
 	for i, b := range backends {
 		out[i] = fmt.Sprintf("%sbackend %s weight %d", prefix, b.Addr, b.Weight)
+	}
+	return out
+}
+
+func unitLines(prefix string, units []config.UnitBackend) []string {
+	out := make([]string, len(units))
+	for i, u := range units {
+		out[i] = fmt.Sprintf("%sbackend unit %q at %q weight %d", prefix, u.Unit, u.Address, u.Weight)
 	}
 	return out
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/slicelb/slicelb/api"
 	"github.com/slicelb/slicelb/bpf"
+	"github.com/slicelb/slicelb/discover"
 	"github.com/slicelb/slicelb/lb"
 	"github.com/slicelb/slicelb/observe"
 	"github.com/slicelb/slicelb/unitwatch"
@@ -68,8 +69,10 @@ type daemon struct {
 	vips     vipStates
 
 	backends   *backendStates
-	self       uint64 // the cgroup that is this process's alone; 0: there is none
-	selfShared bool   // there are others in it
+	units      *discover.Units // what is known; nil: nothing yet
+	unitsAsked *discover.Units // the newest that systemd itself said
+	self       uint64          // the cgroup that is this process's alone; 0: there is none
+	selfShared bool            // there are others in it
 
 	mapped     latency
 	reconciled latency
@@ -150,6 +153,8 @@ func (d *daemon) loop(ctx context.Context) error {
 			d.see(ctx, snap)
 		case r := <-reloads:
 			d.begin(ctx, r)
+		case u := <-d.watcher.Units():
+			d.seeUnits(ctx, u)
 		case v := <-d.backends.checker.Verdicts():
 			d.judge(ctx, v)
 		case <-d.backends.next.C:
@@ -201,7 +206,7 @@ func (d *daemon) see(ctx context.Context, snap *unitwatch.Snapshot) {
 // settle brings the kernel to what runs, and says so when it is there.
 func (d *daemon) settle(ctx context.Context) {
 	if d.running != nil {
-		if d.snap == nil || d.unchecked() {
+		if d.snap == nil || d.unchecked() || !d.ready && d.unitsAwaited(d.running, d.started) {
 			return
 		}
 		_, err := d.apply(ctx, d.running, d.snap)
@@ -320,6 +325,8 @@ func (d *daemon) look(ctx context.Context) {
 	}
 	if !d.applied {
 		d.settle(ctx)
+	} else if d.backends.due(time.Now()) {
+		d.soon(ctx) // a drain has lasted for long enough
 	}
 	if d.ready && d.unkept {
 		d.keep(ctx, false) // attached by a reload that came to nothing

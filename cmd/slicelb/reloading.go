@@ -86,9 +86,10 @@ func (d *daemon) load(l loaded) {
 	case l.err != nil:
 		d.giveUp(l.err)
 	default:
-		d.pending.source = l.source
+		d.pending.source = l.source.with(d.units)
+		d.followUnits()
 		d.watcher.SetTree(l.source.tree)
-		d.backends.watch(l.source, d.running)
+		d.backends.watch(d.pending.source, d.running)
 	}
 }
 
@@ -98,6 +99,9 @@ func (d *daemon) load(l loaded) {
 func (d *daemon) tryFinish(ctx context.Context) {
 	r := d.pending
 	if r == nil || r.snap == nil {
+		return
+	}
+	if d.unitsAwaited(r.source, r.begun) {
 		return
 	}
 	if d.backends.waiting() && time.Since(r.begun) < r.source.longestTimeout()+checkSlack {
@@ -167,6 +171,9 @@ func (d *daemon) drained(ctx context.Context) {
 func (d *daemon) giveUp(err *api.Error) {
 	r := d.pending
 	d.pending = nil
+	if r.source != nil {
+		d.followUnits()
+	}
 	if r.source != nil && d.running != nil {
 		d.watcher.SetTree(d.running.tree)
 		d.backends.watch(d.running, nil)
@@ -180,7 +187,7 @@ func (d *daemon) giveUp(err *api.Error) {
 
 // remember seals what runs for the process after this one.
 func (d *daemon) remember() error {
-	text, err := render(d.running.cfg, true)
+	text, err := render(d.running.said, true)
 	if err != nil {
 		return fmt.Errorf("last good configuration: %w", err)
 	}

@@ -108,6 +108,7 @@ func serve(ctx context.Context, g *globals) (err error) {
 		tree = d.running.tree
 	}
 	d.watcher = unitwatch.New(unitwatch.Options{CgroupRoot: root.Path, Tree: tree, Hints: d.hints, Log: log})
+	d.followUnits()
 	d.publish()
 
 	tasks, ctx := errgroup.WithContext(ctx)
@@ -135,6 +136,7 @@ func (d *daemon) start() error {
 	if err := d.backends.restore(d.handed); err != nil {
 		d.log.Error("stored state", "err", err)
 	}
+	d.units = d.backends.units
 	d.good, d.states, d.inherited = good, highestGeneration(d.handed), len(d.handed) > 0
 	if good != nil {
 		d.build = good.Build
@@ -153,7 +155,8 @@ func (d *daemon) start() error {
 			err = src.broken
 		}
 		if err == nil {
-			d.backends.watch(src, served(good))
+			src = src.with(d.units)
+			d.backends.watch(src, d.served(good))
 			d.backends.forget(src)
 			d.use(src)
 			return d.remember()
@@ -189,6 +192,7 @@ func (d *daemon) restore(good *lastGood) error {
 	if src.broken != nil {
 		d.log.Error("some backends are not checked: their last verdict stands", "err", src.broken)
 	}
+	src = src.with(d.units)
 	d.backends.watch(src, src)
 	d.backends.forget(src)
 	d.use(src)
@@ -197,7 +201,7 @@ func (d *daemon) restore(good *lastGood) error {
 
 // served is what an earlier process served, as far as its backends go; nil:
 // nobody knows.
-func served(good *lastGood) *source {
+func (d *daemon) served(good *lastGood) *source {
 	if good == nil {
 		return nil
 	}
@@ -205,13 +209,14 @@ func served(good *lastGood) *source {
 	if err != nil {
 		return nil
 	}
-	return &source{cfg: cfg}
+	return (&source{cfg: cfg, said: cfg, patterns: cfg.UnitPatterns()}).with(d.units)
 }
 
 // use makes src what runs, as far as user space goes.
 func (d *daemon) use(src *source) {
 	d.running = src
 	d.web.want(src.cfg.Daemon.HTTP)
+	d.followUnits()
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(src.cfg.Daemon.LogLevel)); err == nil {
 		d.level.Set(level)

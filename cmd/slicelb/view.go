@@ -102,6 +102,7 @@ func (d *daemon) publish() {
 		note("%s is a part of the cgroup tree: what runs outside it is not served", d.root.Path)
 	}
 	d.healthNotes(note)
+	d.unitNotes(note)
 	if s := d.snap; s != nil {
 		d.track(v, s, note)
 	}

@@ -98,6 +98,9 @@ func printVIP(g *globals, out *output, v *api.VIP) error {
 	line("hidden", v.Hidden)
 	line("when_down", v.WhenDown)
 	line("health", v.Health)
+	for _, u := range v.Units {
+		line("unit", unitText(u))
+	}
 	line("calls", fmt.Sprintf("%d connects, %d flows, %d passed, %d rejected",
 		v.Counters.Connects, v.Counters.Flows, v.Counters.Passed, v.Counters.Rejected))
 	line("origin", v.Origin)

@@ -1,0 +1,74 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/slicelb/slicelb/api"
+)
+
+// newBackendSet makes the command that says state of backends.
+func newBackendSet(g *globals, state, short, long string) *cobra.Command {
+	var unit string
+	cmd := &cobra.Command{
+		Use:   state + " {VIP ADDRESS:PORT | --unit UNIT}",
+		Short: short,
+		Long: long + ` For root and the
+daemon's own user.
+
+With --unit it is about every backend that the unit is, in every VIP, and holds
+until the unit stops, fails or is started again.`,
+		Example: "  slicelb backend " + state + " db 192.0.2.11:5432\n  slicelb backend " + state + " --unit postgres@5432.service",
+		Args: func(cmd *cobra.Command, args []string) error {
+			if unit != "" {
+				return exactly()(cmd, args)
+			}
+			return exactly("VIP", "ADDRESS:PORT")(cmd, args)
+		},
+		ValidArgsFunction: func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+			return g.completeBackend(cmd.Context(), args), cobra.ShellCompDirectiveNoFileComp
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			change := api.BackendChange{Unit: unit, State: state}
+			if unit == "" {
+				change.VIP, change.Address = args[0], args[1]
+			}
+			return g.setBackend(cmd.Context(), change)
+		},
+	}
+	cmd.Flags().StringVar(&unit, "unit", "", "every backend that the unit `U` is")
+	return cmd
+}
+
+// setBackend has the daemon take backends out, or back in.
+func (g *globals) setBackend(ctx context.Context, change api.BackendChange) error {
+	out, err := g.client().SetBackend(ctx, change)
+	if err != nil {
+		return err
+	}
+	if change.Unit != "" && len(out.Backends) == 0 {
+		fmt.Fprintf(g.stderr, "slicelb: unit %s is no backend now\n", foreign(change.Unit))
+		return nil
+	}
+	backends := out.Backends
+	if change.Unit == "" {
+		backends = []api.BackendBefore{{VIP: change.VIP, Address: change.Address, Before: out.Before}}
+	}
+	var names []string
+	for _, b := range backends {
+		name := fmt.Sprintf("backend %s of %s", b.Address, b.VIP)
+		names = append(names, name)
+		if b.Before == change.State {
+			fmt.Fprintf(g.stderr, "slicelb: %s: %s already\n", name, stateText(change.State))
+		}
+	}
+	if out.Forgotten != "" {
+		return &exitError{
+			code: exitFailed, err: fmt.Errorf("%s is %s, but a restart of the daemon forgets it: %s", strings.Join(names, ", "), stateText(change.State), out.Forgotten),
+		}
+	}
+	return nil
+}

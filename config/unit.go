@@ -1,0 +1,214 @@
+package config
+
+import (
+	"errors"
+	"net/netip"
+	"strings"
+)
+
+// UnitBackend is one [[vip.NAME.backend]] with a unit: it stands for a backend
+// for each unit that runs.
+type UnitBackend struct {
+	Unit    string // a unit's name; "*" stands for anything
+	Address string // as written: %i is the unit's instance
+	Weight  uint32
+	Origin  Position
+
+	Family uint8 // of Address, 4 or 6: no instance makes it the other
+}
+
+// instance is what systemd calls %i.
+const instance = "%i"
+
+// Addr is the address of the unit's backend. It fails where the unit's instance
+// makes no valid one.
+func (u *UnitBackend) Addr(unit string) (netip.AddrPort, error) {
+	addr, err := parseBackend(strings.ReplaceAll(u.Address, instance, instanceOf(unit)))
+	if err != nil {
+		return netip.AddrPort{}, errors.New(err.message)
+	}
+	return addr, nil
+}
+
+// instanceOf is what stands between "@" and the type, "" where there is no "@".
+func instanceOf(unit string) string {
+	_, rest, ok := strings.Cut(unit, "@")
+	if i := strings.LastIndexByte(rest, '.'); ok && i >= 0 {
+		return rest[:i]
+	}
+	return ""
+}
+
+// unitTypes are those that can be backends: processes run in them, or one
+// listens for them.
+var unitTypes = []string{".service", ".socket", ".scope"}
+
+// readUnit reads a backend that names a unit.
+func (b *builder) readUnit(t *table) (u UnitBackend, at span, ok bool) {
+	unit, at, ok := t.text("unit")
+	address, addressAt, said := t.text("address")
+	if !ok {
+		return u, at, false
+	}
+	u = UnitBackend{Unit: unit, Address: address, Origin: at.position()}
+	if err := checkUnit(unit); err != nil {
+		b.errorf(at, err.hint, "%s%s", err.message, t.in())
+		return u, at, false
+	}
+	if !said {
+		if addressAt.src == nil {
+			hint := `address = "127.0.0.1:8080"`
+			if strings.Contains(unit, "*") {
+				hint = `address = "127.0.0.1:%i"`
+			}
+			b.errorf(t.own(), hint, "%s has no address", t.title)
+		}
+		return u, at, false
+	}
+	if err := u.check(); err != nil {
+		b.errorf(addressAt, err.hint, "%s%s", err.message, t.in())
+		return u, at, false
+	}
+	return u, at, true
+}
+
+func checkUnit(unit string) *refusal {
+	refuse := func(why, hint string) *refusal { return &refusal{"unit " + quote(unit) + ": " + why, hint} }
+	stem, known := unit, false
+	for _, t := range unitTypes {
+		if s, ok := strings.CutSuffix(unit, t); ok {
+			stem, known = s, true
+		}
+	}
+	for i := range len(unit) {
+		switch c := unit[i]; {
+		case '0' <= c && c <= '9', 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', strings.IndexByte(`:-_.\@*`, c) >= 0:
+		case c == '?' || c == '[':
+			return refuse(`"*" is the only wildcard`, "")
+		case c == '%':
+			return refuse("a name, not a specifier", `"*" stands for every instance`)
+		default:
+			return refuse("cannot be a unit's name", "")
+		}
+	}
+	switch {
+	case !known:
+		hint := ""
+		if unit != "" && !strings.Contains(unit, ".") {
+			hint = "write " + quote(unit+".service")
+		}
+		return refuse("is no service, socket or scope", hint)
+	case stem == "" || stem[0] == '@' || len(unit) > 255:
+		return refuse("cannot be a unit's name", "")
+	case strings.HasSuffix(stem, "@"):
+		return refuse("a template, which never runs itself", "write "+quote(stem+"*"+unit[len(stem):])+" for every instance")
+	}
+	return nil
+}
+
+// check refuses an address that no instance makes valid, or that is the same for
+// many units.
+func (u *UnitBackend) check() *refusal {
+	has, many := strings.Contains(u.Unit, "@"), strings.Contains(u.Unit, "*")
+	uses := strings.Contains(u.Address, instance)
+	refuse := func(why, hint string) *refusal { return &refusal{"address " + quote(u.Address) + ": " + why, hint} }
+	if rest := strings.ReplaceAll(u.Address, instance, ""); strings.Contains(rest, "%") {
+		return refuse("%i, the instance, is the only specifier", "")
+	}
+	switch {
+	case uses && !has:
+		return refuse("%i has no meaning, "+quote(u.Unit)+" has no instance", `unit = "`+strings.TrimSuffix(u.Unit, ".service")+`@*.service"`)
+	case uses && !many:
+		addr, err := parseBackend(strings.ReplaceAll(u.Address, instance, instanceOf(u.Unit)))
+		if err != nil {
+			return err
+		}
+		u.Family = familyOf(addr)
+		return nil
+	case !uses && many:
+		return refuse("the same for each of "+quote(u.Unit), "%i stands for the instance: 127.0.0.1:%i")
+	case !uses:
+		addr, err := parseBackend(u.Address)
+		if err != nil {
+			return err
+		}
+		u.Family = familyOf(addr)
+		return nil
+	}
+	var first *refusal
+	for _, sample := range []string{"8080", "1", "a", "10.0.0.1", "fd00::1", "10.0.0.1:8080"} {
+		addr, err := parseBackend(strings.ReplaceAll(u.Address, instance, sample))
+		if err == nil {
+			u.Family = familyOf(addr) // brackets, which no unit's name can have, or none
+			return nil
+		}
+		if first == nil {
+			first = refuse("no instance makes it ADDRESS:PORT; with "+quote(sample)+", "+err.message, err.hint)
+		}
+	}
+	return first
+}
+
+func familyOf(a netip.AddrPort) uint8 {
+	if a.Addr().Is4() {
+		return 4
+	}
+	return 6
+}
+
+// checkUnits complains about units of a list of backends; what is fixed is
+// where each static backend stands.
+func (b *builder) checkUnits(v *vipDraft, title string, units []UnitBackend, at []span, fixed map[netip.AddrPort]span) (has4, has6 bool) {
+	type key struct{ unit, address string }
+	first := map[key]span{}
+	var wants4, wants6 bool
+	for _, f := range v.Frontends {
+		is4 := f.Addr.Addr().Is4()
+		wants4, wants6 = wants4 || is4, wants6 || !is4
+	}
+	for i, u := range units {
+		k := key{u.Unit, u.Address}
+		o, twice := first[k]
+		if twice {
+			b.errorf(at[i], "", "unit %s with address %s stands twice in %s, first at %s", quote(u.Unit), quote(u.Address), title, o.position())
+			continue
+		}
+		first[k] = at[i]
+		if addr, err := parseBackend(u.Address); err == nil {
+			if o, there := fixed[addr]; there {
+				b.errorf(at[i], "", "backend %s of unit %s stands in %s in any case: %s", addr, quote(u.Unit), title, o.position())
+			}
+		}
+		has4, has6 = has4 || u.Family == 4, has6 || u.Family == 6
+		switch {
+		case !v.frontendsOK:
+		case u.Family == 4 && !wants4 && wants6:
+			b.warnf(at[i], "", "backend %s serves nobody: vip.%s has no IPv4 frontend", quote(u.Address), printable(v.Name))
+		case u.Family == 6 && !wants6 && wants4:
+			b.warnf(at[i], "", "backend %s serves nobody: vip.%s has no IPv6 frontend", quote(u.Address), printable(v.Name))
+		}
+	}
+	return has4, has6
+}
+
+// UnitPatterns are the units that the VIPs' backends name, each once, in the
+// order of the VIPs.
+func (c *Config) UnitPatterns() []string {
+	var out []string
+	seen := map[string]bool{}
+	add := func(list []UnitBackend) {
+		for _, u := range list {
+			if !seen[u.Unit] {
+				seen[u.Unit] = true
+				out = append(out, u.Unit)
+			}
+		}
+	}
+	for i := range c.VIPs {
+		add(c.VIPs[i].Units)
+		for _, view := range c.VIPs[i].For {
+			add(view.Units)
+		}
+	}
+	return out
+}

@@ -1,0 +1,220 @@
+// Package discover makes backends of what others know to run: today systemd's
+// units. It is pure: what is known comes in as a value, and what follows from it
+// is an immutable Endpoints. It watches nothing itself.
+package discover
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/slicelb/slicelb/config"
+)
+
+// State is how a unit stands, by what it means for a backend.
+type State uint8
+
+const (
+	Active       State = iota + 1 // takes connections
+	Reloading                     // so does this
+	Activating                    // no new ones
+	Deactivating                  // no new ones
+	Failed                        // down
+)
+
+func (s State) String() string {
+	switch s {
+	case Active:
+		return "active"
+	case Reloading:
+		return "reloading"
+	case Activating:
+		return "activating"
+	case Deactivating:
+		return "deactivating"
+	case Failed:
+		return "failed"
+	}
+	return "unknown"
+}
+
+// Serves reports whether the unit takes connections.
+func (s State) Serves() bool { return s == Active || s == Reloading }
+
+// Unit is a unit that is not inactive.
+type Unit struct {
+	Name  string
+	State State
+	Since time.Time // of the state, in this run
+	Run   string    // tells one run from the next; "" = not known
+}
+
+// Units is what is known of units. It is immutable.
+type Units struct {
+	Patterns []string // those that were asked for
+	List     []Unit   // by name
+	Cause    string   // why it may be out of date; "" = it is not
+}
+
+// Covers reports whether u says something of every pattern.
+func (u *Units) Covers(patterns []string) bool {
+	if len(patterns) == 0 {
+		return true
+	}
+	if u == nil {
+		return false
+	}
+	have := make(map[string]bool, len(u.Patterns))
+	for _, p := range u.Patterns {
+		have[p] = true
+	}
+	return !slices.ContainsFunc(patterns, func(p string) bool { return !have[p] })
+}
+
+// Find is the unit of that name; nil: it is inactive, or nothing is known of it.
+func (u *Units) Find(name string) *Unit {
+	if u == nil {
+		return nil
+	}
+	i, ok := slices.BinarySearchFunc(u.List, name, func(u Unit, name string) int { return strings.Compare(u.Name, name) })
+	if !ok {
+		return nil
+	}
+	return &u.List[i]
+}
+
+// Endpoint names a backend of a VIP.
+type Endpoint struct {
+	VIP  string
+	Addr netip.AddrPort
+}
+
+// Endpoints is a configuration with the backends that units are.
+type Endpoints struct {
+	// Config is what was given, where no backend names a unit; else a copy in
+	// whose lists of backends the units' stand behind the others, by name.
+	Config *config.Config
+
+	// Units are those that are backends. Where two are one backend, it is the
+	// one that serves best.
+	Units map[Endpoint]Unit
+
+	Wrong []string // what could not be made a backend, and why
+}
+
+// maxList bounds a list of backends, as the configuration's own are bounded.
+const maxList = 4096
+
+// maxWrong bounds what is told of units that are no backends.
+const maxWrong = 20
+
+// Expand makes a backend of each unit that the configuration wants to be one.
+// match reports whether a name with "*" is a unit's.
+func Expand(cfg *config.Config, units *Units, match func(pattern, unit string) bool) *Endpoints {
+	e := &Endpoints{Config: cfg, Units: map[Endpoint]Unit{}}
+	if units == nil || len(cfg.UnitPatterns()) == 0 {
+		return e
+	}
+	x := expansion{Endpoints: e, match: match, units: units}
+	out := *cfg
+	out.VIPs = slices.Clone(cfg.VIPs)
+	for i := range out.VIPs {
+		v := &out.VIPs[i]
+		v.Backends = x.list(v.Name, "vip."+v.Name, v.Backends, v.Units)
+		v.For = slices.Clone(v.For)
+		for j := range v.For {
+			view := &v.For[j]
+			view.Backends = x.list(v.Name, "vip."+v.Name+".for."+view.Group, view.Backends, view.Units)
+		}
+	}
+	e.Config = &out
+	return e
+}
+
+type expansion struct {
+	*Endpoints
+	units *Units
+	match func(pattern, unit string) bool
+}
+
+// list is a list of backends with those that wanted names.
+func (x *expansion) list(vip, title string, fixed []config.Backend, wanted []config.UnitBackend) []config.Backend {
+	if len(wanted) == 0 {
+		return fixed
+	}
+	out := slices.Clone(fixed)
+	at := make(map[netip.AddrPort]int, len(fixed))
+	for i, b := range fixed {
+		at[b.Addr] = i
+	}
+	for i := range wanted {
+		w := &wanted[i]
+		for _, u := range x.named(w.Unit) {
+			addr, err := w.Addr(u.Name)
+			if err != nil {
+				x.wrong("%s: unit %s is no backend: %v", title, u.Name, err)
+				continue
+			}
+			j, taken := at[addr]
+			switch {
+			case taken && out[j].Unit == "":
+				x.wrong("%s: unit %s is no backend of its own: %s is one in any case", title, u.Name, addr)
+				continue
+			case taken && out[j].Unit == u.Name: // two names are the unit's
+			case taken:
+				other := x.units.Find(out[j].Unit)
+				if other.State.Serves() && u.State.Serves() {
+					x.wrong("%s: units %s and %s have one address, %s: they are one backend", title, other.Name, u.Name, addr)
+				}
+				if rank(u.State) < rank(other.State) {
+					out[j].Unit, out[j].Weight, out[j].Origin = u.Name, w.Weight, w.Origin
+				}
+			case len(out) >= maxList:
+				x.wrong("%s: unit %s is no backend: there are %d already", title, u.Name, maxList)
+				continue
+			default:
+				at[addr] = len(out)
+				out = append(out, config.Backend{Addr: addr, Weight: w.Weight, Unit: u.Name, Origin: w.Origin})
+			}
+			key := Endpoint{vip, addr}
+			if before, ok := x.Units[key]; !ok || rank(u.State) < rank(before.State) {
+				x.Units[key] = u
+			}
+		}
+	}
+	return out
+}
+
+// named are the units of a name.
+func (x *expansion) named(pattern string) []Unit {
+	if !strings.Contains(pattern, "*") {
+		if u := x.units.Find(pattern); u != nil {
+			return []Unit{*u}
+		}
+		return nil
+	}
+	var out []Unit
+	for _, u := range x.units.List {
+		if x.match(pattern, u.Name) {
+			out = append(out, u)
+		}
+	}
+	return out
+}
+
+// rank orders states by how well a unit serves.
+func rank(s State) int {
+	return slices.Index([]State{Active, Reloading, Deactivating, Activating, Failed}, s)
+}
+
+func (x *expansion) wrong(format string, args ...any) {
+	switch len(x.Wrong) {
+	case maxWrong:
+		x.Wrong = append(x.Wrong, "more units are no backends")
+	default:
+		x.Wrong = append(x.Wrong, fmt.Sprintf(format, args...))
+	case maxWrong + 1:
+	}
+}

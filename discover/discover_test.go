@@ -1,0 +1,163 @@
+package discover
+
+import (
+	"fmt"
+	"net/netip"
+	"path"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/slicelb/slicelb/config"
+)
+
+const conf = `
+[group.web]
+slices = ["web.slice"]
+
+[vip.a]
+frontends = ["10.96.0.1:80", "[fd00:96::1]:80"]
+
+[[vip.a.backend]]
+address = "192.0.2.1:80"
+
+[[vip.a.backend]]
+unit = "web@*.service"
+address = "127.0.0.1:%i"
+weight = 2
+
+[[vip.a.backend]]
+unit = "web@*.service"
+address = "[::1]:%i"
+
+[[vip.a.backend]]
+unit = "pg.service"
+address = "127.0.0.1:5432"
+
+[vip.a.for.web]
+[[vip.a.for.web.backend]]
+unit = "w*@*.service"
+address = "127.0.0.1:%i"
+
+[[vip.a.for.web.backend]]
+address = "[2001:db8::1]:80"
+
+[vip.b]
+frontends = ["10.96.0.2:80"]
+[[vip.b.backend]]
+address = "192.0.2.1:80"
+`
+
+func parse(t *testing.T, text string) *config.Config {
+	t.Helper()
+	c, err := config.Parse("a.toml", []byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func match(pattern, unit string) bool {
+	ok, err := path.Match(pattern, unit)
+	return ok && err == nil
+}
+
+func text(list []config.Backend) string {
+	var out []string
+	for _, b := range list {
+		out = append(out, fmt.Sprintf("%s/%d/%s", b.Addr, b.Weight, b.Unit))
+	}
+	return strings.Join(out, " ")
+}
+
+func TestExpand(t *testing.T) {
+	cfg := parse(t, conf)
+	units := &Units{Patterns: cfg.UnitPatterns(), List: []Unit{
+		{Name: "pg.service", State: Failed},
+		{Name: "web@1.service", State: Active},
+		{Name: "web@2.service", State: Deactivating},
+		{Name: "web@x.service", State: Active},
+	}}
+	e := Expand(cfg, units, match)
+	a := e.Config.VIPs[0]
+	if got, want := text(a.Backends), "192.0.2.1:80/1/ 127.0.0.1:1/2/web@1.service 127.0.0.1:2/2/web@2.service [::1]:1/1/web@1.service [::1]:2/1/web@2.service 127.0.0.1:5432/1/pg.service"; got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+	if got, want := text(a.For[0].Backends), "[2001:db8::1]:80/1/ 127.0.0.1:1/1/web@1.service 127.0.0.1:2/1/web@2.service"; got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+	if got := text(e.Config.VIPs[1].Backends); got != "192.0.2.1:80/1/" {
+		t.Errorf("got  %s", got)
+	}
+	for addr, want := range map[string]State{"127.0.0.1:1": Active, "[::1]:2": Deactivating, "127.0.0.1:5432": Failed} {
+		if got := e.Units[Endpoint{"a", netip.MustParseAddrPort(addr)}].State; got != want {
+			t.Errorf("%s: %v, want %v", addr, got, want)
+		}
+	}
+	if len(e.Units) != 5 || len(e.Wrong) != 3 || !strings.Contains(e.Wrong[0], "vip.a: unit web@x.service is no backend: ") {
+		t.Errorf("%d units; %q", len(e.Units), e.Wrong)
+	}
+	// What came in is as it was.
+	if got := text(cfg.VIPs[0].Backends) + text(cfg.VIPs[0].For[0].Backends); got != "192.0.2.1:80/1/[2001:db8::1]:80/1/" {
+		t.Errorf("changed: %s", got)
+	}
+	if e := Expand(cfg, nil, match); e.Config != cfg {
+		t.Error("nothing known: another configuration")
+	}
+}
+
+// One address is one backend, whoever has it.
+func TestExpandTwice(t *testing.T) {
+	cfg := parse(t, "[vip.a]\nfrontends = [\"10.96.0.1:80\"]\nbackend = [\n{ address = \"127.0.0.1:3\" },\n"+
+		"{ unit = \"blue.service\", address = \"127.0.0.1:1\" },\n{ unit = \"green.service\", address = \"127.0.0.1:1\" },\n{ unit = \"web@*.service\", address = \"127.0.0.1:%i\" } ]\n")
+	for _, tt := range []struct {
+		units []Unit
+		want  string
+		state State
+		wrong int
+	}{
+		{[]Unit{{Name: "blue.service", State: Active}}, "127.0.0.1:3/1/ 127.0.0.1:1/1/blue.service", Active, 0},
+		{[]Unit{{Name: "green.service", State: Active}}, "127.0.0.1:3/1/ 127.0.0.1:1/1/green.service", Active, 0},
+		{[]Unit{{Name: "blue.service", State: Deactivating}, {Name: "green.service", State: Active}}, "127.0.0.1:3/1/ 127.0.0.1:1/1/green.service", Active, 0},
+		{[]Unit{{Name: "blue.service", State: Active}, {Name: "green.service", State: Failed}}, "127.0.0.1:3/1/ 127.0.0.1:1/1/blue.service", Active, 0},
+		{[]Unit{{Name: "blue.service", State: Active}, {Name: "green.service", State: Active}}, "127.0.0.1:3/1/ 127.0.0.1:1/1/blue.service", Active, 1},
+		{[]Unit{{Name: "web@3.service", State: Failed}}, "127.0.0.1:3/1/", 0, 1},
+	} {
+		e := Expand(cfg, &Units{List: tt.units}, match)
+		if got := text(e.Config.VIPs[0].Backends); got != tt.want {
+			t.Errorf("%v:\ngot  %s\nwant %s", tt.units, got, tt.want)
+		}
+		if got := e.Units[Endpoint{"a", netip.MustParseAddrPort("127.0.0.1:1")}].State; got != tt.state || len(e.Wrong) != tt.wrong {
+			t.Errorf("%v: %v, %q", tt.units, got, e.Wrong)
+		}
+	}
+}
+
+// However many units there are: a list is bounded, and so is what is told.
+func TestExpandMany(t *testing.T) {
+	cfg := parse(t, "[vip.a]\nfrontends = [\"10.96.0.1:80\"]\nbackend = [{ unit = \"web@*.service\", address = \"127.0.0.1:%i\" }]\n")
+	units := &Units{}
+	for i := range 5000 {
+		units.List = append(units.List, Unit{Name: fmt.Sprintf("web@%d.service", 10000+i), State: Active})
+	}
+	e := Expand(cfg, units, match)
+	if n := len(e.Config.VIPs[0].Backends); n != maxList || len(e.Wrong) != maxWrong+1 {
+		t.Errorf("%d backends, %d lines", n, len(e.Wrong))
+	}
+}
+
+func TestCovers(t *testing.T) {
+	var none *Units
+	some := &Units{Patterns: []string{"a", "b"}}
+	for _, tt := range []struct {
+		units    *Units
+		patterns []string
+		want     bool
+	}{
+		{none, nil, true}, {none, []string{"a"}, false}, {some, nil, true}, {some, []string{"b"}, true}, {some, []string{"b", "c"}, false},
+	} {
+		if got := tt.units.Covers(tt.patterns); got != tt.want {
+			t.Errorf("%v covers %v: %v", tt.units, slices.Clone(tt.patterns), got)
+		}
+	}
+}

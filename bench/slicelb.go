@@ -80,7 +80,7 @@ func compile(vips, backends, groups int, cgroup uint64) (*controlPlane, error) {
 	}
 	c := &controlPlane{cfg: cfg, tree: tree, member: lb.Membership{Complete: true}}
 	if m, ok := tree.Child(tree.Root().Node, "g0.slice"); ok && cgroup != 0 {
-		c.member.Cgroups = []lb.Member{{ID: cgroup, Match: m, Group: "g0"}}
+		c.member.Cgroups = []lb.Member{{ID: cgroup, Match: &m, Group: "g0"}}
 	}
 	return c, nil
 }

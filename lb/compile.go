@@ -102,7 +102,7 @@ func (s *State) join(m Membership) {
 	for _, c := range m.Cgroups {
 		if c.ID == m.Self {
 			// What is expected below it stays.
-			self.Path, self.Rule.Node = c.Path, uint32(c.Match.Node)
+			self.Path, self.Rule.Node = c.Path, uint32(c.match().Node)
 			continue
 		}
 		if rule := memberRule(c, known); rule != (Rule{}) {
@@ -122,7 +122,8 @@ func (s *State) join(m Membership) {
 // that its callers are found at the first look-up; below a split child it does
 // not, because the entry that says which child must be the nearest.
 func memberRule(m Member, known map[string]bool) Rule {
-	r := Rule{Group: m.Match.Group, Node: uint32(m.Match.Node), Split: m.Match.Split}
+	match := m.match()
+	r := Rule{Group: match.Group, Node: uint32(match.Node), Split: match.Split}
 	if r.Group == "" && !strings.Contains(m.Group, "/") {
 		r.Group = m.Group
 	}

@@ -317,16 +317,17 @@ func walk(tree *anchor.Tree, dirs map[string]uint64) Membership {
 	m := Membership{Complete: true, Walked: time.Unix(1<<40, 0)}
 	found := map[string]Member{}
 	for _, p := range slices.Sorted(maps.Keys(dirs)) {
-		c := Member{ID: dirs[p], Path: p}
+		match := tree.Root()
+		c := Member{ID: dirs[p], Path: p, Match: &match}
 		if p == "/" {
-			c.Match = tree.Root()
 			c.Group = c.Match.Group
 		} else {
 			parent := found[path.Dir(p)]
 			c.Group = parent.Group
 			known := false
+			match = anchor.Match{}
 			if parent.Match.Node != 0 {
-				c.Match, known = tree.Child(parent.Match.Node, path.Base(p))
+				match, known = tree.Child(parent.Match.Node, path.Base(p))
 			}
 			if c.Match.Group != "" {
 				c.Group = c.Match.Group

@@ -280,10 +280,11 @@ func tracked(t *testing.T, group string) (*config.Config, func(m Membership) *St
 
 func members(t *testing.T, cfg *config.Config, walked time.Time, web ...uint64) Membership {
 	tree := treeOf(t, cfg)
-	m := Membership{Complete: true, Walked: walked, Cgroups: []Member{{ID: 1, Match: tree.Root()}}}
+	root := tree.Root()
+	m := Membership{Complete: true, Walked: walked, Cgroups: []Member{{ID: 1, Match: &root}}}
 	for _, id := range web {
 		match, _ := tree.Child(tree.Root().Node, "web.slice")
-		m.Cgroups = append(m.Cgroups, Member{ID: id, Match: match, Group: match.Group})
+		m.Cgroups = append(m.Cgroups, Member{ID: id, Match: &match, Group: match.Group})
 	}
 	return m
 }

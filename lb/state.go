@@ -18,8 +18,18 @@ const HostGroup = "host"
 type Member struct {
 	ID    uint64
 	Path  string // below the cgroup root; "" where it is not known
-	Match anchor.Match
+	Match *anchor.Match // may be shared with others; nil is that of no pattern
 	Group string
+}
+
+// unmatched is what the anchor tree says of a directory that it does not know.
+var unmatched anchor.Match
+
+func (m *Member) match() *anchor.Match {
+	if m.Match == nil {
+		return &unmatched
+	}
+	return m.Match
 }
 
 // Membership is every directory that the anchor tree knows, and the members.

@@ -221,14 +221,14 @@ func TestQuestions(t *testing.T) {
 	r.await("named", func(s *Snapshot) bool {
 		named := 0
 		for _, c := range s.Cgroups {
-			if c.Member && c.Unit != "" && c.Description == "the unit "+c.Unit && c.InvocationID == "30313233343536373839616263646566" {
+			if c.Member && c.Unit != "" && c.Description() == "the unit "+c.Unit && c.InvocationID() == "30313233343536373839616263646566" {
 				named++
 			}
 		}
 		return named == 30
 	})
 	r.stats("all answered", func(s Stats) bool { return s.Calls >= 3+31 })
-	if c, _ := r.last.find("/web.slice/mkdir.service"); c.Unit != "" || c.InvocationID != "" {
+	if c, _ := r.last.find("/web.slice/mkdir.service"); c.Unit != "" || c.InvocationID() != "" {
 		t.Errorf("a directory that systemd does not know: %+v", c)
 	}
 	f.mu.Lock()

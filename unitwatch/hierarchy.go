@@ -22,18 +22,53 @@ type dir struct {
 	parent   *dir
 	children []*dir // those watched, sorted by name
 
-	match  anchor.Match
-	known  bool // match is the tree's answer
+	match  *anchor.Match // shared by those that are alike, never nil
+	known  bool          // match is the tree's answer
 	member bool
 	walk   bool // what lies in it can matter
 	below  bool // below an anchor, or one
 	leaf   bool // a scope, a service or a bare member, or within one
 	plain  bool // systemd's own path for this slice: what lies in it can be its units
+	shaped bool // it is a unit's directory if it is systemd's
+	marked bool // systemd's mark was seen, or systemd said so
 
-	shape       string // the unit that this directory is if it is systemd's
-	unit        string // shape, once systemd's mark was seen
-	invocation  string
-	description string
+	about *about // nil: nothing is known
+}
+
+// about is what only systemd knows of a unit. It is immutable: snapshots share it.
+type about struct {
+	invocation  string // 32 hexadecimal digits, or "" while not known
+	description string // other people's text
+}
+
+func (a *about) invoked() string {
+	if a == nil {
+		return ""
+	}
+	return a.invocation
+}
+
+func (a *about) described() string {
+	if a == nil {
+		return ""
+	}
+	return a.description
+}
+
+// shape is the unit that this directory is if it is systemd's; "" if it cannot be.
+func (d *dir) shape() string {
+	if !d.shaped {
+		return ""
+	}
+	return anchor.UnitName(d.name)
+}
+
+// unit is the unit that this directory is known to be.
+func (d *dir) unit() string {
+	if !d.marked {
+		return ""
+	}
+	return d.shape()
 }
 
 // hierarchy is the watched part of the cgroup tree as it was when last looked
@@ -44,6 +79,7 @@ type hierarchy struct {
 	top    *dir
 	byID   map[uint64]*dir
 	byUnit map[string]*dir // by shape
+	alike  map[alike]*anchor.Match
 	buf    []byte
 
 	changed        bool   // since a snapshot was taken
@@ -56,8 +92,11 @@ func newHierarchy(fd int, tree *anchor.Tree) (*hierarchy, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cgroup root: %w", err)
 	}
-	h := &hierarchy{fd: fd, tree: tree, byID: map[uint64]*dir{}, byUnit: map[string]*dir{}, buf: make([]byte, 32<<10)}
-	h.top = &dir{id: id, path: "/", match: tree.Root(), known: true, plain: true}
+	h := &hierarchy{
+		fd: fd, tree: tree, byID: map[uint64]*dir{}, byUnit: map[string]*dir{},
+		alike: map[alike]*anchor.Match{}, buf: make([]byte, 32<<10),
+	}
+	h.top = &dir{id: id, path: "/", match: h.share(tree.Root()), known: true, plain: true}
 	h.top.below = h.top.match.Group != ""
 	h.top.walk = h.top.below || h.top.match.Node != 0
 	h.byID[id] = h.top
@@ -65,12 +104,36 @@ func newHierarchy(fd int, tree *anchor.Tree) (*hierarchy, error) {
 	return h, nil
 }
 
+// alike is what tells matches of one tree apart: what else a pattern wins or
+// loses against follows from these.
+type alike struct {
+	node          anchor.Node
+	group         string
+	anchor, split bool
+	pattern       string
+}
+
+// share keeps one of all matches that are alike: most directories are like many
+// others. Those that name further patterns are few, and stand for themselves.
+func (h *hierarchy) share(m anchor.Match) *anchor.Match {
+	if len(m.Same)+len(m.Lost) > 0 {
+		return &m
+	}
+	key := alike{m.Node, m.Group, m.Anchor, m.Split, m.Pattern}
+	if h.alike[key] == nil {
+		h.alike[key] = &m
+	}
+	return h.alike[key]
+}
+
 // child says how a directory named name below d is watched; nil if it is not.
 func (h *hierarchy) child(d *dir, name string) *dir {
-	c := &dir{name: name, parent: d}
+	c := &dir{parent: d}
+	var match anchor.Match
 	if d.known && d.match.Node != 0 {
-		c.match, c.known = h.tree.Child(d.match.Node, name)
+		match, c.known = h.tree.Child(d.match.Node, name)
 	}
+	c.match = h.share(match)
 	slice := strings.HasSuffix(name, ".slice")
 	unit := strings.HasSuffix(name, ".scope") || strings.HasSuffix(name, ".service")
 	switch {
@@ -88,8 +151,10 @@ func (h *hierarchy) child(d *dir, name string) *dir {
 		return nil
 	}
 	c.path = strings.TrimSuffix(d.path, "/") + "/" + name
+	c.name = c.path[len(c.path)-len(name):] // one string in memory
 	if d.plain {
-		c.shape, c.plain = unitShape(c.path, name)
+		unit, slice := unitShape(c.path, name)
+		c.shaped, c.plain = unit != "", slice
 	}
 	return c
 }
@@ -247,6 +312,16 @@ func (h *hierarchy) visit(at int, d *dir, e entry, had *dir, level int) *dir {
 			return nil
 		}
 	}
+	if !now.walk { // nothing in it matters, and the listing says what its id is
+		if now != had {
+			if had != nil {
+				h.drop(had)
+			}
+			now.id = e.ino
+			h.add(now, at)
+		}
+		return now
+	}
 	fd, err := openDir(at, e.name)
 	if err != nil {
 		if !gone(err) {
@@ -273,27 +348,26 @@ func (h *hierarchy) visit(at int, d *dir, e entry, had *dir, level int) *dir {
 	}
 	if now != had {
 		now.id = id
-		h.add(now, fd)
+		h.add(now, at)
 	}
-	if now.walk {
-		if err := h.scan(fd, now, true, level); gone(err) {
-			h.drop(now)
-			return nil
-		} else if err != nil {
-			h.fail(now, err)
-		}
+	if err := h.scan(fd, now, true, level); gone(err) {
+		h.drop(now)
+		return nil
+	} else if err != nil {
+		h.fail(now, err)
 	}
 	return now
 }
 
-func (h *hierarchy) add(d *dir, fd int) {
+// add takes in a directory below at, its parent's.
+func (h *hierarchy) add(d *dir, at int) {
 	h.byID[d.id] = d
 	h.added = append(h.added, d)
 	h.changed = true
-	if d.shape != "" {
-		h.byUnit[d.shape] = d
-		if inv := readInvocation(fd); inv != "" {
-			d.unit, d.invocation = d.shape, inv
+	if d.shaped {
+		h.byUnit[d.shape()] = d
+		if inv := readInvocation(at, d.name); inv != "" {
+			d.marked, d.about = true, &about{invocation: inv}
 		}
 	}
 }
@@ -305,8 +379,8 @@ func (h *hierarchy) drop(d *dir) {
 	if h.byID[d.id] == d {
 		delete(h.byID, d.id)
 	}
-	if d.shape != "" && h.byUnit[d.shape] == d {
-		delete(h.byUnit, d.shape)
+	if unit := d.shape(); h.byUnit[unit] == d {
+		delete(h.byUnit, unit)
 	}
 	h.removed = append(h.removed, d)
 	h.changed = true
@@ -320,7 +394,7 @@ func (h *hierarchy) fail(d *dir, err error) {
 
 // rename reads systemd's mark on d again.
 func (h *hierarchy) rename(d *dir) {
-	if d.shape == "" || h.byID[d.id] != d {
+	if !d.shaped || h.byID[d.id] != d {
 		return
 	}
 	fd, err := h.open(d)
@@ -328,8 +402,8 @@ func (h *hierarchy) rename(d *dir) {
 		return // a look finds out
 	}
 	defer unix.Close(fd)
-	if inv := readInvocation(fd); inv != "" && inv != d.invocation {
-		d.unit, d.invocation, d.description = d.shape, inv, ""
+	if inv := readInvocation(fd, "."); inv != "" && inv != d.about.invoked() {
+		d.marked, d.about = true, &about{invocation: inv}
 		h.changed = true
 	}
 }
@@ -349,8 +423,8 @@ func (h *hierarchy) rebuild(tree *anchor.Tree) (*hierarchy, error) {
 	}
 	n.walkAll()
 	for id, d := range n.byID {
-		if was := h.byID[id]; was != nil && was.shape == d.shape && was.invocation == d.invocation {
-			d.unit, d.description = was.unit, was.description
+		if was := h.byID[id]; was != nil && was.shape() == d.shape() && was.about.invoked() == d.about.invoked() {
+			d.marked, d.about = was.marked, was.about
 		}
 	}
 	return n, nil

@@ -18,9 +18,9 @@ type unitName struct {
 
 // enquire has systemd asked what cgroupfs does not tell of a unit.
 func (v *watch) enquire(d *dir) {
-	if d.unit == "" || d.description == "" {
+	if !d.marked || d.about.described() == "" {
 		if len(v.asks) < maxPending {
-			v.asks[d.shape] = d.invocation == ""
+			v.asks[d.shape()] = d.about.invoked() == ""
 		}
 	}
 }
@@ -50,10 +50,11 @@ func (v *watch) named(units []unitName) {
 		if d == nil {
 			continue
 		}
-		d.unit, d.description = d.shape, u.description
-		if d.invocation == "" {
-			d.invocation = u.invocation
+		invocation := d.about.invoked()
+		if invocation == "" {
+			invocation = u.invocation
 		}
+		d.marked, d.about = true, &about{invocation, u.description}
 		v.h.changed = true
 	}
 }

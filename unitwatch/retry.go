@@ -89,7 +89,7 @@ func (v *watch) again(now time.Time) {
 		switch {
 		case v.h.byID[d.id] != d:
 			delete(v.unnamed, d)
-		case d.invocation != "" || !v.retry(a):
+		case d.about.invoked() != "" || !v.retry(a):
 			delete(v.unnamed, d)
 			v.enquire(d)
 		}

@@ -47,21 +47,29 @@ type Snapshot struct {
 // Cgroup is a directory that the tree knows (on the way, anchor, split child,
 // searched for split children), or a member.
 type Cgroup struct {
-	ID     uint64 // the directory's inode number, which is the kernel's cgroup id
-	Path   string // below the root, "/web.slice"
-	Match  anchor.Match
-	Member bool // a scope, a service or a bare cgroup below an anchor
+	ID     uint64        // the directory's inode number, which is the kernel's cgroup id
+	Path   string        // below the root, "/web.slice"
+	Match  *anchor.Match // never nil; cgroups that are alike share it
+	Member bool          // a scope, a service or a bare cgroup below an anchor
 
 	// What systemd's own manager calls it: "" for what it does not know, such as
 	// directories made by others and units of a user's manager.
-	Unit         string
-	InvocationID string // 32 hexadecimal digits, or "" while not known
-	Description  string // other people's text; filled in when systemd was asked
+	Unit string
 
 	// Group is the group of the processes in it, its own or that of its nearest
 	// ancestor that has one; a split child's is "jobs/x.scope". "" = none.
 	Group string
+
+	about *about
 }
+
+// InvocationID is systemd's for this run of the unit: 32 hexadecimal digits, or ""
+// while it is not known.
+func (c *Cgroup) InvocationID() string { return c.about.invoked() }
+
+// Description is the unit's, which is other people's text; "" until systemd was
+// asked.
+func (c *Cgroup) Description() string { return c.about.described() }
 
 // snapshot is built from the hierarchy as it stands.
 func (h *hierarchy) snapshot() *Snapshot {
@@ -90,8 +98,7 @@ func (h *hierarchy) snapshot() *Snapshot {
 		if d.known || d.member {
 			s.Cgroups = append(s.Cgroups, Cgroup{
 				ID: d.id, Path: d.path, Match: d.match, Member: d.member,
-				Unit: d.unit, InvocationID: d.invocation, Description: d.description,
-				Group: group,
+				Unit: d.unit(), Group: group, about: d.about,
 			})
 		}
 		for _, c := range d.children {

@@ -124,7 +124,7 @@ func TestUnits(t *testing.T) {
 		r.lines("running", want...)
 		named := func(snap *Snapshot, path, unit string) bool {
 			c, _ := snap.find(path)
-			return c.Unit == unit && c.Description == "the unit "+unit && len(c.InvocationID) == 32
+			return c.Unit == unit && c.Description() == "the unit "+unit && len(c.InvocationID()) == 32
 		}
 		snap := r.await("named", func(snap *Snapshot) bool {
 			return named(snap, "/t16.slice/t16a.service", "t16a.service") && named(snap, "/t16.slice/t16-b.slice/t16b.scope", "t16b.scope")
@@ -254,7 +254,7 @@ func TestRealDirectoryNames(t *testing.T) {
 	r.await("named", func(snap *Snapshot) bool {
 		a, _ := snap.find("/_cpu.slice")
 		b, _ := snap.find(`/t19\x2dx.slice/t19\x2db@1000.service`)
-		return a.Unit == "cpu.slice" && b.Unit == `t19\x2db@1000.service` && b.Description == "the unit "+b.Unit
+		return a.Unit == "cpu.slice" && b.Unit == `t19\x2db@1000.service` && b.Description() == "the unit "+b.Unit
 	})
 }
 

@@ -350,8 +350,8 @@ func (v *watch) looked(begun time.Time) {
 			v.mark(d)
 		}
 		switch {
-		case d.shape == "" || v.h.byID[d.id] != d:
-		case d.invocation == "":
+		case !d.shaped || v.h.byID[d.id] != d:
+		case d.about.invoked() == "":
 			v.unname(d)
 		default:
 			v.enquire(d)
@@ -359,8 +359,8 @@ func (v *watch) looked(begun time.Time) {
 	}
 	for _, d := range v.h.removed {
 		delete(v.unnamed, d)
-		if d.shape != "" && v.h.byUnit[d.shape] == nil {
-			delete(v.asks, d.shape)
+		if unit := d.shape(); unit != "" && v.h.byUnit[unit] == nil {
+			delete(v.asks, unit)
 		}
 	}
 }

@@ -77,11 +77,11 @@ func TestCaller(t *testing.T) {
 		},
 	}
 	snap := &unitwatch.Snapshot{Cgroups: []unitwatch.Cgroup{
-		{ID: 1, Path: "/"},
-		{ID: 10, Path: "/web.slice", Group: "web", Unit: "web.slice", Match: anchor.Match{Group: "web", Anchor: true, Pattern: "/web.slice"}},
-		{ID: 11, Path: "/web.slice/a.scope", Group: "web", Unit: "a.scope", Member: true},
-		{ID: 20, Path: "/jobs.slice", Group: "jobs", Match: anchor.Match{Group: "jobs", Anchor: true, Pattern: "/jobs.slice"}},
-		{ID: 21, Path: "/jobs.slice/x.scope", Group: "jobs/x.scope", Match: anchor.Match{Group: "jobs", Split: true, Pattern: "*.scope"}},
+		{ID: 1, Path: "/", Match: new(anchor.Match)},
+		{ID: 10, Path: "/web.slice", Group: "web", Unit: "web.slice", Match: &anchor.Match{Group: "web", Anchor: true, Pattern: "/web.slice"}},
+		{ID: 11, Path: "/web.slice/a.scope", Group: "web", Unit: "a.scope", Member: true, Match: new(anchor.Match)},
+		{ID: 20, Path: "/jobs.slice", Group: "jobs", Match: &anchor.Match{Group: "jobs", Anchor: true, Pattern: "/jobs.slice"}},
+		{ID: 21, Path: "/jobs.slice/x.scope", Group: "jobs/x.scope", Match: &anchor.Match{Group: "jobs", Split: true, Pattern: "*.scope"}},
 	}}
 	for _, test := range []struct {
 		name                    string

@@ -29,7 +29,7 @@ func filled(t testing.TB, toml string, cgroups map[uint64]string) *lbtest.Maps {
 	for id, name := range cgroups {
 		match, ok := src.tree.Child(src.tree.Root().Node, name)
 		if ok {
-			m.Cgroups = append(m.Cgroups, lb.Member{ID: id, Match: match, Group: match.Group})
+			m.Cgroups = append(m.Cgroups, lb.Member{ID: id, Match: &match, Group: match.Group})
 		}
 	}
 	state, err := lb.Compile(cfg, src.tree, m, lb.Runtime{})

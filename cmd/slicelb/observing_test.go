@@ -147,7 +147,7 @@ func TestObserve(t *testing.T) {
 // directories.
 func TestCallers(t *testing.T) {
 	snap := &unitwatch.Snapshot{Cgroups: []unitwatch.Cgroup{
-		{ID: 10, Path: "/web.slice", Group: "web", Match: anchor.Match{Anchor: true}, Unit: "web.slice"},
+		{ID: 10, Path: "/web.slice", Group: "web", Match: &anchor.Match{Anchor: true}, Unit: "web.slice"},
 		{ID: 11, Path: "/web.slice/a.service", Group: "web", Unit: "a.service"},
 		{ID: 12, Path: "/jobs.slice/x.scope", Group: "jobs/x.scope", Unit: "x.scope"},
 	}}

@@ -51,7 +51,7 @@ func serve(ctx context.Context, g *globals) (err error) {
 	// prevents a restart; with it the process dies by the signal.
 	debug.SetTraceback("crash")
 	// Most of the heap lives long; what comes beside it is short of life and rare.
-	debug.SetGCPercent(50)
+	debug.SetGCPercent(25)
 	level := new(slog.LevelVar)
 	log := slog.New(newJournal(g.stderr, g.getenv("JOURNAL_STREAM") != "", level))
 	if g.config != "" { // what is answered must mean the same to everybody

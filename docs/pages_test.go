@@ -1,6 +1,8 @@
 package docs
 
 import (
+	"encoding/xml"
+	"io"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -11,17 +13,13 @@ import (
 	"github.com/slicelb/slicelb/config"
 )
 
-// Configurations in pages and in man pages.
-var (
-	tomlBlock = regexp.MustCompile("(?ms)^```toml\n(.*?)^```$")
-	manBlock  = regexp.MustCompile(`(?ms)^\.Bd -literal -offset indent\n(\[.*?)^\.Ed$`)
-)
+// A configuration on a man page.
+var manBlock = regexp.MustCompile(`(?ms)^\.Bd -literal -offset indent\n(\[.*?)^\.Ed$`)
 
-// TestExamples: what a page shows as a configuration is one.
+// TestExamples: what a man page shows as a configuration is one. Those of other
+// pages are TestBlocks's.
 func TestExamples(t *testing.T) {
 	pages := map[string]*regexp.Regexp{
-		"../README.md":                    tomlBlock,
-		"configuration.md":                tomlBlock,
 		"../packaging/man/slicelb.toml.5": manBlock,
 	}
 	for page, block := range pages {
@@ -90,6 +88,36 @@ func TestLinks(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// TestPicture: the picture is XML that shows something and runs nothing.
+func TestPicture(t *testing.T) {
+	f, err := os.Open("concepts.svg")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	texts := 0
+	for d := xml.NewDecoder(f); ; {
+		token, err := d.Token()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e, ok := token.(xml.StartElement); ok {
+			switch e.Name.Local {
+			case "text":
+				texts++
+			case "script", "foreignObject", "image":
+				t.Errorf("<%s> in a picture", e.Name.Local)
+			}
+		}
+	}
+	if texts < 10 {
+		t.Errorf("%d texts", texts)
 	}
 }
 

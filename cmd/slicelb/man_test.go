@@ -199,7 +199,7 @@ func bareRoot() *cobra.Command {
 func calls(text string) (all [][]string) {
 	separator := regexp.MustCompile(`\n|&&|\|\||\||;|<\(|>`)
 	for _, part := range separator.Split(text, -1) {
-		words := strings.Fields(strings.NewReplacer("'", "", `"`, "", ")", "").Replace(part))
+		words := strings.Fields(strings.NewReplacer("'", "", `"`, "", ")", "", "--pid PID", "--pid 1").Replace(part))
 		for len(words) > 0 && words[0] == "sudo" {
 			words = words[1:]
 		}

@@ -1,4 +1,4 @@
-# nomad job run web.nomad.hcl
+# web.nomad.hcl
 #
 # The task's name, "web", is what nomad.toml looks for.
 

@@ -1,0 +1,171 @@
+package e2e
+
+import (
+	"os"
+	"strings"
+	"testing"
+	"time"
+)
+
+// www runs the web servers that the pages take as an example, on addresses
+// that the lab has to itself.
+func (h *host) www() {
+	h.t.Helper()
+	for _, addr := range []string{"192.0.2.11/32", "192.0.2.12/32"} {
+		h.exit("ip", "address", "add", addr, "dev", "lo") // there already: a test before this one
+	}
+	if err := h.WriteFile("/srv/www/index.html", []byte(page+"\n"), 0o644); err != nil {
+		h.t.Fatal(err)
+	}
+	h.service("page-www", "busybox", "httpd", "-f", "-p", "8080", "-h", "/srv/www")
+	h.eventually(10*time.Second, "the web server listens", func() bool {
+		return strings.Contains(h.must("ss", "-Hlnt"), ":8080 ")
+	})
+}
+
+// A new user with the pages and a package: four commands to a working VIP, and
+// every other command of the pages does what it is there for, up to the purge.
+func TestNewUser(t *testing.T) {
+	h := bare(t, "apt", "curl", "busybox", "ip")
+	first, _ := packed(t, "v1.0.0")
+	next, _ := packed(t, "v1.1.0")
+	h.www() // and a network that has nobody at the VIP
+	h.put(first, "/root/slicelb_first.deb")
+
+	start := h.follow("../../docs/start.md")
+	outputs := start.section("Four commands")
+	if len(outputs) != 4 || outputs[3] != page {
+		t.Errorf("the fourth command does not get the page: %q", outputs)
+	}
+	outputs = start.all()
+	if last := outputs[len(outputs)-1]; !strings.Contains(last, "one of 2 backends of VIP www") {
+		t.Errorf("explain says\n%s", last)
+	}
+	if code, out := h.exit("curl", "--silent", "--show-error", "--max-time", "5", "http://10.96.0.80/"); code == 0 {
+		t.Errorf("a caller outside the slice gets %q", out)
+	}
+
+	// A service that is there already.
+	if err := h.WriteFile("/etc/systemd/system/shop.service", []byte("[Service]\nExecStart=/bin/sleep infinity\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	h.must("systemctl", "start", "shop.service")
+	outputs = h.follow("../../docs/services.md", inLab...).all()
+	if got := outputs[2]; !strings.Contains(got, "group web") || !strings.Contains(got, "www") {
+		t.Errorf("explain --unit says\n%s", got)
+	}
+	if got := outputs[len(outputs)-1]; !strings.Contains(got, "what starts in web.slice waits for slicelb.service") {
+		t.Errorf("doctor says\n%s", got)
+	}
+
+	install := h.follow("../../docs/install.md")
+	install.section("From a deb") // what is there already
+	before := h.property("MainPID")
+	h.must("rm", "/root/slicelb_first.deb")
+	h.put(next, "/root/slicelb_next.deb")
+	install.all() // from the upgrade to the purge
+	if h.property("MainPID") == before {
+		t.Error("the upgrade did not restart the service")
+	}
+	if got := h.must("ls", "/etc/slicelb", "/etc/slicelb/conf.d"); !strings.Contains(got, "www.toml") || strings.Contains(got, "slicelb.toml") {
+		t.Errorf("purged, and left is\n%s", got)
+	}
+	h.must("getent", "passwd", "slicelb")
+}
+
+// The README's example is one.
+func TestREADME(t *testing.T) {
+	h := install(t)
+	h.www()
+	h.configure("")
+	h.start()
+	outputs := h.follow("../../README.md").all()
+	if len(outputs) != 4 || outputs[2] != page || !strings.Contains(outputs[3], "www") {
+		t.Errorf("%q", outputs)
+	}
+}
+
+// The guides of runtimes that are not there: their configurations are taken,
+// and the cgroups that the runtimes make are in the groups that the pages say.
+func TestGuidesByShape(t *testing.T) {
+	h := install(t)
+	h.echo()
+	for _, tt := range []struct {
+		page  string
+		calls map[string]bool // cgroup: does it see the VIP?
+	}{
+		{"docker.md", map[string]bool{
+			"/web.slice/docker-0123456789ab.scope":    true,
+			"/system.slice/docker-0123456789ab.scope": false,
+			"/docker/0123456789ab":                    false,
+		}},
+		{"lxc.md", map[string]bool{
+			"/lxc.payload.web-1/init.scope":                 true,
+			"/lxc.payload.web-2-1/system.slice/www.service": true,
+			"/lxc.payload.db/init.scope":                    false,
+			"/lxc.monitor.web-1":                            false,
+		}},
+		{"nomad.md", map[string]bool{
+			"/nomad.slice/share.slice/7c3f.web.scope":          true,
+			"/nomad.slice/reserve.slice/91aa.web.scope":        true,
+			"/nomad.slice/libpod-0123456789ab.scope/container": true,
+			"/nomad.slice/share.slice/7c3f.db.scope":           false,
+			"/system.slice/docker-0123456789ab.scope":          false,
+		}},
+	} {
+		h.configure(local.Replace(firstConfiguration(t, "../../docs/"+tt.page)))
+		h.must("systemctl", "restart", unit)
+		h.healthy()
+		for cgroup, sees := range tt.calls {
+			got := h.ask(cgroup)
+			if (strings.Trim(got, "0127.: ") == "") != sees {
+				t.Errorf("%s: from %s: %s", tt.page, cgroup, got)
+			}
+		}
+	}
+
+	// The groups are there, so the commands of these pages find them.
+	h.configure("")
+	h.must("systemctl", "restart", unit)
+	h.must("mkdir", "-p", "/sys/fs/cgroup/nomad.slice/share.slice")
+	if got := h.follow("../../docs/nomad.md").all(); !strings.Contains(got[len(got)-1], "group nomad") {
+		t.Errorf("nomad.md: explain says\n%s", got[len(got)-1])
+	}
+	h.must("rm", "-rf", "/etc/slicelb/conf.d")
+	h.configure(firstConfiguration(t, "../../docs/lxc.md"))
+	h.must("systemctl", "restart", unit)
+	h.follow("../../docs/lxc.md").all()
+	h.follow("../../docs/security.md").all()
+}
+
+// local puts the tests' VIP and backends in place of the pages' and examples'.
+var local = strings.NewReplacer(
+	`["10.96.0.10:5432"]`, `["`+vip+`", "`+vip+`/udp"]`, `["10.96.0.80:80"]`, `["`+vip+`", "`+vip+`/udp"]`,
+	`"192.0.2.11:5432"`, `"127.0.0.1:7001"`, `"192.0.2.12:5432"`, `"127.0.0.1:7002"`, `"192.0.2.11:8080"`, `"127.0.0.1:7001"`)
+
+// Metrics as docs/observability.md turns them on.
+func TestObservabilityPage(t *testing.T) {
+	h := install(t)
+	h.needs("curl")
+	h.configure("[daemon]\nhttp = \"127.0.0.1:9781\"\n\n" + oldTOML)
+	h.start()
+	outputs := h.follow("../../docs/observability.md").all()
+	if !strings.Contains(outputs[0], "slicelb_build_info") {
+		t.Errorf("metrics:\n%s", outputs[0])
+	}
+}
+
+// firstConfiguration is the first piece of TOML on a page.
+func firstConfiguration(t *testing.T, page string) string {
+	t.Helper()
+	text, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, found := strings.Cut(string(text), "```toml\n")
+	toml, _, ended := strings.Cut(rest, "```\n")
+	if !found || !ended {
+		t.Fatalf("%s: no configuration", page)
+	}
+	return toml
+}

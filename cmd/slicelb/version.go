@@ -4,21 +4,25 @@ import (
 	"fmt"
 	"runtime"
 	"runtime/debug"
+	"strings"
 
 	"github.com/spf13/cobra"
 )
 
-// version is set by the Makefile (-ldflags -X); "" means the module's own.
+// version is what git describe says, set by the Makefile and by internal/pack
+// (-ldflags -X); "" means the module's own.
 var version = ""
 
+// versionString is the version without the v of a tag, as the packages have it.
 func versionString() string {
-	if version != "" {
-		return version
+	v := version
+	if info, ok := debug.ReadBuildInfo(); ok && v == "" {
+		v = info.Main.Version
 	}
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		return info.Main.Version
+	if v == "" {
+		return "(devel)"
 	}
-	return "(devel)"
+	return strings.TrimPrefix(v, "v")
 }
 
 func newVersion(g *globals) *cobra.Command {

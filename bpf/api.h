@@ -175,6 +175,7 @@ enum slb_backend_state {
 #define SLB_TRAIT_REPORTED (1ULL << 1)	    /* one was: no more until user space clears this */
 #define SLB_TRAIT_TERMINATE_UDP (1ULL << 2) /* its sockets are closed when it goes */
 #define SLB_TRAIT_TERMINATE_TCP (1ULL << 3)
+#define SLB_TRAIT_TERMINATE (SLB_TRAIT_TERMINATE_UDP | SLB_TRAIT_TERMINATE_TCP)
 #define SLB_TRAITS(flags, gen) ((__u64)(flags) | ((__u64)(gen) << 32))
 #define SLB_TRAITS_GEN(w) ((__u32)((w) >> 32))
 
@@ -220,7 +221,7 @@ struct slb_origin {
 	__u8 layout; /* SLB_LAYOUT; 0 = empty */
 	__u8 proto;
 	__u8 elsewhere; /* 1 = since connect, this backend was asked by another VIP's name */
-	__u8 pad;
+	__u8 terminate; /* SLB_TRAIT_TERMINATE_* of then: for when the index is another backend's */
 	__u32 frontend;
 	__u32 frontend_gen;
 	__u32 backend_index;
@@ -377,6 +378,24 @@ struct slb_failure {
 	__u32 backend_gen;
 	__u32 error; /* errno; 0 = given up by the caller after retransmits */
 	__u32 pad;
+};
+
+/*
+ * What the iterator slb_doomed writes for each socket that is connected to a
+ * backend that has gone, and that its VIP wants closed.
+ */
+struct slb_doomed_socket {
+	__u64 netns;  /* the namespace's cookie */
+	__u64 cookie; /* the socket's */
+	struct slb_addr local;
+	struct slb_addr remote;
+	__u16 local_port_be;
+	__u16 remote_port_be;
+	__u8 family; /* AF_INET or AF_INET6: of the socket */
+	__u8 proto;
+	__u8 pad[2];
+	__u32 device; /* that it is bound to; 0 = none */
+	__u32 pad2;
 };
 
 /* ---- decisions that are told ------------------------------------------------ */

@@ -47,7 +47,7 @@ func (d *Datapath) apply(w Write) error {
 	case SetBackend:
 		return d.setBackend(w)
 	case SetBackendCell:
-		return store(d.backendCells, slicelbMapBackendCells, w.Index, encodeBackendCell(w.Cell))
+		return d.setBackendCell(w)
 	case SetGroup:
 		return d.setGroup(w)
 	case PutCgroup:

@@ -81,6 +81,8 @@ type Datapath struct {
 	freedCells, freedGroups map[uint32]bool // whose pair counters still stand
 
 	traits map[string]Traits // by VIP
+	gone   chan struct{}     // see Gone
+	sweep  sweep
 
 	barrier barrier
 }
@@ -139,6 +141,7 @@ func (d *Datapath) open(spec *ebpf.CollectionSpec) error {
 		Cgroups:   limit(slicelbMapCgroups),
 		Expect:    limit(slicelbMapExpect),
 	}
+	d.gone = make(chan struct{}, 1)
 	d.freedCells, d.freedGroups = make(map[uint32]bool), make(map[uint32]bool)
 
 	var errs []error
@@ -267,7 +270,7 @@ func (d *Datapath) Close() error {
 	for _, m := range d.maps {
 		errs = append(errs, m.Close())
 	}
-	errs = append(errs, d.barrier.close())
+	errs = append(errs, d.barrier.close(), d.sweep.end())
 	return errors.Join(errs...)
 }
 

@@ -3,34 +3,13 @@
 #ifndef SLICELB_MAPS_H
 #define SLICELB_MAPS_H
 
-#include "api.h"
-#include "kernel.h"
-
-#define SLB_WORDS(map_name, n)                        \
-	struct {                                      \
-		__uint(type, BPF_MAP_TYPE_ARRAY);     \
-		__uint(map_flags, BPF_F_MMAPABLE);    \
-		__uint(max_entries, n);               \
-		__type(key, __u32);                   \
-		__type(value, __u64);                 \
-	} map_name SEC(".maps")
-
-#define SLB_HASH(map_name, n, key_type, value_type)   \
-	struct {                                      \
-		__uint(type, BPF_MAP_TYPE_HASH);      \
-		__uint(map_flags, BPF_F_NO_PREALLOC); \
-		__uint(max_entries, n);               \
-		__type(key, key_type);                \
-		__type(value, value_type);            \
-	} map_name SEC(".maps")
+#include "socketmaps.h"
 
 /* Written by the reconciler. */
 SLB_HASH(frontends, SLB_FRONTENDS, struct slb_frontend_key, __u64);
 SLB_WORDS(frontend_refs, SLB_FRONTENDS);
 SLB_WORDS(cells, SLB_CELLS);
 SLB_HASH(views, SLB_VIEWS, struct slb_view_key, __u64);
-SLB_WORDS(backend_cells, SLB_BACKENDS);
-SLB_WORDS(backend_traits, SLB_BACKENDS); /* one bit of it by the programs */
 SLB_WORDS(groups, SLB_GROUPS);
 SLB_HASH(expect, SLB_EXPECT, struct slb_expect_key, __u64);
 SLB_HASH(expect_patterns, SLB_EXPECT, struct slb_pattern_key, struct slb_pattern);
@@ -72,13 +51,6 @@ struct {
 } group_infos SEC(".maps");
 
 /* Written by the programs: what sockets remember. */
-struct {
-	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, int);
-	__type(value, struct slb_origin);
-} origins SEC(".maps");
-
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, SLB_UDP_FLOWS);

@@ -21,6 +21,13 @@ static __always_inline struct slb_origin *origin_of(struct bpf_sock_addr *ctx)
 	return o && o->layout == SLB_LAYOUT ? o : NULL;
 }
 
+static __always_inline __u64 backend_traits_of(__u32 index)
+{
+	__u64 *word = bpf_map_lookup_elem(&backend_traits, &index);
+
+	return word ? READ_ONCE(*word) : 0;
+}
+
 /* o is the socket's storage where it has one already. */
 static __always_inline void origin_remember(struct bpf_sock_addr *ctx, struct slb_origin *o,
 					    const struct slb_frontend_key *key,
@@ -39,6 +46,7 @@ static __always_inline void origin_remember(struct bpf_sock_addr *ctx, struct sl
 	o->backend_port_be = b->port_be;
 	o->proto = key->proto;
 	o->elsewhere = 0;
+	o->terminate = backend_traits_of(index) & SLB_TRAIT_TERMINATE;
 	o->frontend = d->frontend;
 	o->frontend_gen = d->frontend_gen;
 	o->backend_index = index;

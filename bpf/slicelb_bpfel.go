@@ -155,7 +155,7 @@ type slicelbSlbOrigin struct {
 	Layout        uint8
 	Proto         uint8
 	Elsewhere     uint8
-	Pad           uint8
+	Terminate     uint8
 	Frontend      uint32
 	FrontendGen   uint32
 	BackendIndex  uint32

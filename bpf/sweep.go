@@ -1,0 +1,232 @@
+package bpf
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
+	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
+)
+
+// Swept is what came of one Sweep. Sockets are counted that are connected to a
+// backend that is gone or down, whose VIP wants them closed.
+type Swept struct {
+	Closed int
+	Left   int // in the daemon's network namespace: their closing failed
+	Stuck  int // in other network namespaces
+	// Err is why some are left or stuck; it may be nil, where they came meanwhile.
+	Err error
+}
+
+// Gone delivers a value when backends that have sockets worth closing have gone,
+// or are down, and no call is on its way to them any more.
+func (d *Datapath) Gone() <-chan struct{} { return d.gone }
+
+// setBackendCell stores a backend's word, and says when it went away by it.
+func (d *Datapath) setBackendCell(w SetBackendCell) error {
+	var was BackendCell
+	if int(w.Index) < len(d.backendCells) {
+		was = decodeBackendCell(atomic.LoadUint64(&d.backendCells[w.Index]))
+	}
+	if err := store(d.backendCells, slicelbMapBackendCells, w.Index, encodeBackendCell(w.Cell)); err != nil {
+		return err
+	}
+	if w.Cell.State == BackendActive || w.Cell.State == BackendDraining || was.State == BackendFree || was.State == w.Cell.State ||
+		atomic.LoadUint64(&d.backendTraits[w.Index])&(traitTerminateUDP|traitTerminateTCP) == 0 {
+		return nil
+	}
+	select {
+	case d.gone <- struct{}{}:
+	default: // somebody is to look already
+	}
+	return nil
+}
+
+// Sweep closes sockets that are connected to backends that are gone: those that
+// connect chose it for, that are still connected to it, and whose VIP wants it.
+// It looks at every socket that a VIP sent, in every network namespace; where it
+// finds such, at every socket of their namespace. Other namespaces than the
+// caller's, which must be the daemon's, need CAP_SYS_ADMIN and CAP_SYS_PTRACE.
+//
+// Programs of the right kind are loaded at the first call. One Sweep runs at a
+// time; nothing else waits for it.
+func (d *Datapath) Sweep() (Swept, error) {
+	if err := d.acquire(); err != nil {
+		return Swept{}, err
+	}
+	defer d.release()
+	d.sweep.Lock()
+	defer d.sweep.Unlock()
+	if err := d.sweep.load(d); err != nil {
+		return Swept{}, fmt.Errorf("sweep: %w", err)
+	}
+	before, err := d.sweep.doomed(d)
+	if err != nil || len(before) == 0 {
+		return Swept{}, err
+	}
+	home := atomic.LoadUint64(d.hostNetns)
+	byNetns := map[uint64][]doomedSocket{}
+	for _, s := range before {
+		byNetns[s.netns] = append(byNetns[s.netns], s)
+	}
+	var errs []error
+	if own := byNetns[home]; own != nil {
+		errs = append(errs, d.sweep.close(own))
+		delete(byNetns, home)
+	}
+	if len(byNetns) > 0 {
+		errs = append(errs, d.sweep.closeAbroad(byNetns))
+	}
+	after, err := d.sweep.doomed(d)
+	if err != nil {
+		return Swept{}, err
+	}
+	out := Swept{}
+	left := make(map[uint64]bool, len(after))
+	for _, s := range after {
+		left[s.cookie] = true
+		if s.netns == home {
+			out.Left++
+		} else {
+			out.Stuck++
+		}
+	}
+	for _, s := range before {
+		if !left[s.cookie] {
+			out.Closed++
+		}
+	}
+	if len(after) > 0 {
+		out.Err = errors.Join(errs...)
+	}
+	return out, nil
+}
+
+// doomedSocket is one that is to be closed.
+type doomedSocket struct {
+	netns, cookie uint64
+	local, remote netip.AddrPort
+	family, proto uint8
+	device        uint32
+}
+
+// sweep holds the iterators.
+type sweep struct {
+	sync.Mutex
+	list     *ebpf.Program
+	tcp, udp *ebpf.Program // nil: the kernel has no bpf_sock_destroy
+}
+
+// loadSweepSpec is what tests replace to be a kernel without bpf_sock_destroy.
+var loadSweepSpec = loadSweep
+
+func (s *sweep) load(d *Datapath) error {
+	if s.list != nil {
+		return nil
+	}
+	spec, err := loadSweepSpec()
+	if err != nil {
+		return err
+	}
+	given := make(map[string]*ebpf.Map, len(spec.Maps))
+	for name, m := range spec.Maps {
+		if have := d.maps[name]; have != nil && stored(name) && !strings.HasPrefix(name, ".") {
+			given[name], m.MaxEntries = have, have.MaxEntries()
+		}
+	}
+	options := ebpf.CollectionOptions{MapReplacements: given}
+	coll, err := ebpf.NewCollectionWithOptions(spec, options)
+	if errors.Is(err, btf.ErrNotFound) || errors.Is(err, ebpf.ErrNotSupported) {
+		d.opts.log().Debug("no bpf_sock_destroy; sockets are closed through sock_diag", "err", err)
+		delete(spec.Programs, sweepProgSlbCloseTcp)
+		delete(spec.Programs, sweepProgSlbCloseUdp)
+		coll, err = ebpf.NewCollectionWithOptions(spec, options)
+	}
+	if err != nil {
+		return err
+	}
+	defer coll.Close()
+	s.list = coll.DetachProgram(sweepProgSlbDoomed)
+	s.tcp = coll.DetachProgram(sweepProgSlbCloseTcp)
+	s.udp = coll.DetachProgram(sweepProgSlbCloseUdp)
+	return nil
+}
+
+func (s *sweep) end() error {
+	var errs []error
+	for _, p := range []*ebpf.Program{s.list, s.tcp, s.udp} {
+		if p != nil {
+			errs = append(errs, p.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// iterate runs an iterator to its end and returns what it wrote.
+func iterate(p *ebpf.Program, m *ebpf.Map) ([]byte, error) {
+	it, err := link.AttachIter(link.IterOptions{Program: p, Map: m})
+	if err != nil {
+		return nil, fmt.Errorf("attach iterator %s: %w", p, err)
+	}
+	defer it.Close()
+	r, err := it.Open()
+	if err != nil {
+		return nil, fmt.Errorf("open iterator %s: %w", p, err)
+	}
+	defer r.Close()
+	out, err := io.ReadAll(r)
+	if err != nil {
+		return nil, fmt.Errorf("run iterator %s: %w", p, err)
+	}
+	return out, nil
+}
+
+// doomed lists the sockets that are to be closed, in every network namespace.
+func (s *sweep) doomed(d *Datapath) ([]doomedSocket, error) {
+	b, err := iterate(s.list, d.maps[slicelbMapOrigins])
+	if err != nil {
+		return nil, err
+	}
+	size := binary.Size(sweepSlbDoomedSocket{})
+	var out []doomedSocket
+	for ; len(b) >= size; b = b[size:] {
+		var r sweepSlbDoomedSocket
+		if _, err := binary.Decode(b, binary.NativeEndian, &r); err != nil {
+			return nil, err
+		}
+		addr := func(words [4]uint32, port uint16) netip.AddrPort {
+			return netip.AddrPortFrom(decodeAddr(slicelbSlbAddr{WordBe: words}), swapPort(port))
+		}
+		out = append(out, doomedSocket{
+			netns: r.Netns, cookie: r.Cookie, family: r.Family, proto: r.Proto, device: r.Device,
+			local: addr(r.Local.WordBe, r.LocalPortBe), remote: addr(r.Remote.WordBe, r.RemotePortBe),
+		})
+	}
+	return out, nil
+}
+
+// close closes sockets of the calling thread's network namespace.
+func (s *sweep) close(list []doomedSocket) error {
+	if s.tcp == nil || s.udp == nil {
+		return diagDestroy(list)
+	}
+	var errs []error
+	for proto, p := range map[uint8]*ebpf.Program{unix.IPPROTO_TCP: s.tcp, unix.IPPROTO_UDP: s.udp} {
+		for _, socket := range list {
+			if socket.proto == proto {
+				_, err := iterate(p, nil)
+				errs = append(errs, err)
+				break
+			}
+		}
+	}
+	return errors.Join(errs...)
+}

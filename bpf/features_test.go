@@ -1,10 +1,12 @@
 package bpf
 
 import (
+	"errors"
 	"os"
 	"strings"
 	"testing"
 
+	"github.com/cilium/ebpf/btf"
 	"golang.org/x/sys/unix"
 )
 
@@ -20,6 +22,18 @@ var featureProbes = map[string]func(*testing.T) bool{
 	"membarrier": func(t *testing.T) bool {
 		_, _, errno := unix.Syscall(unix.SYS_MEMBARRIER, membarrierGlobal, 0, 0)
 		return errno == 0
+	},
+	"bpf_sock_destroy": func(t *testing.T) bool {
+		kernel, err := btf.LoadKernelSpec()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var f *btf.Func
+		err = kernel.TypeByName("bpf_sock_destroy", &f)
+		if err != nil && !errors.Is(err, btf.ErrNotFound) {
+			t.Fatal(err)
+		}
+		return err == nil
 	},
 }
 

@@ -72,7 +72,9 @@ func TestKernelFeatures(t *testing.T) {
 			continue
 		}
 		rows++
-		if has := probe(t); has != (fields[column] == "yes") {
+		has := probe(t)
+		t.Logf("feature %s: %s", fields[0], map[bool]string{true: "yes", false: "no"}[has])
+		if has != (fields[column] == "yes") {
 			t.Errorf("Linux %s: %s is %v, and the table says %q", release, fields[0], has, fields[column])
 		}
 	}

@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/slicelb/slicelb/internal/kernels"
 )
 
 // cacheDir keeps what is dear to download. .gitignore names it.
@@ -142,5 +144,9 @@ func (c *checks) kernels() error {
 	}
 	os.Setenv("SLICELB_KERNELS", cache)
 	defer os.Unsetenv("SLICELB_KERNELS")
-	return c.gotest("-run=^TestMatrix$", "-count=1", "-timeout=40m", "./internal/kernels")
+	err = c.gotest("-run=^TestMatrix$", "-count=1", "-timeout=40m", "./internal/kernels")
+	if summary, missing := os.ReadFile(filepath.Join(cache, kernels.Summary)); missing == nil {
+		fmt.Print(string(summary))
+	}
+	return err
 }

@@ -43,6 +43,12 @@ func TestMatrix(t *testing.T) {
 		}
 	}
 	programs := build(t)
+	var summary strings.Builder
+	defer func() {
+		if err := os.WriteFile(filepath.Join(cache, Summary), []byte(summary.String()), 0o644); err != nil {
+			t.Error(err)
+		}
+	}()
 	for _, s := range series {
 		t.Run(s, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), bootTimeout)
@@ -67,7 +73,9 @@ func TestMatrix(t *testing.T) {
 			if err != nil {
 				t.Errorf("%v; console:\n%s", err, console)
 			}
-			for _, r := range parse(console) {
+			results := parse(console)
+			summary.WriteString(summarize(k.Release, results))
+			for _, r := range results {
 				t.Run(r.Program+"/"+r.Test, func(t *testing.T) {
 					if strings.TrimSpace(r.Output) != "" {
 						t.Log("\n" + r.Output)

@@ -1,9 +1,15 @@
 package kernels
 
 import (
+	"fmt"
 	"regexp"
 	"strings"
 )
+
+// Summary is the file, beside the kernels, that a run of the matrix leaves for
+// people: for each kernel how many tests passed, which were skipped and why,
+// and which features it has.
+const Summary = "summary.txt"
 
 // Result is what a program printed about one of its tests.
 type Result struct {
@@ -64,4 +70,24 @@ func parse(console string) []Result {
 		end("missing")
 	}
 	return results
+}
+
+// feature is what bpf's TestKernelFeatures says of one.
+var feature = regexp.MustCompile(`features_test\.go:\d+: feature (\S+: \S+)`)
+
+// summarize tells the results of one kernel.
+func summarize(release string, results []Result) string {
+	counts := map[string]int{}
+	var features, skips []string
+	for _, r := range results {
+		counts[r.Verdict]++
+		for _, m := range feature.FindAllStringSubmatch(r.Output, -1) {
+			features = append(features, m[1])
+		}
+		if r.Verdict == "SKIP" {
+			skips = append(skips, fmt.Sprintf("  skipped %s: %s\n", r.Test, strings.Join(strings.Fields(r.Output), " ")))
+		}
+	}
+	return fmt.Sprintf("Linux %s: %d passed, %d failed, %d skipped; %s\n%s",
+		release, counts["PASS"], counts["FAIL"], counts["SKIP"], strings.Join(features, ", "), strings.Join(skips, ""))
 }

@@ -57,6 +57,18 @@ slicelb-begin cut
 	}
 }
 
+func TestSummarize(t *testing.T) {
+	got := summarize("6.1.0", []Result{
+		{"bpf", "TestKernelA", "PASS", ""},
+		{"bpf", "TestKernelFeatures", "PASS", "    features_test.go:61: feature ipv6: yes\n    features_test.go:61: feature new: no\n"},
+		{"bpf", "TestKernelC", "SKIP", "    c_test.go:3: needs 6.12\n"},
+	})
+	want := "Linux 6.1.0: 2 passed, 0 failed, 1 skipped; ipv6: yes, new: no\n  skipped TestKernelC: c_test.go:3: needs 6.12\n"
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestArchive(t *testing.T) {
 	var b bytes.Buffer
 	a := newArchive(&b)

@@ -158,7 +158,8 @@ type VIP struct {
 	WhenDown  string    `json:"when_down"`
 	Health    string    `json:"health,omitempty"` // how backends are checked; "" = not at all
 	For       []View    `json:"for"`
-	Up        int       `json:"up"` // backends that take new connections
+	Up        int       `json:"up"`   // backends that take new connections
+	Live      uint64    `json:"live"` // open sockets that it sent to its backends
 	Counters  Counters  `json:"counters"`
 	Origin    string    `json:"origin"`
 }
@@ -183,6 +184,7 @@ type Backend struct {
 	Since   time.Time `json:"since,omitzero"`   // of the reason
 	Order   string    `json:"order,omitempty"`  // an operator's: drain or maint
 	Share   float64   `json:"share"`            // of the new connections to the VIP, in its family, for those who have this list
+	Live    uint64    `json:"live"`             // open sockets that the VIP sent to it, for whichever group
 	Check   *Check    `json:"check,omitempty"`  // null: not checked
 
 	UnitState string    `json:"unit_state,omitempty"` // active, reloading, activating, deactivating, failed

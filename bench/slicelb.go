@@ -10,6 +10,8 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/cilium/ebpf/link"
+
 	"github.com/slicelb/slicelb/bpf"
 	"github.com/slicelb/slicelb/config"
 	"github.com/slicelb/slicelb/lb"
@@ -27,6 +29,7 @@ var specs = []struct {
 	{"VIP hit", vipAddr, func(v *variant) error { return v.attachSlicelb(1, 1, 1) }},
 	{"hit, watched", vipAddr, (*variant).attachWatched},
 	{"no VIP", directAddr, func(v *variant) error { return v.attachSlicelb(1, 1, 1) }},
+	{"no VIP, no release", directAddr, func(v *variant) error { return v.attachSlicelb(1, 1, 1, "slb_sock_release") }},
 	{"hit of 10,000", vipAddr, func(v *variant) error { return v.attachSlicelb(10000, 10, 1000) }},
 	{"none of 10,000", directAddr, func(v *variant) error { return v.attachSlicelb(10000, 10, 1000) }},
 }
@@ -89,10 +92,19 @@ func (c *controlPlane) state() (*lb.State, error) {
 	return lb.Compile(c.cfg, c.tree, c.member, lb.Runtime{})
 }
 
-// attachSlicelb attaches the real data plane, filled by the real control plane.
-func (v *variant) attachSlicelb(vips, backends, groups int) error {
-	_, err := v.attachPlane(vips, backends, groups)
-	return err
+// attachSlicelb attaches the real data plane, filled by the real control plane,
+// without the programs that are named.
+func (v *variant) attachSlicelb(vips, backends, groups int, without ...string) error {
+	d, err := v.attachPlane(vips, backends, groups)
+	if err != nil {
+		return err
+	}
+	for _, program := range without {
+		if err := detach(d, program); err != nil {
+			return fmt.Errorf("detach %s: %w", program, err)
+		}
+	}
+	return nil
 }
 
 func (v *variant) attachPlane(vips, backends, groups int) (*bpf.Datapath, error) {
@@ -126,6 +138,25 @@ func (v *variant) attachPlane(vips, backends, groups int) (*bpf.Datapath, error)
 	}
 	defer dir.Close()
 	return d, d.Attach(dir)
+}
+
+// detach shows what a program costs by its absence.
+func detach(d *bpf.Datapath, program string) error {
+	for _, f := range d.FDs() {
+		if !strings.Contains(f.Name, "-link-"+program+"-") {
+			continue
+		}
+		fd, err := syscall.Dup(f.FD)
+		if err != nil {
+			return err
+		}
+		l, err := link.NewFromFD(fd)
+		if err != nil {
+			return err
+		}
+		return errors.Join(l.Detach(), l.Close())
+	}
+	return errors.New("no such link")
 }
 
 // withReconciler runs a reconciler for as long as use takes.

@@ -106,9 +106,14 @@ func (v *variant) attachEmpty() error {
 		ebpf.AttachCGroupUDP4Sendmsg, ebpf.AttachCGroupUDP6Sendmsg,
 		ebpf.AttachCGroupUDP4Recvmsg, ebpf.AttachCGroupUDP6Recvmsg,
 		ebpf.AttachCgroupInet4GetPeername, ebpf.AttachCgroupInet6GetPeername,
+		ebpf.AttachCgroupInetSockRelease,
 	} {
+		kind := ebpf.CGroupSockAddr
+		if h == ebpf.AttachCgroupInetSockRelease {
+			kind = ebpf.CGroupSock
+		}
 		p, err := ebpf.NewProgram(&ebpf.ProgramSpec{
-			Type: ebpf.CGroupSockAddr, AttachType: h, License: "Dual BSD/GPL",
+			Type: kind, AttachType: h, License: "Dual BSD/GPL",
 			Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 1), asm.Return()},
 		})
 		if err != nil {

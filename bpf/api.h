@@ -227,8 +227,10 @@ struct slb_origin {
 	__u32 backend_index;
 	__u32 backend_gen;
 	__u32 group;
-	__u32 cell; /* that decided: default or view */
-	__u64 spare[2];
+	__u32 cell;	/* that decided: default or view */
+	__u8 counted;	/* 1 = the socket is one of this backend's in backend_live */
+	__u8 pad[7];
+	__u64 spare;
 };
 
 /* udp_choice: which backend an unconnected UDP socket uses for a VIP. */

@@ -36,6 +36,7 @@ var hooks = []hook{
 	{slicelbProgSlbSockops, ebpf.AttachCGroupSockOps, false},
 	{slicelbProgSlbGetpeername4, ebpf.AttachCgroupInet4GetPeername, false},
 	{slicelbProgSlbGetpeername6, ebpf.AttachCgroupInet6GetPeername, true},
+	{slicelbProgSlbSockRelease, ebpf.AttachCgroupInetSockRelease, false},
 	{slicelbProgSlbRecvmsg4, ebpf.AttachCGroupUDP4Recvmsg, false},
 	{slicelbProgSlbRecvmsg6, ebpf.AttachCGroupUDP6Recvmsg, true},
 	{slicelbProgSlbSendmsg4, ebpf.AttachCGroupUDP4Sendmsg, false},

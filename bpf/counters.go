@@ -27,6 +27,7 @@ type CounterSnapshot struct {
 	Pairs    map[ViewKey]Counters // by default cell and group
 	Backends map[uint32]BackendCounters
 	Places   Places
+	Live     map[uint32]uint64 // by backend: see Datapath.Live
 }
 
 // Places are those of the table of pairs.
@@ -60,6 +61,7 @@ func (d *Datapath) Counters() (*CounterSnapshot, error) {
 		Pairs:    make(map[ViewKey]Counters),
 		Backends: make(map[uint32]BackendCounters),
 		Places:   Places{Limit: uint32(len(d.pairKeys))},
+		Live:     d.liveCounts(),
 	}
 	for i, info := range d.cellInfos {
 		if info.Family == 0 || info.Group[0] != 0 {
@@ -75,14 +77,9 @@ func (d *Datapath) Counters() (*CounterSnapshot, error) {
 		if b.Generation == 0 {
 			continue
 		}
-		var perCPU []slicelbSlbBackendCounters
-		if err := d.maps[slicelbMapBackendCounters].Lookup(uint32(i), &perCPU); err != nil {
-			return nil, fmt.Errorf("read counters of backend %d: %w", i, err)
-		}
-		var n BackendCounters
-		for _, c := range perCPU {
-			n.Connects += c.Connects
-			n.Flows += c.Flows
+		n, err := d.backendCounters(uint32(i))
+		if err != nil {
+			return nil, err
 		}
 		out.Backends[uint32(i)] = n
 	}
@@ -100,6 +97,18 @@ func (d *Datapath) Counters() (*CounterSnapshot, error) {
 		out.Pairs[key] = out.Pairs[key].plus(sum(perCPU))
 	}
 	return out, nil
+}
+
+func (d *Datapath) backendCounters(index uint32) (n BackendCounters, err error) {
+	var perCPU []slicelbSlbBackendCounters
+	if err := d.maps[slicelbMapBackendCounters].Lookup(index, &perCPU); err != nil {
+		return n, fmt.Errorf("read counters of backend %d: %w", index, err)
+	}
+	for _, c := range perCPU {
+		n.Connects += c.Connects
+		n.Flows += c.Flows
+	}
+	return n, nil
 }
 
 // decodePair reads a word of pair_keys (SLB_PAIR).

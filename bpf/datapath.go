@@ -67,6 +67,8 @@ type Datapath struct {
 	backendTraits []uint64
 	groups        []uint64
 	pairKeys      []uint64
+	live          []uint64 // by backend, signed
+	recounted     []uint64
 	slots         []uint32
 	backends      []slicelbSlbBackend
 	cellInfos     []slicelbSlbCellInfo
@@ -84,7 +86,8 @@ type Datapath struct {
 	gone   chan struct{}     // see Gone
 	sweep  sweep
 
-	barrier barrier
+	recounts recounts
+	barrier  barrier
 }
 
 // acquire keeps the datapath open until release.
@@ -165,6 +168,8 @@ func (d *Datapath) open(spec *ebpf.CollectionSpec) error {
 	d.backendTraits = words(slicelbMapBackendTraits)
 	d.groups = words(slicelbMapGroups)
 	d.pairKeys = words(slicelbMapPairKeys)
+	d.live = words(slicelbMapBackendLive)
+	d.recounted = words(slicelbMapLiveRecount)
 	m, n := share(slicelbMapSlots)
 	d.slots = shared[uint32](m, n*slotsPerElem)
 	m, n = share(slicelbMapBackends)

@@ -33,7 +33,8 @@ func size(spec *ebpf.CollectionSpec, opts Options) error {
 	set(c.Frontends, slicelbMapFrontends, slicelbMapFrontendRefs)
 	set(c.Cells, slicelbMapCells, slicelbMapCellInfos, slicelbMapCellCounters)
 	set(c.Views, slicelbMapViews)
-	set(c.Backends, slicelbMapBackends, slicelbMapBackendCells, slicelbMapBackendTraits, slicelbMapBackendCounters)
+	set(c.Backends, slicelbMapBackends, slicelbMapBackendCells, slicelbMapBackendTraits,
+		slicelbMapBackendCounters, slicelbMapBackendLive, slicelbMapLiveRecount)
 	set(c.Groups, slicelbMapGroups, slicelbMapGroupInfos, slicelbMapTellBudgets)
 	set(c.Cgroups, slicelbMapCgroups)
 	set(opts.events, slicelbMapEvents)

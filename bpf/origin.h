@@ -2,7 +2,7 @@
 #ifndef SLICELB_ORIGIN_H
 #define SLICELB_ORIGIN_H
 
-#include "backend.h"
+#include "live.h"
 
 static __always_inline bool addr_equal(const struct slb_addr *a, const struct slb_addr *b)
 {
@@ -34,8 +34,12 @@ static __always_inline void origin_remember(struct bpf_sock_addr *ctx, struct sl
 					    const struct slb_decision *d, __u32 index,
 					    const struct slb_backend *b)
 {
-	if (!o && ctx->sk)
-		o = bpf_sk_storage_get(&origins, ctx->sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
+	struct bpf_sock *sk = ctx->sk;
+
+	if (o)
+		live_leave(o);
+	else if (sk)
+		o = bpf_sk_storage_get(&origins, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!o) {
 		count_stat(SLB_STAT_STORAGE_FAILED);
 		return;
@@ -54,6 +58,15 @@ static __always_inline void origin_remember(struct bpf_sock_addr *ctx, struct sl
 	o->group = d->group;
 	o->cell = d->cell;
 	o->layout = SLB_LAYOUT;
+	if (sk && live_closes(sk, key->proto))
+		live_join(o);
+}
+
+/* A socket that connects elsewhere has no past (D6, D7). */
+static __always_inline void origin_forget(struct slb_origin *o)
+{
+	live_leave(o);
+	o->layout = 0;
 }
 
 /*

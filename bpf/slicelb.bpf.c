@@ -87,9 +87,8 @@ static __always_inline enum slb_verdict do_connect(struct bpf_sock_addr *ctx,
 		return SLB_UNTOUCHED;
 	switch (decide(key, &d)) {
 	case SLB_UNTOUCHED:
-		/* A socket that connects anew has no past (D6, D7). */
 		if (o)
-			o->layout = 0;
+			origin_forget(o);
 		decision_event(ctx, key, &d, SLB_TOLD_PASSED, 0);
 		return SLB_UNTOUCHED;
 	case SLB_REJECT:
@@ -353,6 +352,24 @@ int slb_sockops(struct bpf_sock_ops *ctx)
 	else
 		sockops_connect(ctx, sk);
 	return CALL_ALLOWED;
+}
+
+/* ---- the last close, and the recount --------------------------------------------- */
+
+SEC("cgroup/sock_release")
+int slb_sock_release(struct bpf_sock *sk)
+{
+	struct slb_origin *o = bpf_sk_storage_get(&origins, sk, NULL, 0);
+
+	if (o && o->layout == SLB_LAYOUT)
+		live_leave(o);
+	return CALL_ALLOWED;
+}
+
+SEC("iter/bpf_sk_storage_map")
+int slb_recount(struct live_walk *ctx)
+{
+	return live_recounted(ctx->value);
 }
 
 /* ---- cgroups ---------------------------------------------------------------------- */

@@ -162,7 +162,9 @@ type slicelbSlbOrigin struct {
 	BackendGen    uint32
 	Group         uint32
 	Cell          uint32
-	Spare         [2]uint64
+	Counted       uint8
+	Pad           [7]uint8
+	Spare         uint64
 }
 
 type slicelbSlbPattern struct {
@@ -300,6 +302,7 @@ type slicelbSlbWordStore struct {
 const (
 	slicelbMapBackendCells     = "backend_cells"
 	slicelbMapBackendCounters  = "backend_counters"
+	slicelbMapBackendLive      = "backend_live"
 	slicelbMapBackendTraits    = "backend_traits"
 	slicelbMapBackends         = "backends"
 	slicelbMapCellCounters     = "cell_counters"
@@ -315,6 +318,7 @@ const (
 	slicelbMapFrontends        = "frontends"
 	slicelbMapGroupInfos       = "group_infos"
 	slicelbMapGroups           = "groups"
+	slicelbMapLiveRecount      = "live_recount"
 	slicelbMapOrigins          = "origins"
 	slicelbMapPairCounters     = "pair_counters"
 	slicelbMapPairKeys         = "pair_keys"
@@ -331,11 +335,13 @@ const (
 	slicelbProgSlbConnect6     = "slb_connect6"
 	slicelbProgSlbGetpeername4 = "slb_getpeername4"
 	slicelbProgSlbGetpeername6 = "slb_getpeername6"
+	slicelbProgSlbRecount      = "slb_recount"
 	slicelbProgSlbRecvmsg4     = "slb_recvmsg4"
 	slicelbProgSlbRecvmsg6     = "slb_recvmsg6"
 	slicelbProgSlbSendmsg4     = "slb_sendmsg4"
 	slicelbProgSlbSendmsg6     = "slb_sendmsg6"
 	slicelbProgSlbSetWord      = "slb_set_word"
+	slicelbProgSlbSockRelease  = "slb_sock_release"
 	slicelbProgSlbSockops      = "slb_sockops"
 	slicelbVarBackendFilter    = "backend_filter"
 	slicelbVarFrontendFilter   = "frontend_filter"
@@ -395,11 +401,13 @@ type slicelbProgramSpecs struct {
 	SlbConnect6     *ebpf.ProgramSpec `ebpf:"slb_connect6"`
 	SlbGetpeername4 *ebpf.ProgramSpec `ebpf:"slb_getpeername4"`
 	SlbGetpeername6 *ebpf.ProgramSpec `ebpf:"slb_getpeername6"`
+	SlbRecount      *ebpf.ProgramSpec `ebpf:"slb_recount"`
 	SlbRecvmsg4     *ebpf.ProgramSpec `ebpf:"slb_recvmsg4"`
 	SlbRecvmsg6     *ebpf.ProgramSpec `ebpf:"slb_recvmsg6"`
 	SlbSendmsg4     *ebpf.ProgramSpec `ebpf:"slb_sendmsg4"`
 	SlbSendmsg6     *ebpf.ProgramSpec `ebpf:"slb_sendmsg6"`
 	SlbSetWord      *ebpf.ProgramSpec `ebpf:"slb_set_word"`
+	SlbSockRelease  *ebpf.ProgramSpec `ebpf:"slb_sock_release"`
 	SlbSockops      *ebpf.ProgramSpec `ebpf:"slb_sockops"`
 }
 
@@ -409,6 +417,7 @@ type slicelbProgramSpecs struct {
 type slicelbMapSpecs struct {
 	BackendCells    *ebpf.MapSpec `ebpf:"backend_cells"`
 	BackendCounters *ebpf.MapSpec `ebpf:"backend_counters"`
+	BackendLive     *ebpf.MapSpec `ebpf:"backend_live"`
 	BackendTraits   *ebpf.MapSpec `ebpf:"backend_traits"`
 	Backends        *ebpf.MapSpec `ebpf:"backends"`
 	CellCounters    *ebpf.MapSpec `ebpf:"cell_counters"`
@@ -424,6 +433,7 @@ type slicelbMapSpecs struct {
 	Frontends       *ebpf.MapSpec `ebpf:"frontends"`
 	GroupInfos      *ebpf.MapSpec `ebpf:"group_infos"`
 	Groups          *ebpf.MapSpec `ebpf:"groups"`
+	LiveRecount     *ebpf.MapSpec `ebpf:"live_recount"`
 	Origins         *ebpf.MapSpec `ebpf:"origins"`
 	PairCounters    *ebpf.MapSpec `ebpf:"pair_counters"`
 	PairKeys        *ebpf.MapSpec `ebpf:"pair_keys"`
@@ -472,6 +482,7 @@ func (o *slicelbObjects) Close() error {
 type slicelbMaps struct {
 	BackendCells    *ebpf.Map `ebpf:"backend_cells"`
 	BackendCounters *ebpf.Map `ebpf:"backend_counters"`
+	BackendLive     *ebpf.Map `ebpf:"backend_live"`
 	BackendTraits   *ebpf.Map `ebpf:"backend_traits"`
 	Backends        *ebpf.Map `ebpf:"backends"`
 	CellCounters    *ebpf.Map `ebpf:"cell_counters"`
@@ -487,6 +498,7 @@ type slicelbMaps struct {
 	Frontends       *ebpf.Map `ebpf:"frontends"`
 	GroupInfos      *ebpf.Map `ebpf:"group_infos"`
 	Groups          *ebpf.Map `ebpf:"groups"`
+	LiveRecount     *ebpf.Map `ebpf:"live_recount"`
 	Origins         *ebpf.Map `ebpf:"origins"`
 	PairCounters    *ebpf.Map `ebpf:"pair_counters"`
 	PairKeys        *ebpf.Map `ebpf:"pair_keys"`
@@ -503,6 +515,7 @@ func (m *slicelbMaps) Close() error {
 	return _SlicelbClose(
 		m.BackendCells,
 		m.BackendCounters,
+		m.BackendLive,
 		m.BackendTraits,
 		m.Backends,
 		m.CellCounters,
@@ -518,6 +531,7 @@ func (m *slicelbMaps) Close() error {
 		m.Frontends,
 		m.GroupInfos,
 		m.Groups,
+		m.LiveRecount,
 		m.Origins,
 		m.PairCounters,
 		m.PairKeys,
@@ -555,11 +569,13 @@ type slicelbPrograms struct {
 	SlbConnect6     *ebpf.Program `ebpf:"slb_connect6"`
 	SlbGetpeername4 *ebpf.Program `ebpf:"slb_getpeername4"`
 	SlbGetpeername6 *ebpf.Program `ebpf:"slb_getpeername6"`
+	SlbRecount      *ebpf.Program `ebpf:"slb_recount"`
 	SlbRecvmsg4     *ebpf.Program `ebpf:"slb_recvmsg4"`
 	SlbRecvmsg6     *ebpf.Program `ebpf:"slb_recvmsg6"`
 	SlbSendmsg4     *ebpf.Program `ebpf:"slb_sendmsg4"`
 	SlbSendmsg6     *ebpf.Program `ebpf:"slb_sendmsg6"`
 	SlbSetWord      *ebpf.Program `ebpf:"slb_set_word"`
+	SlbSockRelease  *ebpf.Program `ebpf:"slb_sock_release"`
 	SlbSockops      *ebpf.Program `ebpf:"slb_sockops"`
 }
 
@@ -571,11 +587,13 @@ func (p *slicelbPrograms) Close() error {
 		p.SlbConnect6,
 		p.SlbGetpeername4,
 		p.SlbGetpeername6,
+		p.SlbRecount,
 		p.SlbRecvmsg4,
 		p.SlbRecvmsg6,
 		p.SlbSendmsg4,
 		p.SlbSendmsg6,
 		p.SlbSetWord,
+		p.SlbSockRelease,
 		p.SlbSockops,
 	)
 }

@@ -37,6 +37,7 @@ struct sock_common {
 struct sock {
 	struct sock_common __sk_common;
 	int sk_err;
+	__u8 sk_kern_sock : 1;
 };
 
 struct tcp_sock;

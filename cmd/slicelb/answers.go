@@ -28,6 +28,8 @@ type counted struct {
 	vip     map[string]api.Counters
 	group   map[[2]string]api.Counters // VIP, group
 	backend map[backendKey]api.Counters
+	live    map[backendKey]uint64
+	liveOf  map[string]uint64 // by VIP
 	state   map[backendKey]bpf.BackendState
 	slots   uint64
 	tables  []metrics.Table
@@ -77,6 +79,7 @@ func (a answers) counters(v *view) (*counted, error) {
 	c := &counted{
 		vip: map[string]api.Counters{}, group: map[[2]string]api.Counters{},
 		backend: map[backendKey]api.Counters{}, state: map[backendKey]bpf.BackendState{},
+		live: map[backendKey]uint64{}, liveOf: map[string]uint64{},
 		orders: v.orders, source: v.source, results: a.d.backends.checker.Results(), now: time.Now(),
 	}
 	if v.dp == nil {
@@ -107,6 +110,10 @@ func (a answers) counters(v *view) (*counted, error) {
 		have.Connects += counters.Connects
 		have.Flows += counters.Flows
 		c.backend[key] = have
+		if live := n.Live[index]; live > 0 {
+			c.live[key] += live
+			c.liveOf[key.vip] += live
+		}
 	}
 	regions := map[uint32]uint32{}
 	for _, cell := range d.Cells {
@@ -125,7 +132,7 @@ func (a answers) counters(v *view) (*counted, error) {
 func (c *counted) vipOf(v *config.VIP) api.VIP {
 	out := api.VIP{
 		Name: v.Name, Clients: v.Clients, Except: v.Except, Hidden: string(v.Hidden), WhenDown: string(v.WhenDown), Health: healthText(v.Health),
-		Origin: v.Origin.String(), Counters: c.vip[v.Name], Frontends: []string{},
+		Origin: v.Origin.String(), Counters: c.vip[v.Name], Live: c.liveOf[v.Name], Frontends: []string{},
 		Backends: c.backends(v, "", v.Backends), For: []api.View{},
 	}
 	out.Units = c.units(v)
@@ -152,7 +159,7 @@ func (c *counted) backends(vip *config.VIP, group string, list []config.Backend)
 		key := backendKey{vip.Name, b.Addr}
 		out[i] = api.Backend{
 			VIP: vip.Name, Group: group, Address: b.Addr.String(), Weight: b.Weight, State: "pending",
-			Counters: c.backend[key], Origin: b.Origin.String(),
+			Live: c.live[key], Counters: c.backend[key], Origin: b.Origin.String(),
 		}
 		if s, ok := c.state[key]; ok {
 			out[i].State = s.String()

@@ -82,6 +82,7 @@ func (d *daemon) attach(ctx context.Context) error {
 	d.tasks.Go(func() { d.suspects(ctx, f) })
 	context.AfterFunc(ctx, func() { h.Close(); f.Close() })
 	d.hear(ctx)
+	d.tasks.Go(func() { recount(ctx, d.dp, d.log) })
 	d.resync()
 	return nil
 }

@@ -142,7 +142,7 @@ func (c canned) VIP(_ context.Context, name string) (*api.VIP, error) {
 		Hidden: "pass", WhenDown: "reject", Up: 1, Origin: "/etc/slicelb/slicelb.toml:3:1",
 		Counters: api.Counters{Connects: 41, Flows: 1, Rejected: 7},
 		Backends: []api.Backend{
-			{VIP: "db", Address: "192.0.2.11:5432", Weight: 3, State: "active", Share: 1, Counters: api.Counters{Connects: 42},
+			{VIP: "db", Address: "192.0.2.11:5432", Weight: 3, State: "active", Share: 1, Live: 7, Counters: api.Counters{Connects: 42},
 				Check: &api.Check{Type: "http", State: "up", Last: time.Now(), Took: 1234567, Count: 7, Run: 7}},
 			{VIP: "db", Address: "192.0.2.12:5432", State: "draining", Order: "drain", Since: time.Now().Add(-5 * time.Minute), Reason: "drained by root"},
 			{VIP: "db", Address: "192.0.2.13:5432", Weight: 1, State: "down", Reason: "failing: tls: \x1b[2J is not db"},

@@ -28,6 +28,7 @@ import (
 
 // memoryPath is a data plane in memory.
 type memoryPath struct {
+	live map[uint32]uint64 // by backend
 	*lbtest.Maps
 	fail     atomic.Pointer[error] // of Apply
 	attached atomic.Int32
@@ -80,10 +81,13 @@ func (m *memoryPath) Read() (bpf.Event, error) {
 	<-m.closed
 	return bpf.Event{}, io.EOF
 }
-func (m *memoryPath) Counters() (*bpf.CounterSnapshot, error) { return &bpf.CounterSnapshot{}, nil }
-func (m *memoryPath) Stats() (bpf.Stats, error)               { return bpf.Stats{}, nil }
-func (m *memoryPath) Missing() []bpf.Feature                  { return nil }
-func (m *memoryPath) Close() error                            { m.once.Do(func() { close(m.closed) }); return nil }
+func (m *memoryPath) Counters() (*bpf.CounterSnapshot, error) {
+	return &bpf.CounterSnapshot{Live: m.live}, nil
+}
+func (m *memoryPath) Recount() (int, error)     { return 0, nil }
+func (m *memoryPath) Stats() (bpf.Stats, error) { return bpf.Stats{}, nil }
+func (m *memoryPath) Missing() []bpf.Feature    { return nil }
+func (m *memoryPath) Close() error              { m.once.Do(func() { close(m.closed) }); return nil }
 
 // process is a daemon in this process, with a data plane in memory.
 type process struct {

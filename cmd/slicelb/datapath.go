@@ -23,6 +23,7 @@ type dataPath interface {
 	Decisions() (observe.Reader, error)
 	observe.Source
 	Counters() (*bpf.CounterSnapshot, error)
+	Recount() (corrected int, err error)
 	Missing() []bpf.Feature
 	Close() error
 }

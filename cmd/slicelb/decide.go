@@ -152,7 +152,7 @@ func shares(d *bpf.Dump, n *bpf.CounterSnapshot, cell bpf.Cell, vip, group strin
 		counters := n.Backends[index]
 		out = append(out, api.Backend{
 			VIP: vip, Group: group, Address: d.Backends[index].Addr.String(), Weight: weight,
-			State:    d.BackendCells[index].State.String(),
+			State: d.BackendCells[index].State.String(), Live: n.Live[index],
 			Counters: api.Counters{Connects: counters.Connects, Flows: counters.Flows},
 		})
 	}

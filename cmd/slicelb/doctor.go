@@ -76,6 +76,7 @@ var hooks = []struct {
 	{"sendmsg4", ebpf.AttachCGroupUDP4Sendmsg}, {"sendmsg6", ebpf.AttachCGroupUDP6Sendmsg},
 	{"recvmsg4", ebpf.AttachCGroupUDP4Recvmsg}, {"recvmsg6", ebpf.AttachCGroupUDP6Recvmsg},
 	{"getpeername4", ebpf.AttachCgroupInet4GetPeername}, {"getpeername6", ebpf.AttachCgroupInet6GetPeername},
+	{"sock_release", ebpf.AttachCgroupInetSockRelease},
 }
 
 func examine(ctx context.Context, g *globals) []finding {

@@ -103,6 +103,7 @@ func printVIP(g *globals, out *output, v *api.VIP) error {
 	}
 	line("calls", fmt.Sprintf("%d connects, %d flows, %d passed, %d rejected",
 		v.Counters.Connects, v.Counters.Flows, v.Counters.Passed, v.Counters.Rejected))
+	line("live", plural(int(v.Live), "open socket"))
 	line("origin", v.Origin)
 	if err := tw.Flush(); err != nil {
 		return err

@@ -25,6 +25,9 @@ type Client struct {
 	in  *gob.Encoder
 	out *gob.Decoder
 	Pid int
+
+	cmd    *exec.Cmd
+	killed bool
 }
 
 // request is one system call; reply is what came of it.
@@ -76,14 +79,24 @@ func Start(t testing.TB, c *Cgroup) *Client {
 	if err := cmd.Start(); err != nil {
 		t.Fatalf("start client: %v", err)
 	}
+	client := &Client{t: t, in: gob.NewEncoder(in), out: gob.NewDecoder(out), Pid: cmd.Process.Pid, cmd: cmd}
 	t.Cleanup(func() {
 		in.Close() // it ends by itself at the end of its input
 		_, _ = io.Copy(io.Discard, out)
-		if err := cmd.Wait(); err != nil {
+		if err := cmd.Wait(); err != nil && !client.killed {
 			t.Errorf("client: %v", err)
 		}
 	})
-	return &Client{t: t, in: gob.NewEncoder(in), out: gob.NewDecoder(out), Pid: cmd.Process.Pid}
+	return client
+}
+
+// Kill ends the client with SIGKILL; the kernel closes what it had open. Nothing
+// can be asked of it afterwards.
+func (c *Client) Kill() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.killed = true
+	return c.cmd.Process.Kill()
 }
 
 // do makes a call; its error is a syscall.Errno. A client that does not answer

@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * Live counts: the sockets that a VIP sent to a backend and whose last descriptor
+ * is open. A socket counts for one backend at most, and what it remembers says so
+ * (slb_origin.counted). connect() counts and uncounts, under the socket's lock;
+ * the last close uncounts. Refused, reset and AF_UNSPEC sockets count until they
+ * are closed or connected again: for those no program runs.
+ *
+ * A recount walks what all sockets remember, in every network namespace, and user
+ * space corrects the counts by it.
+ */
+#ifndef SLICELB_LIVE_H
+#define SLICELB_LIVE_H
+
+#include "backend.h"
+#include "sock.h"
+
+/*
+ * Where a backend's sockets are counted, while it is the one that is meant. A
+ * backend is FREE for a grace period before its index counts for another, so no
+ * program that runs meanwhile counts for the wrong one.
+ */
+static __always_inline __u64 *live_of(void *map, __u32 index, __u32 gen)
+{
+	__u64 *word = bpf_map_lookup_elem(&backend_cells, &index), w;
+
+	if (!word)
+		return NULL;
+	w = READ_ONCE(*word);
+	if (SLB_BACKEND_GEN(w) != gen || SLB_BACKEND_STATE(w) == SLB_BACKEND_FREE)
+		return NULL;
+	return bpf_map_lookup_elem(map, &index);
+}
+
+/*
+ * Will a program see this socket's last close? The kernel runs none for its own
+ * sockets: subflows of MPTCP and what lies below SMC, which any user can make,
+ * NFS, SMB. They do not count, so that they cannot leak a count.
+ */
+static __always_inline bool live_closes(struct bpf_sock *sk, __u8 proto)
+{
+	struct sock *kernel;
+
+	if (proto != IPPROTO_TCP)
+		return true;
+	kernel = (struct sock *)bpf_skc_to_tcp_sock(sk);
+	return kernel && !BPF_CORE_READ_BITFIELD(kernel, sk_kern_sock);
+}
+
+static __always_inline void live_leave(struct slb_origin *o)
+{
+	__u64 *n;
+
+	if (!o->counted)
+		return;
+	o->counted = 0;
+	n = live_of(&backend_live, o->backend_index, o->backend_gen);
+	if (n)
+		__sync_fetch_and_add(n, -1);
+}
+
+static __always_inline void live_join(struct slb_origin *o)
+{
+	__u64 *n = live_of(&backend_live, o->backend_index, o->backend_gen);
+
+	if (!n)
+		return;
+	o->counted = 1;
+	__sync_fetch_and_add(n, 1);
+}
+
+/* What an iterator over socket storage is called with: a contract, as it stands. */
+struct live_walk {
+	void *meta;
+	void *map;
+	struct sock *sk;
+	void *value;
+};
+
+/* Adds one socket to the recount. */
+static __always_inline int live_recounted(const struct slb_origin *o)
+{
+	__u64 *n;
+
+	if (!o || o->layout != SLB_LAYOUT || !o->counted)
+		return 0;
+	n = live_of(&live_recount, o->backend_index, o->backend_gen);
+	if (n)
+		__sync_fetch_and_add(n, 1);
+	return 0;
+}
+
+#endif

@@ -96,7 +96,8 @@ func examine(ctx context.Context, g *globals) []finding {
 		}
 		findings = append(findings, f, othersPrograms(root.Path))
 	}
-	findings = append(findings, privileges(), serviceManager(), bootOrder(ctx, g))
+	findings = append(findings, privileges(), serviceManager())
+	findings = append(findings, bootOrder(ctx, g)...)
 	return append(findings, bypasses()...)
 }
 

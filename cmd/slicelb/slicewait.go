@@ -24,16 +24,17 @@ const mostAsked = 500
 // cannot wait for it.
 var selfOrdered = []string{"nomad.slice", "system.slice", "-.slice"}
 
-// bootOrder is slicesThatDoNotWait for the configuration that g names.
-func bootOrder(ctx context.Context, g *globals) finding {
+// bootOrder is slicesThatDoNotWait for the configuration that g names; nothing
+// where systemd is not the service manager.
+func bootOrder(ctx context.Context, g *globals) []finding {
 	if _, err := os.Stat("/run/systemd/system"); err != nil {
-		return finding{"order at boot", verdictNote, "systemd is not the service manager here", ""}
+		return nil
 	}
 	cfg, _, err := g.load()
 	if err != nil {
-		return finding{"order at boot", verdictNote, "not known: the configuration cannot be read", "slicelb check says why"}
+		return []finding{{"order at boot", verdictNote, "not known: the configuration cannot be read", "slicelb check says why"}}
 	}
-	return slicesThatDoNotWait(ctx, cfg, showOrder)
+	return []finding{slicesThatDoNotWait(ctx, cfg, showOrder)}
 }
 
 // slicesThatDoNotWait says which of the slices that the configuration names

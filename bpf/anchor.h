@@ -137,7 +137,8 @@ static __always_inline int anchor_made(struct cgroup *cgrp)
 		if (err != -EEXIST)
 			count_stat(mapped ? SLB_STAT_ANCHORS_MAPPED : SLB_STAT_CGROUPS_FULL);
 	}
-	if (rule || SLB_CGROUP_GROUP(w))
+	/* Without a rule user space may still match it: a class, a second star. */
+	if (rule || SLB_CGROUP_GROUP(w) || SLB_CGROUP_NODE(w))
 		hint(SLB_EVENT_MKDIR, id, parent, mapped);
 	return 0;
 }

@@ -104,6 +104,7 @@ type fakeSystemd struct {
 
 	mu        sync.Mutex
 	units     map[string]string // name -> path of its directory
+	described map[string]string // name -> description, where it is not "the unit NAME"
 	states    map[string]string // name -> ActiveState, where it is not active
 	runs      map[string]byte   // name -> which run this is
 	deaf      bool              // lists are refused
@@ -168,8 +169,12 @@ func (f *fakeSystemd) list(states, patterns []string) ([]listedUnit, *dbus.Error
 			active = s
 		}
 		if slices.ContainsFunc(patterns, func(p string) bool { return MatchUnit(p, name) }) {
+			description := "the unit " + name
+			if d, ok := f.described[name]; ok {
+				description = d
+			}
 			found = append(found, listedUnit{
-				Name: name, Description: "the unit " + name, Load: "loaded", Active: active, Sub: "running",
+				Name: name, Description: description, Load: "loaded", Active: active, Sub: "running",
 				Path: systemdPath + "/unit/" + dbus.ObjectPath(hex.EncodeToString([]byte(name))), JobPath: "/",
 			})
 		}
@@ -194,6 +199,16 @@ func (f *fakeSystemd) get(msg dbus.Message, iface, property string) (dbus.Varian
 	id := []byte("0123456789abcdef")
 	id[0] += f.runs[string(name)]
 	return dbus.MakeVariant(id), nil
+}
+
+// describe gives a unit a description of its own, before it is started.
+func (f *fakeSystemd) describe(unit, text string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.described == nil {
+		f.described = map[string]string{}
+	}
+	f.described[unit] = text
 }
 
 func (f *fakeSystemd) emit(member string, body ...any) {

@@ -2,6 +2,7 @@ package unitwatch
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -392,20 +393,46 @@ func (h *hierarchy) fail(d *dir, err error) {
 	}
 }
 
-// rename reads systemd's mark on d again.
-func (h *hierarchy) rename(d *dir) {
+// rename reads systemd's mark on d again; false where d's directory is gone.
+func (h *hierarchy) rename(d *dir) (there bool) {
 	if !d.shaped || h.byID[d.id] != d {
-		return
+		return true
 	}
 	fd, err := h.open(d)
 	if err != nil {
-		return // a look finds out
+		return !gone(err)
 	}
 	defer unix.Close(fd)
 	if inv := readInvocation(fd, "."); inv != "" && inv != d.about.invoked() {
 		d.marked, d.about = true, &about{invocation: inv}
 		h.changed = true
 	}
+	return true
+}
+
+// nearest is the deepest directory that is watched on the way to a slice, whose
+// path follows from its name; nil where another kind of unit is meant, or nothing
+// below that directory matters.
+func (h *hierarchy) nearest(unit string) *dir {
+	if !strings.HasSuffix(unit, ".slice") {
+		return nil
+	}
+	path, err := anchor.FromUnit(unit)
+	if err != nil {
+		return nil
+	}
+	at := h.top
+	for name := range strings.SplitSeq(strings.Trim(path, "/"), "/") {
+		i, ok := slices.BinarySearchFunc(at.children, name, func(d *dir, name string) int { return strings.Compare(d.name, name) })
+		if !ok {
+			break
+		}
+		at = at.children[i]
+	}
+	if !at.walk {
+		return nil
+	}
+	return at
 }
 
 // begin starts a look: what it finds is in added, removed and err.

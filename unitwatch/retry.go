@@ -85,7 +85,9 @@ func (v *watch) again(now time.Time) {
 		if !again(a) {
 			continue
 		}
-		v.h.rename(d)
+		if !v.h.rename(d) {
+			v.mark(d.parent) // its end was not hinted
+		}
 		switch {
 		case v.h.byID[d.id] != d:
 			delete(v.unnamed, d)

@@ -57,7 +57,9 @@ type Cgroup struct {
 	Unit string
 
 	// Group is the group of the processes in it, its own or that of its nearest
-	// ancestor that has one; a split child's is "jobs/x.scope". "" = none.
+	// ancestor that has one; a split child's is "jobs/x.scope", or by another name
+	// where its own is a container's id and a person knows it by that: "jobs/db".
+	// What stands behind the slash is other people's text. "" = none.
 	Group string
 
 	about *about
@@ -123,6 +125,9 @@ type namer struct {
 
 func (n namer) count(d *dir) {
 	if d.match.Split {
+		if r := recognised(d); r != "" {
+			n.total[d.match.Group+"/"+r]++
+		}
 		n.total[splitName(d, 1)]++
 		n.total[splitName(d, 2)]++
 	}
@@ -132,6 +137,9 @@ func (n namer) count(d *dir) {
 }
 
 func (n namer) name(d *dir) string {
+	if r := recognised(d); r != "" && n.total[d.match.Group+"/"+r] == 1 {
+		return d.match.Group + "/" + r
+	}
 	for components := 1; components <= 2; components++ {
 		if name := splitName(d, components); n.total[name] == 1 {
 			return name

@@ -5,12 +5,14 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/slicelb/slicelb/internal/lab"
 	"github.com/slicelb/slicelb/internal/lab/labtest"
+	"github.com/slicelb/slicelb/internal/scale"
 )
 
 // systemd is what tests ask of a manager: a real one in a lab, or a fake one.
@@ -299,4 +301,35 @@ func TestRealTrouble(t *testing.T) {
 	r.stats("connected again", func(st Stats) bool { return st.Connects > before.Connects && st.Mode == Bus })
 	t.Logf("connected again after %v", time.Since(begun))
 	comesAndGoes("after the bus was killed")
+}
+
+// A slice that systemd speaks of is looked for at once, though the kernel's hint
+// of it was lost.
+func TestSliceWithoutHint(t *testing.T) {
+	onSystemd(t, func(t *testing.T, s systemd) {
+		o := s.options()
+		o.Hints = make(chan Hint) // and none comes
+		o.Tree = compile(t, group("web", "/t26.slice", "/t26.slice/t26-?.slice"))
+		r := run(t, o)
+		r.onBus()
+		var took []time.Duration
+		for range max(5, scale.Count(200)) {
+			walks := r.Stats().Walks
+			s.startSlice("t26-a.slice")
+			begun := time.Now()
+			r.lines("there", "/t26.slice anchor web", "/t26.slice/t26-a.slice anchor web")
+			took = append(took, time.Since(begun))
+			if r.Stats().Walks > walks && took[len(took)-1] < hintedGap/2 {
+				t.Log("everything was looked at meanwhile")
+			}
+			s.stop("t26-a.slice")
+			s.stop("t26.slice")
+			r.lines("gone", "/t26.slice pending", "/t26.slice/t26-?.slice pending")
+		}
+		slices.Sort(took)
+		t.Logf("known %v after its start was reported in the median, %v at p99, of %d", took[len(took)/2], took[len(took)*99/100], len(took))
+		if median := took[len(took)/2]; median > hintedGap/2 {
+			t.Errorf("median %v: it was found by a walk", median)
+		}
+	})
 }

@@ -230,6 +230,8 @@ func (v *watch) receive(m mail) {
 	for _, u := range m.units {
 		if d := v.h.byUnit[u]; d != nil {
 			v.unname(d)
+		} else if d := v.h.nearest(u); d != nil {
+			v.mark(d) // it may be there now, though the kernel's hint was lost
 		}
 	}
 	if v.w.options.Hints != nil {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"path"
 	"slices"
 	"strings"
 	"time"
@@ -296,8 +297,13 @@ func (a answers) Group(_ context.Context, name string) (*api.Group, error) {
 			if !split {
 				return &out, nil
 			}
-			out.Cgroups = slices.DeleteFunc(out.Cgroups, func(c api.Cgroup) bool { return c.Group != name })
+			child := strings.TrimPrefix(name, parent+"/")
+			out.Cgroups = slices.DeleteFunc(out.Cgroups, func(c api.Cgroup) bool {
+				// By its group's name, or by that of its directory.
+				return c.Group != name && (!c.Split || path.Base(c.Path) != child)
+			})
 			if len(out.Cgroups) > 0 {
+				name = out.Cgroups[0].Group
 				out.Name, out.Anchors, out.Members = name, 0, len(out.Cgroups)
 				return &out, nil
 			}

@@ -156,6 +156,7 @@ type VIP struct {
 	Except    []string  `json:"except"`
 	Hidden    string    `json:"hidden"`
 	WhenDown  string    `json:"when_down"`
+	Terminate string    `json:"terminate"`
 	Health    string    `json:"health,omitempty"` // how backends are checked; "" = not at all
 	For       []View    `json:"for"`
 	Up        int       `json:"up"`   // backends that take new connections

@@ -112,6 +112,16 @@ const (
 	HiddenReject Hidden = "reject" // EHOSTUNREACH
 )
 
+// Terminate says which sockets are closed when the backend that they are
+// connected to, through the VIP, is gone or down.
+type Terminate string
+
+const (
+	TerminateUDP  Terminate = "udp" // connected UDP sockets
+	TerminateAll  Terminate = "all" // TCP connections too
+	TerminateNone Terminate = "none"
+)
+
 // VIP is [vip.NAME].
 type VIP struct {
 	Name      string
@@ -122,6 +132,7 @@ type VIP struct {
 	Except    []string
 	Hidden    Hidden
 	WhenDown  WhenDown
+	Terminate Terminate
 	Health    *Health // nil = not checked
 
 	// DrainTimeout is how long connections of a drained backend are waited for;

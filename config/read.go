@@ -14,8 +14,8 @@ var (
 	daemonLater  []string
 	groupKeys    = []string{"slices", "split", "translate"}
 	groupLater   = []string{"strict"}
-	vipKeys      = []string{"frontends", "algorithm", "clients", "except", "hidden", "when_down", "drain_timeout", "backend", "health", "for"}
-	vipLater     = []string{"affinity", "terminate", "reject_unknown_ports", "discover"}
+	vipKeys      = []string{"frontends", "algorithm", "clients", "except", "hidden", "when_down", "drain_timeout", "terminate", "backend", "health", "for"}
+	vipLater     = []string{"affinity", "reject_unknown_ports", "discover"}
 	backendKeys  = []string{"address", "unit", "weight"}
 	backendLater []string
 	viewKeys     = []string{"backend", "when_down"}
@@ -156,6 +156,7 @@ func (b *builder) readVIP(t *table, name string) {
 	}
 	v.Hidden = Hidden(t.choice("hidden", string(HiddenPass), string(HiddenPass), string(HiddenReject)))
 
+	v.Terminate = Terminate(t.choice("terminate", string(TerminateUDP), string(TerminateUDP), string(TerminateAll), string(TerminateNone)))
 	v.DrainTimeout = t.duration("drain_timeout", DefaultDrainTimeout, 0, maxDrainTimeout)
 
 	first := b.vipByID[name]

@@ -208,7 +208,8 @@ func TestRefuse(t *testing.T) {
 		{"bad maglev", okVIP + "algorithm = \"maglev\"\n", `algorithm "maglev" is not supported by this version`},
 		{"bad algorithm", okVIP + "algorithm = \"randm\"\n", `did you mean "random"?`},
 		{"bad affinity", okVIP + "affinity = \"10m\"\n", "not supported by this version"},
-		{"bad terminate", okVIP + "terminate = \"udp\"\n", "not supported by this version"},
+		{"OK terminate", okVIP + "terminate = \"none\"\n", ""},
+		{"bad terminate", okVIP + "terminate = \"tcp\"\n", "one of udp, all, none"},
 		{"bad reject_unknown_ports", okVIP + "reject_unknown_ports = true\n", "not supported by this version"},
 		{"OK health", health(""), ""},
 		{"OK health all", health("type = \"https\"\ninterval = \"100ms\"\ntimeout = \"10ms\"\nfall = 1\nrise = 100\ninitial = \"up\"\npanic_threshold = 0\nslow_start = \"1h\"\n" +

@@ -92,6 +92,7 @@ func (r *renderer) vip(v *VIP) {
 	r.line("hidden = " + tomlString(string(v.Hidden)))
 	r.line("when_down = " + tomlString(string(v.WhenDown)))
 	r.line("drain_timeout = " + tomlString(durationText(v.DrainTimeout)))
+	r.line("terminate = " + tomlString(string(v.Terminate)))
 	r.backends(v.Backends, v.Units)
 	if v.Health != nil {
 		r.health(v.Name, v.Health)

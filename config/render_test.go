@@ -120,6 +120,7 @@ func anyConfig(t *rapid.T) *Config {
 			Name: n, WhenDown: down.Draw(t, "down"), Origin: at,
 			Hidden:   rapid.SampledFrom([]Hidden{HiddenPass, HiddenReject}).Draw(t, "hidden"),
 			Backends: backends("backend"), Units: anyUnits(t, "units", at),
+			Terminate:    rapid.SampledFrom([]Terminate{TerminateUDP, TerminateAll, TerminateNone}).Draw(t, "terminate"),
 			DrainTimeout: time.Duration(rapid.Int64Range(0, int64(maxDrainTimeout/time.Millisecond)).Draw(t, "drain_timeout")) * time.Millisecond,
 		}
 		for i := range rapid.IntRange(1, 3).Draw(t, "frontends") {

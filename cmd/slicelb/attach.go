@@ -80,6 +80,8 @@ func (d *daemon) attach(ctx context.Context) error {
 	d.attached, d.unkept = true, true
 	d.tasks.Go(func() { d.read(ctx, h) })
 	d.tasks.Go(func() { d.suspects(ctx, f) })
+	dp := d.dp.dataPath
+	d.tasks.Go(func() { d.terminate(ctx, dp) })
 	context.AfterFunc(ctx, func() { h.Close(); f.Close() })
 	d.hear(ctx)
 	d.tasks.Go(func() { recount(ctx, d.dp, d.log) })

@@ -121,6 +121,7 @@ func objects(c *config.Config) []object {
 		o.lines = append(o.lines, "clients = "+clientList(v.Clients), "except = ["+strings.Join(v.Except, " ")+"]",
 			fmt.Sprintf("hidden = %q", v.Hidden), fmt.Sprintf("when_down = %q", v.WhenDown))
 		o.lines = append(o.lines, fmt.Sprintf("drain_timeout = %q", v.DrainTimeout.String()))
+		o.lines = append(o.lines, fmt.Sprintf("terminate = %q", v.Terminate))
 		o.lines = append(o.lines, backendLines("", v.Backends)...)
 		o.lines = append(o.lines, unitLines("", v.Units)...)
 		o.lines = append(o.lines, healthLines(v.Health)...)
@@ -154,6 +155,7 @@ func healthLines(h *config.Health) []string {
 		fmt.Sprintf("health fall = %d", h.Fall),
 		fmt.Sprintf("health rise = %d", h.Rise),
 		fmt.Sprintf("health initial = %q", h.Initial),
+		fmt.Sprintf("health passive = %t", h.Passive),
 		fmt.Sprintf("health panic_threshold = %d", h.PanicThreshold),
 		fmt.Sprintf("health slow_start = %q", h.SlowStart.String()),
 	}

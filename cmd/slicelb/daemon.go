@@ -103,6 +103,7 @@ type daemon struct {
 	again   bool                 // SIGHUP came
 	view    atomic.Pointer[view] // what the API answers from; anyone may load it
 	apiErr  atomic.Pointer[string]
+	swept   atomic.Pointer[terminated] // anyone may load it
 
 	asking sync.Mutex // held by the request that reads the maps: answers.readMaps
 

@@ -65,6 +65,8 @@ func (m *memoryPath) Check() error {
 
 func (m *memoryPath) Want(...string)                        {}
 func (m *memoryPath) SetTraits(map[string]bpf.Traits) error { return nil }
+func (m *memoryPath) Gone() <-chan struct{}                 { return nil }
+func (m *memoryPath) Sweep() (bpf.Swept, error)             { return bpf.Swept{}, nil }
 func (m *memoryPath) Failures() (failures, error)           { return noFailures{m}, nil }
 
 // noFailures waits as long as the data plane is open.

@@ -20,6 +20,8 @@ type dataPath interface {
 	SetTraits(byVIP map[string]bpf.Traits) error
 	Hints() (hints, error)
 	Failures() (failures, error)
+	Gone() <-chan struct{}
+	Sweep() (bpf.Swept, error)
 	Decisions() (observe.Reader, error)
 	observe.Source
 	Counters() (*bpf.CounterSnapshot, error)

@@ -231,7 +231,7 @@ func TestCompare(t *testing.T) {
 		{"new", parse(explained + "[vip.zz]\nfrontends = [\"10.96.0.99:80\"]\n"), []change{
 			{"+", "vip.zz", []field{
 				{"+", "frontend 10.96.0.99:80"}, {"+", "clients = any"}, {"+", "except = []"}, {"+", `hidden = "pass"`}, {"+", `when_down = "reject"`},
-				{"+", `drain_timeout = "0s"`},
+				{"+", `drain_timeout = "0s"`}, {"+", `terminate = "udp"`},
 			}},
 		}},
 		{"order of groups", parse("[group.cache]\nslices = [\"cache.slice\"]\n" + strings.Replace(explained, "[group.cache]\nslices = [\"cache.slice\"]\n", "", 1)), []change{

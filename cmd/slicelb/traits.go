@@ -25,7 +25,11 @@ func traitsOf(cfg *config.Config) map[string]bpf.Traits {
 	out := make(map[string]bpf.Traits, len(cfg.VIPs))
 	for i := range cfg.VIPs {
 		v := &cfg.VIPs[i]
-		out[v.Name] = bpf.Traits{Passive: v.Health != nil && v.Health.Passive}
+		out[v.Name] = bpf.Traits{
+			Passive:      v.Health != nil && v.Health.Passive,
+			TerminateUDP: v.Terminate != config.TerminateNone,
+			TerminateTCP: v.Terminate == config.TerminateAll,
+		}
 	}
 	return out
 }

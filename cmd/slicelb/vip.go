@@ -97,6 +97,7 @@ func printVIP(g *globals, out *output, v *api.VIP) error {
 	line("except", list(v.Except))
 	line("hidden", v.Hidden)
 	line("when_down", v.WhenDown)
+	line("terminate", v.Terminate)
 	line("health", v.Health)
 	for _, u := range v.Units {
 		line("unit", unitText(u))

@@ -20,11 +20,17 @@ import (
 
 // Main runs the tests, or the client side in a process that Start made.
 func Main(m *testing.M) {
+	BeClient()
+	os.Exit(m.Run())
+}
+
+// BeClient is the client side, in a process that Start made; elsewhere it does
+// nothing. It is for a TestMain that has more to do than Main.
+func BeClient() {
 	if os.Getenv(clientEnv) != "" {
 		serveClient()
 		os.Exit(0)
 	}
-	os.Exit(m.Run())
 }
 
 // Root skips a test that is not run as root; under CI=true that is a failure.

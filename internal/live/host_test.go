@@ -3,6 +3,7 @@ package live
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -11,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -28,7 +30,12 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, serveBackend(addr))
 		os.Exit(1)
 	}
-	kerneltest.Main(m)
+	kerneltest.BeClient()
+	code := m.Run()
+	if built != "" {
+		os.RemoveAll(built)
+	}
+	os.Exit(code)
 }
 
 // serveBackend greets whoever connects with its own address.
@@ -53,9 +60,16 @@ func serveBackend(addr string) error {
 	}
 }
 
+// built is where the daemon lies that the tests run.
+var built string
+
 var build = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "slicelb-live-")
 	if err != nil {
+		return "", err
+	}
+	built = dir
+	if err := os.Chmod(dir, 0o755); err != nil { // a daemon without privileges runs it
 		return "", err
 	}
 	path := filepath.Join(dir, "slicelb")
@@ -75,7 +89,15 @@ type host struct {
 	config string
 	log    *lockedBuffer
 	daemon *exec.Cmd
+
+	// unit has the daemon run with the unit's privileges, and no others.
+	unit bool
 }
+
+// capabilities of the unit: CAP_NET_ADMIN, CAP_PERFMON, CAP_BPF.
+var capabilities = []uintptr{unix.CAP_NET_ADMIN, unix.CAP_PERFMON, unix.CAP_BPF}
+
+const nobody = 65534
 
 type lockedBuffer struct {
 	mu sync.Mutex
@@ -98,7 +120,14 @@ func newHost(t *testing.T) *host {
 	t.Helper()
 	kerneltest.EnterNetns(t)
 	h := &host{T: t, root: kerneltest.NewCgroup(t), log: &lockedBuffer{}}
-	dir := t.TempDir()
+	dir, err := os.MkdirTemp("/run", "slicelb-live-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	if err := errors.Join(os.Chmod(dir, 0o755), os.Mkdir(filepath.Join(dir, "run"), 0o755), os.Chown(filepath.Join(dir, "run"), nobody, nobody)); err != nil {
+		t.Fatal(err)
+	}
 	h.config = filepath.Join(dir, "slicelb.toml")
 	h.client = api.NewClient(filepath.Join(dir, "run", "api.sock"))
 	return h
@@ -115,6 +144,9 @@ func (h *host) serve(toml string) {
 	h.daemon = exec.Command(path, "serve", "-c", h.config, "--cgroup-root", h.root.Path,
 		"--socket", filepath.Join(filepath.Dir(h.config), "run", "api.sock"))
 	h.daemon.Stderr = h.log
+	if h.unit {
+		h.daemon.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}, AmbientCaps: capabilities}
+	}
 	if err := h.daemon.Start(); err != nil {
 		h.Fatal(err)
 	}

@@ -125,7 +125,7 @@ func (h *host) clean(toml string) {
 	want := map[string]int{
 		"put frontend":     2 + more,
 		"set backend-cell": len(addresses(toml)),
-		"set group":        2 + more, // the host is one
+		"set group":        3 + more, // the host and the daemon are two
 	}
 	var have map[string]int
 	deadline := time.Now().Add(10 * time.Second)

@@ -1,6 +1,7 @@
 package live
 
 import (
+	"os/exec"
 	"strings"
 	"sync"
 	"testing"
@@ -140,5 +141,46 @@ func TestForeignFailuresEjectNothing(t *testing.T) {
 	}
 	if b := h.backend("web", backend); b.Check.State != "up" || b.Check.Count != checks {
 		t.Errorf("checked because of another namespace: %d checks before, now %+v", checks, b.Check)
+	}
+}
+
+// All backends are killed: calls are answered as when_down says, as soon as their
+// checks have failed. // edge D37, fault F22
+func TestAllDown(t *testing.T) {
+	h := newHost(t)
+	a, first := h.process()
+	b, second := h.process()
+	toml := func(down string) string {
+		return vipOf("web", `"`+vip+`"`, "when_down = \""+down+"\"", a, b) +
+			"[vip.web.health]\ninterval = \"500ms\"\ntimeout = \"250ms\"\n"
+	}
+	h.serve(toml("reject"))
+	h.until("both are up", func() bool { return h.backend("web", a).Share == 0.5 }, h.log.String)
+	c := kerneltest.Start(t, h.root)
+	connects := func(n int) []kerneltest.Connection {
+		r, err := c.Run(kerneltest.Load{To: vip, Count: n})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r.Connections
+	}
+	killed := kerneltest.Monotonic()
+	for _, p := range []*exec.Cmd{first, second} {
+		if err := p.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h.until("rejected", func() bool { return connects(1)[0].Errno == unix.EHOSTUNREACH }, h.log.String)
+	t.Logf("rejected %v after the kill", (kerneltest.Monotonic() - killed).Round(time.Millisecond))
+	for _, got := range connects(50) {
+		if got.Errno != unix.EHOSTUNREACH {
+			t.Fatalf("with no backend: %+v", got)
+		}
+	}
+	h.reload(toml("use-all"))
+	for _, got := range connects(50) {
+		if got.Errno != unix.ECONNREFUSED {
+			t.Fatalf("with all of them: %+v", got)
+		}
 	}
 }

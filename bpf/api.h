@@ -230,7 +230,7 @@ struct slb_origin {
 	__u32 cell;	/* that decided: default or view */
 	__u8 counted;	/* 1 = the socket is one of this backend's in backend_live */
 	__u8 pad[7];
-	__u64 spare;
+	__u64 connect_ns; /* CLOCK_MONOTONIC of the connect, where somebody wants to know; else 0 */
 };
 
 /* udp_choice: which backend an unconnected UDP socket uses for a VIP. */
@@ -409,6 +409,7 @@ enum slb_told {
 	SLB_TOLD_REJECTED = 3, /* EHOSTUNREACH */
 	SLB_TOLD_DENIED = 4,   /* EPERM, by policy */
 	SLB_TOLD_AUDITED = 5,  /* allowed, by a rule that wants to be told */
+	SLB_TOLD_CONNECTED = 6, /* a TCP connect that was translated has its answer: took_us */
 };
 
 /* Why; 0 = there was nothing to decide. */
@@ -467,6 +468,20 @@ struct slb_decision_event {
 struct slb_tell_budget {
 	__u64 window; /* in the high half its number, in the low half how many it had */
 	__u64 suppressed;
+};
+
+/*
+ * Element of latencies, by default cell: how long TCP connects took, from the
+ * hook until the answer. Bucket i counts those of less than 2^(i + SLB_LATENCY_SHIFT)
+ * us and not less than half of it, the last one all that took longer. Counted by
+ * atomic additions; they wrap. Only while time_until, a lease like watch_until,
+ * has not run out.
+ */
+#define SLB_LATENCY_BUCKETS 16
+#define SLB_LATENCY_SHIFT 5
+
+struct slb_latency {
+	__u32 bucket[SLB_LATENCY_BUCKETS];
 };
 
 /*

@@ -78,6 +78,8 @@ type Datapath struct {
 	backendFilter *filter
 	budgets       []slicelbSlbTellBudget
 	watch         watchWords
+	latencies     []slicelbSlbLatency
+	timeUntil     *uint64
 
 	pairs                   sync.Mutex      // freedCells and freedGroups
 	freedCells, freedGroups map[uint32]bool // whose pair counters still stand
@@ -181,6 +183,8 @@ func (d *Datapath) open(spec *ebpf.CollectionSpec) error {
 
 	m, n = share(slicelbMapTellBudgets)
 	d.budgets = shared[slicelbSlbTellBudget](m, n)
+	m, n = share(slicelbMapLatencies)
+	d.latencies = shared[slicelbSlbLatency](m, n)
 
 	globals, _ := share(spec.Variables[slicelbVarHostNetnsCookie].SectionName)
 	if len(errs) > 0 {
@@ -195,6 +199,8 @@ func (d *Datapath) open(spec *ebpf.CollectionSpec) error {
 		until: &variable(slicelbVarWatchUntil)[0], told: &variable(slicelbVarWatchTold)[0],
 		group: &variable(slicelbVarWatchGroup)[0], cells: &variable(slicelbVarWatchCells)[0],
 	}
+	d.timeUntil = &variable(slicelbVarTimeUntil)[0]
+	atomic.StoreUint64(d.timeUntil, 0)
 	atomic.StoreUint64(d.watch.until, 0) // who watched by the process before is gone
 	d.frontends = newFilter(variable(slicelbVarFrontendFilter))
 	d.backendFilter = newFilter(variable(slicelbVarBackendFilter))

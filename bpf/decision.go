@@ -24,10 +24,15 @@ const (
 	Rejected   Told = Told(slicelbSlbToldSLB_TOLD_REJECTED) // EHOSTUNREACH
 	Denied     Told = Told(slicelbSlbToldSLB_TOLD_DENIED)   // EPERM, by policy
 	Audited    Told = Told(slicelbSlbToldSLB_TOLD_AUDITED)  // allowed, by a rule that wants to be told
+
+	// A TCP connect that was translated has its answer. The caller is not known:
+	// Socket is that of the decision before. Only while Time is on and SockOps
+	// attached.
+	Connected Told = Told(slicelbSlbToldSLB_TOLD_CONNECTED)
 )
 
 // Tolds are all of them.
-var Tolds = []Told{Translated, Passed, Rejected, Denied, Audited}
+var Tolds = []Told{Translated, Passed, Rejected, Denied, Audited, Connected}
 
 // Refusal says whether this is told to nobody in particular too.
 func (t Told) Refusal() bool { return t >= Rejected && t <= Audited }
@@ -44,6 +49,8 @@ func (t Told) String() string {
 		return "denied"
 	case Audited:
 		return "audited"
+	case Connected:
+		return "connected"
 	}
 	return "verdict-" + strconv.Itoa(int(t))
 }

@@ -31,7 +31,7 @@ func size(spec *ebpf.CollectionSpec, opts Options) error {
 	}
 	c := opts.Capacities
 	set(c.Frontends, slicelbMapFrontends, slicelbMapFrontendRefs)
-	set(c.Cells, slicelbMapCells, slicelbMapCellInfos, slicelbMapCellCounters)
+	set(c.Cells, slicelbMapCells, slicelbMapCellInfos, slicelbMapCellCounters, slicelbMapLatencies)
 	set(c.Views, slicelbMapViews)
 	set(c.Backends, slicelbMapBackends, slicelbMapBackendCells, slicelbMapBackendTraits,
 		slicelbMapBackendCounters, slicelbMapBackendLive, slicelbMapLiveRecount)

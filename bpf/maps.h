@@ -128,6 +128,14 @@ struct {
 	__type(value, struct slb_tell_budget);
 } tell_budgets SEC(".maps");
 
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, SLB_CELLS);
+	__type(key, __u32);
+	__type(value, struct slb_latency);
+} latencies SEC(".maps");
+
 /* Scratch of the mkdir program: a key is too large for its stack. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -145,6 +153,7 @@ volatile __u64 host_netns_cookie;
 volatile __u64 watch_until;
 volatile __u64 watch_told;	/* bits by enum slb_told */
 volatile __u64 watch_group; /* or SLB_WATCH_ANY_GROUP */
+volatile __u64 time_until; /* connects are timed */
 volatile __u64 watch_cells; /* two default cells of 32 bits: a VIP's; 0 = any */
 
 /*

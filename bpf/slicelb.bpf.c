@@ -6,6 +6,7 @@
  */
 #include "anchor.h"
 #include "sockops.h"
+#include "timing.h"
 #include "udp.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
@@ -336,6 +337,10 @@ int slb_sockops(struct bpf_sock_ops *ctx)
 	switch (ctx->op) {
 	case BPF_SOCK_OPS_TCP_CONNECT_CB:
 		break;
+	case BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB:
+		if (time_until)
+			break;
+		return CALL_ALLOWED;
 	case BPF_SOCK_OPS_STATE_CB:
 		if (sockops_left_syn_sent(ctx))
 			break;
@@ -349,6 +354,8 @@ int slb_sockops(struct bpf_sock_ops *ctx)
 		return CALL_ALLOWED;
 	if (ctx->op == BPF_SOCK_OPS_STATE_CB)
 		sockops_given_up(ctx, sk);
+	else if (ctx->op == BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB)
+		sockops_established(ctx, sk);
 	else
 		sockops_connect(ctx, sk);
 	return CALL_ALLOWED;

@@ -146,6 +146,11 @@ type slicelbSlbGroupInfo struct {
 	Name [64]int8
 }
 
+type slicelbSlbLatency struct {
+	_      structs.HostLayout
+	Bucket [16]uint32
+}
+
 type slicelbSlbOrigin struct {
 	_             structs.HostLayout
 	Vip           slicelbSlbAddr
@@ -164,7 +169,7 @@ type slicelbSlbOrigin struct {
 	Cell          uint32
 	Counted       uint8
 	Pad           [7]uint8
-	Spare         uint64
+	ConnectNs     uint64
 }
 
 type slicelbSlbPattern struct {
@@ -232,6 +237,7 @@ const (
 	slicelbSlbToldSLB_TOLD_REJECTED   slicelbSlbTold = 3
 	slicelbSlbToldSLB_TOLD_DENIED     slicelbSlbTold = 4
 	slicelbSlbToldSLB_TOLD_AUDITED    slicelbSlbTold = 5
+	slicelbSlbToldSLB_TOLD_CONNECTED  slicelbSlbTold = 6
 )
 
 type slicelbSlbUdpChoice struct {
@@ -318,6 +324,7 @@ const (
 	slicelbMapFrontends        = "frontends"
 	slicelbMapGroupInfos       = "group_infos"
 	slicelbMapGroups           = "groups"
+	slicelbMapLatencies        = "latencies"
 	slicelbMapLiveRecount      = "live_recount"
 	slicelbMapOrigins          = "origins"
 	slicelbMapPairCounters     = "pair_counters"
@@ -347,6 +354,7 @@ const (
 	slicelbVarFrontendFilter   = "frontend_filter"
 	slicelbVarHostNetnsCookie  = "host_netns_cookie"
 	slicelbVarSlbTypes         = "slb_types"
+	slicelbVarTimeUntil        = "time_until"
 	slicelbVarWatchCells       = "watch_cells"
 	slicelbVarWatchGroup       = "watch_group"
 	slicelbVarWatchTold        = "watch_told"
@@ -433,6 +441,7 @@ type slicelbMapSpecs struct {
 	Frontends       *ebpf.MapSpec `ebpf:"frontends"`
 	GroupInfos      *ebpf.MapSpec `ebpf:"group_infos"`
 	Groups          *ebpf.MapSpec `ebpf:"groups"`
+	Latencies       *ebpf.MapSpec `ebpf:"latencies"`
 	LiveRecount     *ebpf.MapSpec `ebpf:"live_recount"`
 	Origins         *ebpf.MapSpec `ebpf:"origins"`
 	PairCounters    *ebpf.MapSpec `ebpf:"pair_counters"`
@@ -454,6 +463,7 @@ type slicelbVariableSpecs struct {
 	FrontendFilter  *ebpf.VariableSpec `ebpf:"frontend_filter"`
 	HostNetnsCookie *ebpf.VariableSpec `ebpf:"host_netns_cookie"`
 	SlbTypes        *ebpf.VariableSpec `ebpf:"slb_types"`
+	TimeUntil       *ebpf.VariableSpec `ebpf:"time_until"`
 	WatchCells      *ebpf.VariableSpec `ebpf:"watch_cells"`
 	WatchGroup      *ebpf.VariableSpec `ebpf:"watch_group"`
 	WatchTold       *ebpf.VariableSpec `ebpf:"watch_told"`
@@ -498,6 +508,7 @@ type slicelbMaps struct {
 	Frontends       *ebpf.Map `ebpf:"frontends"`
 	GroupInfos      *ebpf.Map `ebpf:"group_infos"`
 	Groups          *ebpf.Map `ebpf:"groups"`
+	Latencies       *ebpf.Map `ebpf:"latencies"`
 	LiveRecount     *ebpf.Map `ebpf:"live_recount"`
 	Origins         *ebpf.Map `ebpf:"origins"`
 	PairCounters    *ebpf.Map `ebpf:"pair_counters"`
@@ -531,6 +542,7 @@ func (m *slicelbMaps) Close() error {
 		m.Frontends,
 		m.GroupInfos,
 		m.Groups,
+		m.Latencies,
 		m.LiveRecount,
 		m.Origins,
 		m.PairCounters,
@@ -553,6 +565,7 @@ type slicelbVariables struct {
 	FrontendFilter  *ebpf.Variable `ebpf:"frontend_filter"`
 	HostNetnsCookie *ebpf.Variable `ebpf:"host_netns_cookie"`
 	SlbTypes        *ebpf.Variable `ebpf:"slb_types"`
+	TimeUntil       *ebpf.Variable `ebpf:"time_until"`
 	WatchCells      *ebpf.Variable `ebpf:"watch_cells"`
 	WatchGroup      *ebpf.Variable `ebpf:"watch_group"`
 	WatchTold       *ebpf.Variable `ebpf:"watch_told"`

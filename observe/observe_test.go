@@ -22,6 +22,7 @@ type fake struct {
 	wish       *bpf.Watch
 	wishes     int
 	polls      bool
+	timed      bool
 	lost       uint64
 	suppressed map[uint32]uint64
 	in         chan bpf.Decision
@@ -38,6 +39,13 @@ func (f *fake) Watch(w *bpf.Watch) error {
 	defer f.mu.Unlock()
 	f.wish = w
 	f.wishes++
+	return nil
+}
+
+func (f *fake) Time(on bool) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.timed = on
 	return nil
 }
 
@@ -378,6 +386,80 @@ func TestEnd(t *testing.T) {
 				t.Errorf("Next after the end: %v", err)
 			}
 			w.Close()
+		}
+	})
+}
+
+// An answer is named by the call that it belongs to.
+func TestConnectedIsNamed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake()
+		o := running(t, f, Options{Names: func(e *Event) { e.Unit = fmt.Sprintf("u%d.service", e.TGID) }})
+		w, _, err := o.Watch(Query{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer w.Close()
+		synctest.Wait()
+		if !f.timed {
+			t.Error("connects are not timed for a watcher")
+		}
+		call := func(socket uint64, told bpf.Told, pid uint32) bpf.Decision {
+			d := decision(1, 7, told)
+			d.Proto, d.Socket, d.TGID = bpf.TCP, socket, pid
+			return d
+		}
+		f.in <- call(1, bpf.Translated, 41)
+		f.in <- call(2, bpf.Translated, 42)
+		f.in <- call(1, bpf.Connected, 0)
+		f.in <- call(3, bpf.Connected, 0) // nobody knows whose
+		answers := func() (units []string) {
+			synctest.Wait()
+			for _, e := range o.Stored(Query{Last: -1, Told: []bpf.Told{bpf.Connected}}) {
+				units = append(units, e.Unit)
+			}
+			return units
+		}
+		if diff := cmp.Diff([]string{"u41.service", ""}, answers()); diff != "" {
+			t.Errorf("units (-want +got):\n%s", diff)
+		}
+		for i := range remembered {
+			f.in <- call(100+uint64(i), bpf.Translated, 43)
+			if i%1000 == 0 {
+				synctest.Wait()
+				if _, err := w.Next(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		f.in <- call(2, bpf.Connected, 0) // forgotten
+		if diff := cmp.Diff([]string{""}, answers()); diff != "" {
+			t.Errorf("units of what was forgotten (-want +got):\n%s", diff)
+		}
+		if n := len(o.calls.bySocket); n > remembered {
+			t.Errorf("%d calls are remembered", n)
+		}
+	})
+}
+
+// Somebody who asks has connects timed for a while.
+func TestAskTimes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake()
+		o := running(t, f, Options{})
+		synctest.Wait()
+		timed := func() bool { f.mu.Lock(); defer f.mu.Unlock(); return f.timed }
+		if timed() || o.Timed() {
+			t.Error("timed though nobody asked")
+		}
+		o.AskTimes()
+		if !timed() || !o.Timed() {
+			t.Error("not timed though somebody asked")
+		}
+		time.Sleep(curious + 2*renewal)
+		synctest.Wait()
+		if timed() || o.Timed() {
+			t.Error("still timed")
 		}
 	})
 }

@@ -21,6 +21,7 @@ var ErrTooMany = fmt.Errorf("%d watch already", maxWatchers)
 // Source is the data plane, as far as decisions go.
 type Source interface {
 	Watch(*bpf.Watch) error
+	Time(bool) error
 	GroupName(index uint32) string
 	VIPName(cell uint32) string
 	GroupIndex(name string) (uint32, bool)
@@ -63,6 +64,8 @@ type Observer struct {
 	store    store
 	seq      uint64
 	watchers map[*Watcher]bool
+	asked    time.Time // when somebody wanted to know how long connects take
+	calls    calls
 	ended    bool
 
 	told       uint64 // events that arrived
@@ -73,7 +76,7 @@ type Observer struct {
 
 // New makes one that has nothing to observe yet.
 func New(opts Options) *Observer {
-	return &Observer{opts: opts, store: newStore(), watchers: map[*Watcher]bool{}, suppressed: map[uint32]uint64{}}
+	return &Observer{opts: opts, store: newStore(), calls: newCalls(), watchers: map[*Watcher]bool{}, suppressed: map[uint32]uint64{}}
 }
 
 // renewal is how often the programs are told again what is wanted, and their
@@ -155,7 +158,12 @@ func (o *Observer) hear(e *Event) {
 		e.View = e.Group
 	}
 	e.At = o.opts.At(e.Time)
-	o.opts.Names(e)
+	if e.Told == bpf.Connected {
+		o.calls.recall(e)
+	} else {
+		o.opts.Names(e)
+		o.calls.note(e)
+	}
 
 	o.mu.Lock()
 	o.seq++
@@ -207,10 +215,36 @@ func (o *Observer) ask() {
 		return
 	}
 	o.reader.Poll(len(o.watchers) > 0)
-	if err := o.source.Watch(o.wanted()); err != nil {
+	err := o.source.Watch(o.wanted())
+	if err == nil {
+		err = o.source.Time(o.timed())
+	}
+	if err != nil {
 		o.opts.Log.Warn("watch decisions", "err", err)
 	}
 }
+
+// curious is how long after somebody asked connects are timed.
+const curious = 30 * time.Second
+
+// AskTimes has connects timed for a while.
+func (o *Observer) AskTimes() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	was := o.timed()
+	if o.asked = time.Now(); !was {
+		o.ask()
+	}
+}
+
+// Timed says whether anybody wants to know how long connects take.
+func (o *Observer) Timed() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.timed()
+}
+
+func (o *Observer) timed() bool { return len(o.watchers) > 0 || time.Since(o.asked) < curious }
 
 // wanted is the least that holds what every watcher wants, of what the programs
 // can tell apart; nil where nobody watches.

@@ -315,6 +315,7 @@ func (d *daemon) look(ctx context.Context) {
 		d.giveUp(api.Errorf(api.Timeout, "reload: not done in time; running configuration unchanged"))
 	}
 	d.tryFinish(ctx)
+	d.timing()
 	d.saveVerdicts()
 	d.say()
 	if d.ready && time.Since(d.trimmed) > trimInterval && d.trim.Swap(false) {

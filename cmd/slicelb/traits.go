@@ -37,7 +37,7 @@ func traitsOf(cfg *config.Config) map[string]bpf.Traits {
 // rehook attaches and detaches optional hooks, where cfg has a use for others than
 // those that are attached.
 func (d *daemon) rehook(cfg *config.Config) error {
-	want := optionalHooks(cfg)
+	want := d.wantedHooks(cfg)
 	if d.hooked != nil && slices.Equal(want, d.hooked) {
 		return nil
 	}

@@ -32,7 +32,7 @@ var pageFiles embed.FS
 
 // policy forbids the page what it does not need: it loads its own script and
 // style, asks this server for a picture, and turns no text into markup.
-const policy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; " +
+const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; " +
 	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'; " +
 	"require-trusted-types-for 'script'; trusted-types 'none'"
 
@@ -55,10 +55,16 @@ func (s *Web) routes() http.Handler {
 	if err != nil {
 		panic(err) // embed would not have built
 	}
+	const script = "text/javascript; charset=utf-8"
 	for _, f := range []struct{ path, file, kind string }{
 		{"/{$}", "index.html", "text/html; charset=utf-8"},
 		{"/page.css", "page.css", "text/css; charset=utf-8"},
-		{"/page.js", "page.js", "text/javascript; charset=utf-8"},
+		{"/icon.svg", "icon.svg", "image/svg+xml"},
+		{"/page.js", "page.js", script},
+		{"/rates.js", "rates.js", script},
+		{"/picture.js", "picture.js", script},
+		{"/tables.js", "tables.js", script},
+		{"/words.js", "words.js", script},
 	} {
 		mux.HandleFunc("GET "+f.path, func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Type", f.kind)

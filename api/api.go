@@ -323,6 +323,28 @@ type BackendChanged struct {
 	Forgotten string          `json:"forgotten,omitempty"` // why a restart of the daemon would not know of it
 }
 
+// Live is how many sockets are open that VIPs sent to backends: TCP ones, and UDP
+// ones that are connected.
+type Live struct {
+	Backends []BackendLive `json:"backends"`
+}
+
+// BackendLive is one backend's.
+type BackendLive struct {
+	VIP     string `json:"vip"`
+	Address string `json:"address"`
+	Live    uint64 `json:"live"`
+}
+
+// Total is the sum over the backends.
+func (l *Live) Total() uint64 {
+	var n uint64
+	for _, b := range l.Backends {
+		n += b.Live
+	}
+	return n
+}
+
 // BackendBefore is a backend and the state that it had.
 type BackendBefore struct {
 	VIP     string `json:"vip"`

@@ -94,6 +94,15 @@ func (c *Client) Metrics(ctx context.Context) (string, error) {
 	return string(body), err
 }
 
+// Live counts the open sockets of the backends that b is about, whatever its
+// State.
+func (c *Client) Live(ctx context.Context, b BackendChange) (*Live, error) {
+	if b.Unit != "" {
+		return get[Live](ctx, c, "/units/"+url.PathEscape(b.Unit)+"/live")
+	}
+	return get[Live](ctx, c, "/vips/"+url.PathEscape(b.VIP)+"/backends/"+url.PathEscape(b.Address)+"/live")
+}
+
 func get[T any](ctx context.Context, c *Client, path string) (*T, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, answerTimeout, fmt.Errorf("no answer in %v", answerTimeout))
 	defer cancel()

@@ -25,6 +25,7 @@ type Daemon interface {
 	Dump(context.Context) (*Dump, error)
 	Reload(context.Context) (*Reloaded, error)
 	SetBackend(context.Context, BackendChange) (*BackendChanged, error)
+	Live(context.Context, BackendChange) (*Live, error) // State and UID are not set
 	Observe(context.Context, Observation) (Stream, error)
 }
 
@@ -132,6 +133,12 @@ func (s *Server) routes() http.Handler {
 		return s.Daemon.SetBackend(ctx, BackendChange{
 			VIP: r.PathValue("vip"), Address: r.PathValue("address"), State: r.PathValue("state"), UID: peer.UID,
 		})
+	})
+	read("/vips/{vip}/backends/{address}/live", func(r *http.Request) (any, error) {
+		return s.Daemon.Live(r.Context(), BackendChange{VIP: r.PathValue("vip"), Address: r.PathValue("address")})
+	})
+	read("/units/{unit}/live", func(r *http.Request) (any, error) {
+		return s.Daemon.Live(r.Context(), BackendChange{Unit: r.PathValue("unit")})
 	})
 	change("/units/{unit}/{state}", func(r *http.Request) (any, error) {
 		peer, _ := r.Context().Value(peerKey{}).(Peer) // known, or it would not be here

@@ -165,9 +165,8 @@ func (d *daemon) order(ctx context.Context, c *backendChange) (*api.BackendChang
 			d.applied = false // back, at the next tick
 			return nil, api.Errorf(api.Failed, "%s: %v", c, err)
 		}
-		if out.Writes = writes; writes > 0 {
-			d.drained(ctx)
-		}
+		out.Writes = writes
+		d.drained(ctx) // what is written last comes after a grace period
 	}
 	if checks {
 		if p := d.pending; p != nil && p.source != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -13,6 +14,8 @@ import (
 // newBackendSet makes the command that says state of backends.
 func newBackendSet(g *globals, state, short, long string) *cobra.Command {
 	var unit string
+	var wait bool
+	var timeout time.Duration
 	cmd := &cobra.Command{
 		Use:   state + " {VIP ADDRESS:PORT | --unit UNIT}",
 		Short: short,
@@ -36,9 +39,25 @@ until the unit stops, fails or is started again.`,
 			if unit == "" {
 				change.VIP, change.Address = args[0], args[1]
 			}
-			return g.setBackend(cmd.Context(), change)
+			ctx := cmd.Context()
+			if timeout < 0 {
+				return usageErrorf("--timeout %v: want 0 or more", timeout)
+			}
+			if timeout > 0 {
+				var cancel context.CancelFunc
+				ctx, cancel = context.WithTimeout(ctx, timeout)
+				defer cancel()
+			}
+			if err := g.setBackend(ctx, change); err != nil || !wait {
+				return err
+			}
+			return g.waitDrained(ctx, change)
 		},
 	}
+	if state != orderReady {
+		cmd.Flags().BoolVar(&wait, "wait", false, "return when no connection is left")
+	}
+	cmd.Flags().DurationVar(&timeout, "timeout", 0, "how `long` it may take, the wait included; 0 is as long as it takes")
 	cmd.Flags().StringVar(&unit, "unit", "", "every backend that the unit `U` is")
 	return cmd
 }

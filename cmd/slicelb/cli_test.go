@@ -203,8 +203,22 @@ func (c canned) Dump(context.Context) (*api.Dump, error) {
 	return &api.Dump{Lines: []string{"frontend 10.96.0.10:5432/tcp 1"}}, nil
 }
 
+func (c canned) Live(_ context.Context, b api.BackendChange) (*api.Live, error) {
+	live := &api.Live{Backends: []api.BackendLive{{VIP: "db", Address: "192.0.2.11:5432"}}}
+	if c.is("busy") {
+		live.Backends[0].Live = 3
+	}
+	return live, nil
+}
+
 func (c canned) SetBackend(_ context.Context, b api.BackendChange) (*api.BackendChanged, error) {
 	switch {
+	case b.Unit == "web@1.service":
+		return &api.BackendChanged{Before: "ready", Backends: []api.BackendBefore{{VIP: "db", Address: "192.0.2.11:5432", Before: "ready"}}, Writes: 3}, nil
+	case b.Unit == "web@2.service":
+		return &api.BackendChanged{Before: "ready", Backends: []api.BackendBefore{}}, nil
+	case b.Unit != "":
+		return nil, &api.Error{Code: api.NotFound, Text: "no backend is the unit " + strconv.Quote(b.Unit)}
 	case b.VIP != "db":
 		return nil, &api.Error{Code: api.NotFound, Text: "no VIP " + strconv.Quote(b.VIP), Hint: "slicelb vip list"}
 	case c.is("forgetful"):

@@ -105,6 +105,7 @@ type daemon struct {
 	apiErr  atomic.Pointer[string]
 	swept   atomic.Pointer[terminated] // anyone may load it
 
+	live   liveIndex
 	asking sync.Mutex // held by the request that reads the maps: answers.readMaps
 
 	trim    atomic.Bool // much memory was used for a moment

@@ -86,10 +86,11 @@ func (m *memoryPath) Read() (bpf.Event, error) {
 func (m *memoryPath) Counters() (*bpf.CounterSnapshot, error) {
 	return &bpf.CounterSnapshot{Live: m.live}, nil
 }
-func (m *memoryPath) Recount() (int, error)     { return 0, nil }
-func (m *memoryPath) Stats() (bpf.Stats, error) { return bpf.Stats{}, nil }
-func (m *memoryPath) Missing() []bpf.Feature    { return nil }
-func (m *memoryPath) Close() error              { m.once.Do(func() { close(m.closed) }); return nil }
+func (m *memoryPath) Recount() (int, error)           { return 0, nil }
+func (m *memoryPath) LiveOf(i uint32) (uint64, error) { return m.live[i], nil }
+func (m *memoryPath) Stats() (bpf.Stats, error)       { return bpf.Stats{}, nil }
+func (m *memoryPath) Missing() []bpf.Feature          { return nil }
+func (m *memoryPath) Close() error                    { m.once.Do(func() { close(m.closed) }); return nil }
 
 // process is a daemon in this process, with a data plane in memory.
 type process struct {

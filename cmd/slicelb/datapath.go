@@ -26,6 +26,7 @@ type dataPath interface {
 	observe.Source
 	Counters() (*bpf.CounterSnapshot, error)
 	Recount() (corrected int, err error)
+	LiveOf(index uint32) (uint64, error)
 	Missing() []bpf.Feature
 	Close() error
 }

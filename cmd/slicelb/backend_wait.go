@@ -1,0 +1,71 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/slicelb/slicelb/api"
+)
+
+const (
+	// waitInterval is how often a wait asks how many connections are left.
+	waitInterval = 50 * time.Millisecond
+
+	// waitPatience is how long a wait bears that nobody answers: a restart of the
+	// daemon takes less.
+	waitPatience = 3 * time.Second
+)
+
+// waitDrained returns when the backends of a change have no connection left, as
+// the kernel counts them.
+func (g *globals) waitDrained(ctx context.Context, change api.BackendChange) error {
+	if g.getenv("SERVICE_RESULT") != "" && g.getenv("EXIT_CODE") != "" {
+		// An ExecStop= of a service whose main process has ended by itself: what
+		// is connected to it is not served any more.
+		fmt.Fprintln(g.stderr, "slicelb: the service has ended: its connections are not waited for")
+		return nil
+	}
+	answered := time.Now()
+	tick := time.NewTicker(waitInterval)
+	defer tick.Stop()
+	var left *api.Live
+	for {
+		live, err := g.client().Live(ctx, change)
+		switch {
+		case err == nil:
+			left, answered = live, time.Now()
+			if left.Total() == 0 {
+				return nil
+			}
+		case ctx.Err() != nil:
+		case errors.Is(err, api.ErrNotRunning) && time.Since(answered) < waitPatience:
+		default:
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return notDrained(ctx, left)
+		case <-tick.C:
+		}
+	}
+}
+
+// notDrained says what is left when the time is over.
+func notDrained(ctx context.Context, left *api.Live) error {
+	if !errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
+		return ctx.Err()
+	}
+	if left == nil {
+		return &exitError{code: exitFailed, err: errors.New("not drained in time: the daemon does not answer")}
+	}
+	var text []string
+	for _, b := range left.Backends {
+		if b.Live > 0 {
+			text = append(text, fmt.Sprintf("%s of %s has %s", b.Address, b.VIP, plural(int(min(b.Live, 1<<31-1)), "connection")))
+		}
+	}
+	return &exitError{code: exitFailed, err: fmt.Errorf("not drained in time: %s left", strings.Join(text, ", "))}
+}

@@ -296,7 +296,11 @@ type Feature struct {
 func (d *Datapath) Missing() []Feature {
 	d.attach.Lock()
 	defer d.attach.Unlock()
-	return append([]Feature(nil), d.missing...)
+	missing := append([]Feature(nil), d.missing...)
+	if f := d.sweep.lacks.Load(); f != nil {
+		missing = append(missing, *f)
+	}
+	return missing
 }
 
 // probe finds out what can be known before anything is attached. /proc/sys/net

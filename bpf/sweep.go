@@ -122,8 +122,12 @@ type doomedSocket struct {
 type sweep struct {
 	sync.Mutex
 	list     *ebpf.Program
-	tcp, udp *ebpf.Program // nil: the kernel has no bpf_sock_destroy
+	tcp, udp *ebpf.Program           // nil: the kernel has no bpf_sock_destroy
+	lacks    atomic.Pointer[Feature] // anyone may load it
 }
+
+// sockDestroy is the name of a Feature.
+const sockDestroy = "bpf_sock_destroy"
 
 // loadSweepSpec is what tests replace to be a kernel without bpf_sock_destroy.
 var loadSweepSpec = loadSweep
@@ -145,7 +149,6 @@ func (s *sweep) load(d *Datapath) error {
 	options := ebpf.CollectionOptions{MapReplacements: given}
 	coll, err := ebpf.NewCollectionWithOptions(spec, options)
 	if errors.Is(err, btf.ErrNotFound) || errors.Is(err, ebpf.ErrNotSupported) {
-		d.opts.log().Debug("no bpf_sock_destroy; sockets are closed through sock_diag", "err", err)
 		delete(spec.Programs, sweepProgSlbCloseTcp)
 		delete(spec.Programs, sweepProgSlbCloseUdp)
 		coll, err = ebpf.NewCollectionWithOptions(spec, options)
@@ -157,6 +160,9 @@ func (s *sweep) load(d *Datapath) error {
 	s.list = coll.DetachProgram(sweepProgSlbDoomed)
 	s.tcp = coll.DetachProgram(sweepProgSlbCloseTcp)
 	s.udp = coll.DetachProgram(sweepProgSlbCloseUdp)
+	if s.tcp == nil {
+		s.lacks.Store(&Feature{Name: sockDestroy, Reason: "sockets are closed through sock_diag, one by one"})
+	}
 	return nil
 }
 

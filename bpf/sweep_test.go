@@ -2,6 +2,7 @@ package bpf
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -198,6 +199,10 @@ func terminates(t *testing.T, state BackendState) {
 	sweeps(t, "udp, none", p, 1)
 	if has := p.sweep.tcp != nil; has != (kerneltest.KernelAtLeast("6.5") && !strings.Contains(t.Name(), "sock_diag")) {
 		t.Errorf("bpf_sock_destroy is used: %v", has)
+	}
+	lacks := slices.ContainsFunc(p.Missing(), func(f Feature) bool { return f.Name == sockDestroy })
+	if lacks != (p.sweep.tcp == nil) {
+		t.Errorf("missing: %v", p.Missing())
 	}
 	for _, g := range goes[2:] {
 		g()

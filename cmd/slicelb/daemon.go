@@ -82,6 +82,7 @@ type daemon struct {
 	applied    bool     // the kernel equals running and snap
 	applyErr   error    // of the newest attempt
 	attached   bool     // and the kernel's hints are read
+	traited    *source  // whose traits the backends have
 	hooked     []string // optional hooks that are attached too; nil: those that were adopted
 	unkept     bool     // hooks were attached that the store was not told of
 	unsynced   bool     // the watcher is to look at everything
@@ -269,7 +270,7 @@ func (d *daemon) apply(ctx context.Context, src *source, snap *unitwatch.Snapsho
 	if err := d.openPath(ctx, src.cfg); err != nil {
 		return 0, err
 	}
-	if err := d.dp.SetTraits(traitsOf(src.cfg)); err != nil {
+	if err := d.setTraits(src); err != nil {
 		return 0, err
 	}
 	result, err := d.rec.Reconcile(ctx, state)

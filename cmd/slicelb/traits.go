@@ -34,6 +34,18 @@ func traitsOf(cfg *config.Config) map[string]bpf.Traits {
 	return out
 }
 
+// setTraits tells the data plane, once for each source.
+func (d *daemon) setTraits(src *source) error {
+	if d.traited == src {
+		return nil
+	}
+	if err := d.dp.SetTraits(traitsOf(src.cfg)); err != nil {
+		return err
+	}
+	d.traited = src
+	return nil
+}
+
 // rehook attaches and detaches optional hooks, where cfg has a use for others than
 // those that are attached.
 func (d *daemon) rehook(cfg *config.Config) error {

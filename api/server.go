@@ -99,8 +99,8 @@ func serveOn(ctx context.Context, ln net.Listener, h http.Handler, log *slog.Log
 	return err
 }
 
-func (s *Server) routes() http.Handler {
-	mux := http.NewServeMux()
+func (s *Server) routes() *mux {
+	mux := newMux()
 	read := func(path string, f func(*http.Request) (any, error)) {
 		mux.Handle("GET "+Prefix+path, s.answer(f))
 	}

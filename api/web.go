@@ -41,8 +41,11 @@ func (s *Web) Serve(ctx context.Context, ln net.Listener) error {
 	return serveOn(ctx, newFewConns(ln, maxWebConns), s.routes(), s.Log, s.bounds)
 }
 
-func (s *Web) routes() http.Handler {
-	mux := http.NewServeMux()
+func (s *Web) routes() http.Handler { return s.guarded(s.open()) }
+
+// open is what is behind the guard.
+func (s *Web) open() *mux {
+	mux := newMux()
 	mux.Handle("GET /metrics", s.Metrics)
 	mux.Handle("GET "+Prefix+"/picture", &Kept{Type: "application/json", Make: func(ctx context.Context) ([]byte, error) {
 		p, err := s.Picture(ctx)
@@ -71,7 +74,7 @@ func (s *Web) routes() http.Handler {
 			http.ServeFileFS(w, r, page, f.file)
 		})
 	}
-	return s.guarded(mux)
+	return mux
 }
 
 // guarded refuses what is not for this server before anything is done for it.

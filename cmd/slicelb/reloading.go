@@ -146,7 +146,7 @@ func (d *daemon) finish(ctx context.Context, snap *unitwatch.Snapshot) {
 	d.publish() // before the answer: who asks for the status next means this one
 	d.tell("READY=1", "STATUS="+d.summary())
 	r.done <- reloaded{answer: &api.Reloaded{
-		Writes: n, Took: took, VIPs: len(r.source.cfg.VIPs), Groups: len(r.source.cfg.Groups), Warnings: r.source.warnings,
+		Writes: n, Took: took, VIPs: len(r.source.cfg.VIPs), Groups: len(r.source.cfg.Groups), Warnings: append([]string{}, r.source.warnings...),
 	}}
 }
 

@@ -16,6 +16,7 @@ import (
 
 	"github.com/slicelb/slicelb/api"
 	"github.com/slicelb/slicelb/internal/kerneltest"
+	"github.com/slicelb/slicelb/internal/openapi"
 )
 
 // callerEnv makes the test binary a caller: "10.96.0.10:5432=20 ..." is whom it
@@ -66,8 +67,8 @@ func call(t *testing.T, c *kerneltest.Cgroup, whom string) {
 }
 
 // daemon runs slicelb on a part of the cgroup tree until the test ends. It
-// returns a client and where the page is.
-func daemon(t *testing.T, root *kerneltest.Cgroup, toml string) (*api.Client, string) {
+// returns a client, the socket, and where the page is.
+func daemon(t *testing.T, root *kerneltest.Cgroup, toml string) (client *api.Client, socket, page string) {
 	t.Helper()
 	dir := t.TempDir()
 	binary := filepath.Join(dir, "slicelb")
@@ -84,7 +85,7 @@ func daemon(t *testing.T, root *kerneltest.Cgroup, toml string) (*api.Client, st
 	if err := os.WriteFile(file, fmt.Appendf(nil, "[daemon]\nhttp = %q\n%s", addr, toml), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	socket := filepath.Join(dir, "api.sock")
+	socket = filepath.Join(dir, "api.sock")
 	log, err := os.Create(filepath.Join(dir, "log"))
 	if err != nil {
 		t.Fatal(err)
@@ -105,12 +106,12 @@ func daemon(t *testing.T, root *kerneltest.Cgroup, toml string) (*api.Client, st
 			t.Logf("its log:\n%s", text)
 		}
 	})
-	client := api.NewClient(socket)
+	client = api.NewClient(socket)
 	deadline := time.Now().Add(time.Minute)
 	for tick := time.Tick(20 * time.Millisecond); ; <-tick {
 		s, err := client.Status(t.Context())
 		if err == nil && s.HTTP != "" && s.DataPlane.Attached {
-			return client, "http://" + addr
+			return client, socket, "http://" + addr
 		}
 		if time.Now().After(deadline) {
 			t.Fatalf("the daemon is not ready: %+v, %v", s, err)
@@ -172,7 +173,7 @@ frontends = ["10.96.0.53:53/udp", "10.96.0.53:53"]
 	root.Make(t, "web.slice", "web-2.service")
 	jobs := root.Make(t, "jobs.slice", "report.scope")
 	root.Make(t, "jobs.slice", "import.scope")
-	client, page := daemon(t, root, toml)
+	client, socket, page := daemon(t, root, toml)
 	if _, err := client.SetBackend(t.Context(), api.BackendChange{VIP: "db", Address: at(13, 5432), State: "drain"}); err != nil {
 		t.Fatal(err)
 	}
@@ -222,6 +223,19 @@ frontends = ["10.96.0.53:53/udp", "10.96.0.53:53"]
 	for _, name := range []string{"report", "import", "web-1", "other.service", filepath.Base(root.Path)} {
 		if strings.Contains(string(text), name) {
 			t.Errorf("the metrics have the name %s", name)
+		}
+	}
+	// The document of the API holds for real maps, too.
+	doc, err := openapi.Load("../../docs/openapi.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, target := range map[string]string{
+		"/v1/status": "/v1/status", "/v1/vips/{name}": "/v1/vips/db", "/v1/groups/{name}": "/v1/groups/jobs", "/v1/dump": "/v1/dump",
+		"/v1/explain": "/v1/explain?address=10.96.0.11:6379&cgroup=/jobs.slice", "/v1/observe": "/v1/observe?last=100",
+	} {
+		if status, _, err := doc.Fetch(t.Context(), socket, "GET", path, target); err != nil || status != http.StatusOK {
+			t.Errorf("%s: status %d, %v", target, status, err)
 		}
 	}
 	if *shots != "" {

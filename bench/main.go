@@ -36,6 +36,7 @@ type options struct {
 	rounds, ops int
 	cgroupRoot  string
 	apply       bool
+	depth       bool
 }
 
 func main() {
@@ -47,12 +48,16 @@ func main() {
 	flag.IntVar(&o.ops, "ops", 20000, "calls a round (a twentieth of it for TCP)")
 	flag.StringVar(&o.cgroupRoot, "cgroup-root", "", "cgroup2 directory to work below (default: where it is mounted)")
 	flag.BoolVar(&o.apply, "apply", false, "measure the control plane instead of connects")
+	flag.BoolVar(&o.depth, "depth", false, "measure connects by how deep the caller is below its group")
 	flag.Parse()
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if o.apply {
 		exit(runApply(ctx, os.Stdout))
+	}
+	if o.depth {
+		exit(runDepths(ctx, o, os.Stdout))
 	}
 	exit(runConnects(ctx, o, os.Stdout))
 }
@@ -67,20 +72,11 @@ func exit(err error) {
 
 // runConnects times each kind of call for each variant and prints ns and ratios.
 func runConnects(ctx context.Context, o options, out io.Writer) (err error) {
-	runtime.LockOSThread() // workers inherit this thread's namespace and CPU
-	if err := ownNetns(); err != nil {
-		return err
-	}
-	var cpus unix.CPUSet
-	cpus.Set(runtime.NumCPU() - 1)
-	if err := unix.SchedSetaffinity(0, &cpus); err != nil {
-		return fmt.Errorf("pin: %w", err)
-	}
-	base, err := ownCgroup(o.cgroupRoot)
+	base, done, err := arena(o)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, os.Remove(base)) }()
+	defer func() { err = errors.Join(err, done()) }()
 
 	var variants []*variant
 	defer func() {
@@ -143,6 +139,22 @@ func runConnects(ctx context.Context, o options, out io.Writer) (err error) {
 }
 
 var kinds = []string{kindConnect, kindSocket, kindTCP}
+
+// arena is where workers run: a cgroup, on one CPU and in a network namespace of
+// this thread. done removes the cgroup.
+func arena(o options) (base string, done func() error, err error) {
+	runtime.LockOSThread() // workers inherit this thread's namespace and CPU
+	if err := ownNetns(); err != nil {
+		return "", nil, err
+	}
+	var cpus unix.CPUSet
+	cpus.Set(runtime.NumCPU() - 1)
+	if err := unix.SchedSetaffinity(0, &cpus); err != nil {
+		return "", nil, fmt.Errorf("pin: %w", err)
+	}
+	base, err = ownCgroup(o.cgroupRoot)
+	return base, func() error { return os.Remove(base) }, err
+}
 
 // ownNetns moves this thread to a new network namespace with loopback up.
 func ownNetns() error {

@@ -46,8 +46,11 @@ func newVariant(base, name string, addr netip.AddrPort) (*variant, error) {
 func (v *variant) scope() string { return filepath.Join(v.cgroup, "bench.slice") }
 
 // start runs the worker in its scope, from its first instruction on.
-func (v *variant) start() error {
-	dir, err := os.Open(v.scope())
+func (v *variant) start() error { return v.startIn(v.scope()) }
+
+// startIn is start for another cgroup.
+func (v *variant) startIn(cgroup string) error {
+	dir, err := os.Open(cgroup)
 	if err != nil {
 		return err
 	}

@@ -448,12 +448,14 @@ func TestManagerReloads(t *testing.T) {
 	h.healthy()
 	l := h.load(oldOnes...)
 	before := h.settled()
+	sampled := h.sample("/web.slice")
 	n := scale.Count(100)
 	for range n {
 		h.must("systemctl", "daemon-reload")
 		h.must("systemctl", "daemon-reexec")
 	}
 	after := h.settled()
+	sampled.steady()
 	if after.PID != before.PID || after.DataPlane.Writes != before.DataPlane.Writes {
 		t.Errorf("%d writes before, %d after, by %d and %d", before.DataPlane.Writes, after.DataPlane.Writes, before.PID, after.PID)
 	}

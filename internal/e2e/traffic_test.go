@@ -34,6 +34,9 @@ func play(role string) int {
 	case "squatter":
 		return playSquatter(os.Args[1:])
 	}
+	if part := parts[role]; part != nil {
+		return part(os.Args[1:])
+	}
 	fmt.Fprintf(os.Stderr, "no role %q\n", role)
 	return 2
 }

@@ -1,0 +1,65 @@
+package e2e
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/slicelb/slicelb/internal/scale"
+)
+
+// crowd makes n scopes below a slice, a thousand in each of its slices, and
+// removes them when the test ends. They are empty: systemd hears of none.
+func (h *host) crowd(slice string, n int) {
+	h.t.Helper()
+	h.run("crowd", "make", slice, strconv.Itoa(n))
+	h.t.Cleanup(func() { h.run("crowd", "remove", slice, strconv.Itoa(n)) })
+}
+
+// memory is a field of the daemon's /proc/PID/status, in bytes.
+func (h *host) memory(field string) int {
+	h.t.Helper()
+	for line := range strings.Lines(h.must("cat", "/proc/"+h.property("MainPID")+"/status")) {
+		if rest, ok := strings.CutPrefix(line, field+":"); ok {
+			n, err := strconv.Atoi(strings.Fields(rest)[0])
+			if err != nil {
+				h.t.Fatal(err)
+			}
+			return n << 10
+		}
+	}
+	h.t.Fatalf("no %s", field)
+	return 0
+}
+
+// A host with a hundred thousand cgroups below one group: the daemon starts,
+// and starts again, within seconds and a bounded memory. fault F11
+func TestCrowd(t *testing.T) {
+	h := install(t)
+	h.echo()
+	h.configure(oldTOML)
+	n := scale.Count(100_000)
+	h.crowd("web.slice", n)
+	for _, what := range []string{"a first start", "a restart"} {
+		begin := time.Now()
+		h.must("systemctl", "restart", unit)
+		took := time.Since(begin)
+		s := h.healthy()
+		if s.Tracking.Members < n {
+			t.Errorf("%s: %d members, want %d", what, s.Tracking.Members, n)
+		}
+		rss, most := h.memory("VmRSS"), h.memory("VmHWM")
+		t.Logf("%s with %d cgroups: ready after %v, %d MiB resident, %d MiB at most, %d MiB anonymous", what, n, took.Round(time.Millisecond), rss>>20, most>>20, h.memory("RssAnon")>>20)
+		if most > 128<<20 {
+			t.Errorf("%s: %d MiB", what, most>>20)
+		}
+		if scale.Factor() >= 1 && took > 3*time.Second {
+			t.Errorf("%s took %v", what, took)
+		}
+		if got := h.ask(fmt.Sprintf("/web.slice/web-0.slice/s%d.scope/deep", 7)); strings.Trim(got, "0127.: ") != "" {
+			t.Errorf("%s: %s", what, got)
+		}
+	}
+}

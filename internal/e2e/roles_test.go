@@ -1,0 +1,160 @@
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/slicelb/slicelb/internal/lab"
+)
+
+// parts are those that tests of tracking need; each takes its arguments and
+// returns an exit status.
+var parts = map[string]func(args []string) int{
+	"crowd":   playCrowd,
+	"sample":  playSample,
+	"compare": playCompare,
+	"firsts":  playFirsts,
+	"units":   playUnits,
+	"churn":   playChurn,
+}
+
+// run has the test binary play a part to its end, and returns what it printed.
+func (h *host) run(role string, args ...string) string {
+	h.t.Helper()
+	r := h.play("/roles", role, args...)
+	r.stdin.Close()
+	return r.end(h)
+}
+
+// end waits for a part's end and returns what it printed.
+func (r *running) end(h *host) string {
+	h.t.Helper()
+	if err := r.cmd.Wait(); err != nil {
+		h.t.Fatalf("%s: %v\n%s", r.cmd.Args[len(r.cmd.Args)-1], err, r.stderr.Bytes())
+	}
+	return r.out.all()
+}
+
+func (w *watched) all() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.text.String()
+}
+
+// fail says why a part could not be played.
+func fail(err error) int {
+	fmt.Fprintln(os.Stderr, err)
+	return 1
+}
+
+// untilInputEnds is closed when standard input is.
+func untilInputEnds() <-chan struct{} {
+	done := make(chan struct{})
+	go func() {
+		io.Copy(io.Discard, os.Stdin)
+		close(done)
+	}()
+	return done
+}
+
+// numbers reads the arguments that are numbers.
+func numbers(args ...string) ([]int, error) {
+	var out []int
+	for _, a := range args {
+		n, err := strconv.Atoi(a)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, n)
+	}
+	return out, nil
+}
+
+// playCrowd makes or removes cgroups: crowd make|remove SLICE COUNT.
+func playCrowd(args []string) int {
+	base := filepath.Join(lab.CgroupRoot, args[1])
+	count, err := strconv.Atoi(args[2])
+	if err != nil {
+		return fail(err)
+	}
+	prefix := strings.TrimSuffix(args[1], ".slice")
+	slice := func(i int) string { return filepath.Join(base, fmt.Sprintf("%s-%d.slice", prefix, i/1000)) }
+	scope := func(i int) string { return filepath.Join(slice(i), fmt.Sprintf("s%d.scope", i)) }
+	if args[0] == "make" {
+		if err := makeCgroup(base); err != nil {
+			return fail(err)
+		}
+		for i := range count {
+			if i%1000 == 0 {
+				err = makeCgroup(slice(i))
+			}
+			if err = errors.Join(err, makeCgroup(scope(i))); err != nil {
+				return fail(err)
+			}
+		}
+		return 0
+	}
+	for i := range count {
+		_ = os.Remove(filepath.Join(scope(i), "deep")) // most have none
+		err = removeCgroup(scope(i))
+		if i%1000 == 999 || i == count-1 {
+			err = errors.Join(err, removeCgroup(slice(i)))
+		}
+		if err != nil {
+			return fail(err)
+		}
+	}
+	return 0
+}
+
+// makeCgroup makes a cgroup that may be there already.
+func makeCgroup(path string) error {
+	if err := os.Mkdir(path, 0o755); !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return nil
+}
+
+// removeCgroup removes a cgroup that may be gone already.
+func removeCgroup(path string) error {
+	if err := os.Remove(path); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// playChurn makes and removes cgroups at a pace, below a slice: churn SLICE RATE
+// COUNT. It prints how many a second there were.
+func playChurn(args []string) int {
+	n, err := numbers(args[1:]...)
+	if err != nil {
+		return fail(err)
+	}
+	rate, count := n[0], n[1]
+	base := filepath.Join(lab.CgroupRoot, args[0])
+	if err := makeCgroup(base); err != nil {
+		return fail(err)
+	}
+	begun := time.Now()
+	for i := range count {
+		path := filepath.Join(base, fmt.Sprintf("churn-%d.scope", i))
+		if err := os.Mkdir(path, 0o755); err != nil {
+			return fail(err)
+		}
+		if err := os.Remove(path); err != nil {
+			return fail(err)
+		}
+		if i%100 == 99 {
+			time.Sleep(time.Until(begun.Add(time.Duration(i) * time.Second / time.Duration(rate))))
+		}
+	}
+	fmt.Println(int(float64(count) / time.Since(begun).Seconds()))
+	return 0
+}

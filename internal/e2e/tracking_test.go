@@ -1,0 +1,180 @@
+package e2e
+
+import (
+	"encoding/json"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/slicelb/slicelb/internal/scale"
+)
+
+// identities has a backend for each way in which a caller can come to a group:
+// who answers says in which the caller was.
+const identities = `[group.web]
+slices = ["web.slice"]
+
+[group.fresh]
+slices = ["fresh.slice"]
+
+[group.glob]
+slices = ["/glob.slice/glob-*.slice", "/loose-?.slice"]
+
+[group.jobs]
+slices = ["nomad.slice"]
+split = "*.scope"
+
+[vip.who]
+frontends = ["10.96.0.10:7000", "10.96.0.10:7000/udp"]
+backend = [{ address = "127.0.0.1:7005" }]
+for.web.backend = [{ address = "127.0.0.1:7001" }]
+for.fresh.backend = [{ address = "127.0.0.1:7002" }]
+for.glob.backend = [{ address = "127.0.0.1:7003" }]
+for.jobs.backend = [{ address = "127.0.0.1:7004" }]
+`
+
+// identify starts the daemon with identities, and a backend for each.
+func identify(t *testing.T) *host {
+	t.Helper()
+	h := install(t)
+	r := h.play("/backends", "backends", "127.0.0.1:7001", "127.0.0.1:7002", "127.0.0.1:7003", "127.0.0.1:7004", "127.0.0.1:7005")
+	t.Cleanup(func() {
+		r.cmd.Process.Kill()
+		r.cmd.Wait()
+	})
+	h.eventually(10*time.Second, "backends listen", func() bool { return r.out.last() == "listening" })
+	h.configure(identities)
+	return h
+}
+
+// shapes are the ways in which the cgroup of a process comes to be: what is
+// there, what is made anew, and who answers it.
+var shapes = []struct{ name, fixed, fresh, who string }{
+	{"a new scope in a slice", "web.slice", "run-%d.scope", "127.0.0.1:7001"},
+	{"a configured slice that was not there", "", "fresh.slice", "127.0.0.1:7002"},
+	{"a scope in a slice that was not there", "", "fresh.slice/x-%d.scope", "127.0.0.1:7002"},
+	{"a slice that a glob matches", "glob.slice", "glob-%d.slice", "127.0.0.1:7003"},
+	{"a split child", "nomad.slice/share.slice", "%d.task.scope", "127.0.0.1:7004"},
+	{"a split child, with all above it", "", "nomad.slice/reserve.slice/%d.task.scope", "127.0.0.1:7004"},
+}
+
+// answered reads who answered, and how often.
+func (h *host) answered(what, out string) answers {
+	h.t.Helper()
+	got := answers{}
+	if err := json.Unmarshal([]byte(out), &got); err != nil {
+		h.t.Fatalf("%s: %v: %q", what, err, out)
+	}
+	return got
+}
+
+// right checks that all had the same answer.
+func (h *host) right(what string, got answers, who string, n int) {
+	h.t.Helper()
+	if got[who] != n || len(got) != 1 && !(len(got) == 2 && got["stale"] == 0) {
+		h.t.Errorf("%s: want %s for all %d: %v", what, who, n, got)
+		return
+	}
+	h.t.Logf("%s: the right group for %d of %d", what, got[who], n)
+}
+
+// The first thing that a process does in a new cgroup is to connect, nested 0 to 5
+// deep, with the daemon running and with the daemon stopped: always its group.
+// fault F12, edge D24, edge T2, edge T4
+func TestFirstInstruction(t *testing.T) {
+	h := identify(t)
+	h.dropin("patient", "[Service]\nWatchdogSec=0\n") // a stopped daemon stays
+	h.must("systemctl", "daemon-reload")
+	h.start()
+	h.healthy()
+	n := scale.Count(10_000)
+	for _, when := range []string{"running", "stopped"} {
+		t.Run(when, func(t *testing.T) {
+			pid := h.property("MainPID")
+			if when == "stopped" {
+				h.must("kill", "-STOP", pid)
+			}
+			for _, s := range shapes {
+				got := h.answered(s.name, h.run("firsts", vip, strconv.Itoa(n), s.fixed, s.fresh))
+				h.right(s.name+", "+when, got, s.who, n)
+				for _, dir := range []string{"nomad.slice/share.slice", "nomad.slice", "glob.slice", "fresh.slice"} {
+					h.exit("rmdir", filepath.Join("/sys/fs/cgroup", dir))
+				}
+			}
+			h.must("kill", "-CONT", pid)
+			h.converges(when)
+		})
+	}
+}
+
+// The same by way of systemd: units whose slice is there, or is made for them.
+// fault F12, edge T5
+func TestFirstInstructionOfUnits(t *testing.T) {
+	h := identify(t)
+	h.compileFirst()
+	h.dropin("patient", "[Service]\nWatchdogSec=0\n")
+	h.must("systemctl", "daemon-reload")
+	h.start()
+	h.healthy()
+	n := scale.Count(1000)
+	for _, when := range []string{"running", "stopped"} {
+		pid := h.property("MainPID")
+		if when == "stopped" {
+			h.must("kill", "-STOP", pid)
+		}
+		for _, u := range []struct{ slice, cycle, who string }{
+			{"web.slice", "", "127.0.0.1:7001"},
+			{"fresh-%d-a-b-c-d.slice", "", "127.0.0.1:7002"},
+			{"glob-%d.slice", "", "127.0.0.1:7003"},
+		} {
+			got := h.answered(u.slice, h.run("units", vip, strconv.Itoa(n), u.slice, u.cycle, pid))
+			h.right("units in "+u.slice+", "+when, got, u.who, n)
+			h.must("systemctl", "stop", "fresh.slice", "glob.slice", "web.slice") // and all below
+		}
+		if when == "stopped" {
+			h.must("kill", "-CONT", pid)
+		}
+	}
+	h.converges("after the stop")
+}
+
+// A slice is stopped and started again and again; its first process connects, and
+// what the kernel knew of it is gone with it. fault F8, edge T4, edge T16
+func TestSliceCycles(t *testing.T) {
+	h := identify(t)
+	h.compileFirst()
+	h.start()
+	h.healthy()
+	n := scale.Count(1000)
+	got := h.answered("cycles", h.run("units", vip, strconv.Itoa(n), "fresh.slice", "stop", h.property("MainPID")))
+	h.right("a slice stopped and started", got, "127.0.0.1:7002", n)
+	h.converges("after the cycles")
+}
+
+// compileFirst puts testdata/first.c into the lab.
+func (h *host) compileFirst() {
+	h.t.Helper()
+	h.needs("gcc")
+	program := filepath.Join(h.t.TempDir(), "first")
+	if out, err := exec.Command("gcc", "-static", "-O2", "-o", program, "testdata/first.c").CombinedOutput(); err != nil {
+		h.t.Fatalf("gcc: %v\n%s", err, out)
+	}
+	if err := h.Install(program, first, 0o755); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+// converges waits until the kernel has exactly what cgroupfs holds, and says how
+// long that took.
+func (h *host) converges(what string) time.Duration {
+	h.t.Helper()
+	took, err := time.ParseDuration(strings.TrimSpace(h.run("compare", h.property("MainPID"), "web.slice", "fresh.slice", "glob.slice/glob-*.slice", "nomad.slice")))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	h.t.Logf("%s: the kernel has what cgroupfs holds after %v", what, took.Round(time.Millisecond))
+	return took
+}

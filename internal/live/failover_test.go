@@ -4,6 +4,7 @@ import (
 	"os/exec"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -37,7 +38,12 @@ func TestFailover(t *testing.T) {
 			var loads sync.WaitGroup
 			results := make([]kerneltest.LoadResult, clients)
 			stop := make(chan struct{})
-			var killed time.Duration
+			var done atomic.Int64
+			// more returns when so many connects more have been made.
+			more := func(n int64) {
+				from := done.Load()
+				h.until("more connects", func() bool { return done.Load() >= from+n }, h.log.String)
+			}
 			for i := range clients {
 				c := kerneltest.Start(t, h.root)
 				loads.Go(func() {
@@ -48,6 +54,7 @@ func TestFailover(t *testing.T) {
 							return
 						}
 						results[i].Connections = append(results[i].Connections, r.Connections...)
+						done.Add(int64(len(r.Connections)))
 						select {
 						case <-stop:
 							return
@@ -56,20 +63,20 @@ func TestFailover(t *testing.T) {
 					}
 				})
 			}
-			time.Sleep(300 * time.Millisecond) // the load, not a wait
-			killed = kerneltest.Monotonic()
+			more(200)
+			killed := kerneltest.Monotonic()
 			if err := process.Process.Kill(); err != nil {
 				t.Error(err)
 			}
 			// Not by asking: whoever reads the tables keeps them from being written.
 			h.until("down", func() bool { return strings.Contains(h.log.String(), "backend is down") }, h.log.String)
-			time.Sleep(300 * time.Millisecond) // more load
+			more(200)
 			h.until("out", func() bool { return h.backend("web", doomed).Share == 0 }, h.log.String)
 			out := kerneltest.Monotonic()
 			if took := out - killed; took > tt.most {
 				t.Errorf("out %v after it was killed", took)
 			}
-			time.Sleep(300 * time.Millisecond) // more load
+			more(200)
 			close(stop)
 			loads.Wait()
 

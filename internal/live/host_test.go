@@ -188,11 +188,11 @@ func (h *host) await(what string, ok func(*api.Status) bool) {
 	}, func() string { return fmt.Sprintf("%+v, %v\n%s", s, err, h.log) })
 }
 
-// until polls for half a minute at most.
+// until polls for a minute at most.
 func (h *host) until(what string, ok func() bool, have func() string) {
 	h.Helper()
-	deadline := time.Now().Add(30 * time.Second)
-	for t := time.NewTicker(5 * time.Millisecond); ; <-t.C {
+	deadline := time.Now().Add(time.Minute)
+	for t := time.NewTicker(20 * time.Millisecond); ; <-t.C {
 		if ok() {
 			t.Stop()
 			return

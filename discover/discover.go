@@ -189,14 +189,19 @@ func (x *expansion) list(vip, title string, fixed []config.Backend, wanted []con
 
 // named are the units of a name.
 func (x *expansion) named(pattern string) []Unit {
-	if !strings.Contains(pattern, "*") {
+	head, _, glob := strings.Cut(pattern, "*")
+	if !glob {
 		if u := x.units.Find(pattern); u != nil {
 			return []Unit{*u}
 		}
 		return nil
 	}
 	var out []Unit
-	for _, u := range x.units.List {
+	first, _ := slices.BinarySearchFunc(x.units.List, head, func(u Unit, name string) int { return strings.Compare(u.Name, name) })
+	for _, u := range x.units.List[first:] {
+		if !strings.HasPrefix(u.Name, head) {
+			break // by name: no other begins so
+		}
 		if x.match(pattern, u.Name) {
 			out = append(out, u)
 		}

@@ -106,6 +106,27 @@ func TestExpand(t *testing.T) {
 	}
 }
 
+// Ten thousand units of a thousand VIPs: each VIP looks at its own.
+func BenchmarkExpand(b *testing.B) {
+	var text strings.Builder
+	units := &Units{}
+	for v := range 1000 {
+		fmt.Fprintf(&text, "[vip.v%d]\nfrontends = [\"10.96.%d.%d:80\"]\nbackend = [{ unit = \"u%04d@*.service\", address = \"127.0.0.1:%%i\" }]\n", v, v/250, v%250+1, v)
+		for i := range 10 {
+			units.List = append(units.List, Unit{Name: fmt.Sprintf("u%04d@%d.service", v, 1000+i), State: Active})
+		}
+	}
+	cfg, err := config.Parse("a.toml", []byte(text.String()))
+	if err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		if e := Expand(cfg, units, match); len(e.Units) != 10_000 {
+			b.Fatalf("%d units", len(e.Units))
+		}
+	}
+}
+
 // One address is one backend, whoever has it.
 func TestExpandTwice(t *testing.T) {
 	cfg := parse(t, "[vip.a]\nfrontends = [\"10.96.0.1:80\"]\nbackend = [\n{ address = \"127.0.0.1:3\" },\n"+

@@ -204,9 +204,13 @@ func readRuntime(fd int) (*runtimeState, error) {
 // saveVerdicts stores what the checks found, now and then, without waiting for
 // the manager. A kill in between costs what was found since: the next process
 // checks at once.
-func (d *daemon) saveVerdicts() {
+func (d *daemon) saveVerdicts() { d.saveStates(saveInterval) }
+
+// saveStates is saveVerdicts where the last one was so long ago, or longer where it
+// took long.
+func (d *daemon) saveStates(interval time.Duration) {
 	b := d.backends
-	if !b.unsaved || !d.ready || d.storeErr != nil || time.Since(b.saved) < max(saveInterval, 20*b.savedIn) {
+	if !b.unsaved || !d.ready || d.storeErr != nil || time.Since(b.saved) < max(interval, 20*b.savedIn) {
 		return
 	}
 	begun := time.Now()

@@ -147,6 +147,7 @@ func (d *daemon) seeUnits(ctx context.Context, u *unitwatch.Units) {
 	if d.pending == nil || d.ready {
 		d.soon(ctx)
 	}
+	d.saveStates(0) // the next process may find no bus to ask
 }
 
 // unitsOf is what systemd said, in the words of package discover. What was known

@@ -66,7 +66,15 @@ type DataPlane struct {
 	Slots      Usage    `json:"slots"`
 	Writes     uint64   `json:"writes"` // to the maps since the start
 	// Events counts what went wrong on the way of a call, by name.
-	Events map[string]uint64 `json:"events"`
+	Events  map[string]uint64 `json:"events"`
+	Sockets Sockets           `json:"sockets"`
+}
+
+// Sockets are those that were connected to a backend that is gone, and that their
+// VIP wants closed.
+type Sockets struct {
+	Closed uint64 `json:"closed"` // since the start
+	Stuck  int    `json:"stuck"`  // still there: in network namespaces that the daemon may not enter
 }
 
 // Held says whether the data plane outlives the process.

@@ -29,6 +29,12 @@ var kernel = []Family{
 				emit(float64(t.Capacity), t.Name)
 			}
 		}},
+	{Name: "slicelb_sockets_terminated_total", Type: Counter,
+		Help:    "Sockets that were closed because their backend is gone.",
+		collect: one(func(r *Reading) float64 { return float64(r.Status.DataPlane.Sockets.Closed) })},
+	{Name: "slicelb_sockets_stuck", Type: Gauge,
+		Help:    "Sockets whose backend is gone and that cannot be closed: they are in network namespaces that the daemon may not enter.",
+		collect: one(func(r *Reading) float64 { return float64(r.Status.DataPlane.Sockets.Stuck) })},
 	{Name: "slicelb_kernel_events_total", Type: Counter, Labels: []string{"event"},
 		Help:    "What the programs counted beside calls, since the tables were made: see the documentation for each event.",
 		collect: words(func(r *Reading) map[string]uint64 { return r.Status.DataPlane.Events })},

@@ -198,7 +198,7 @@ func (a answers) status(v *view) (*api.Status, *counted) {
 		}
 	}
 	s.DataPlane.Events, problems = v.events(problems)
-	notes = a.d.sweptNotes(s.DataPlane.Events, notes)
+	notes = a.d.sweptNotes(&s.DataPlane.Sockets, notes)
 	notes = a.d.watched(&s.Tracking, notes)
 	s.Problems, s.Notes = append([]string{}, problems...), append([]string{}, notes...)
 	s.State = api.OK

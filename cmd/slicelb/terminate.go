@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/slicelb/slicelb/api"
 	"github.com/slicelb/slicelb/bpf"
 )
 
@@ -78,12 +79,12 @@ func (d *daemon) noteSwept(s bpf.Swept, err error, took time.Duration) {
 }
 
 // sweptNotes are what a status says of it.
-func (d *daemon) sweptNotes(events map[string]uint64, notes []string) []string {
+func (d *daemon) sweptNotes(out *api.Sockets, notes []string) []string {
 	t := d.swept.Load()
 	if t == nil {
 		return notes
 	}
-	events["sockets_closed"], events["sockets_stuck"] = t.closed, uint64(t.left+t.stuck)
+	out.Closed, out.Stuck = t.closed, t.left+t.stuck
 	switch {
 	case t.stuck > 0:
 		text := fmt.Sprintf("%s in other network namespaces is connected to a backend that is gone", plural(t.stuck, "socket"))

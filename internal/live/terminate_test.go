@@ -78,7 +78,7 @@ func closedSockets(h *host) uint64 {
 	if err != nil {
 		h.Fatal(err)
 	}
-	return s.DataPlane.Events["sockets_closed"]
+	return s.DataPlane.Sockets.Closed
 }
 
 // Backends leave the configuration, are taken out, are drained: sockets are
@@ -173,7 +173,7 @@ func TestTerminateElsewhere(t *testing.T) {
 			h.reload(vipOf("web", front, ""))
 			if unit {
 				h.await("the socket is counted", func(s *api.Status) bool {
-					return s.DataPlane.Events["sockets_stuck"] == 1 && strings.Contains(strings.Join(s.Notes, "\n"), "terminate.conf")
+					return s.DataPlane.Sockets.Stuck == 1 && strings.Contains(strings.Join(s.Notes, "\n"), "terminate.conf")
 				})
 				if err := s.Send("x"); err != nil {
 					t.Errorf("what cannot be closed: %v", err)
@@ -181,7 +181,7 @@ func TestTerminateElsewhere(t *testing.T) {
 				return
 			}
 			h.await("the socket is closed", func(s *api.Status) bool {
-				return s.DataPlane.Events["sockets_closed"] == 1 && s.DataPlane.Events["sockets_stuck"] == 0
+				return s.DataPlane.Sockets == api.Sockets{Closed: 1}
 			})
 			if _, err := s.Receive(); err != unix.ECONNABORTED {
 				t.Errorf("receive: %v", err)

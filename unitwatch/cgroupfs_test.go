@@ -333,12 +333,33 @@ func TestHinted(t *testing.T) {
 	}
 }
 
+// What is made in a new directory before the kernel has that one's entry is announced
+// by nobody: it is found soon, and no hint was lost.
+func TestChildrenOfNewDirectories(t *testing.T) {
+	w := &world{t: t, root: ownCgroup(t), hints: make(chan Hint, 64)}
+	r := run(t, Options{CgroupRoot: w.root, Hints: w.hints, Resync: time.Hour, Tree: compile(t,
+		anchor.Group{Name: "a", Patterns: []string{"/a-?.slice"}, Split: "*.scope"})})
+	r.lines("start", "/a-?.slice pending")
+	for range 20 {
+		w.mkdir("/a-1.slice")
+		r.lines("the slice", "/a-1.slice anchor a")
+		mkdir(t, w.path("/a-1.slice/x.scope"))
+		r.lines("and what is in it", "/a-1.slice anchor a", "/a-1.slice/x.scope split a/x.scope")
+		w.rmdir("/a-1.slice/x.scope")
+		w.rmdir("/a-1.slice")
+		r.lines("gone", "/a-?.slice pending")
+	}
+	if s := r.Stats(); s.HintsLost != 0 || s.Walks != 1 {
+		t.Errorf("%+v", s)
+	}
+}
+
 // A difference that no hint announced is a lost hint.
 func TestLostHintsAreCounted(t *testing.T) {
 	w := &world{t: t, root: ownCgroup(t), hints: make(chan Hint, 64)}
+	mkdir(t, w.path("/a.slice"))
 	r := run(t, Options{CgroupRoot: w.root, Hints: w.hints, Resync: 50 * time.Millisecond, Tree: compile(t, group("a", "/a.slice"))})
-	w.mkdir("/a.slice")
-	r.lines("hinted", "/a.slice anchor a")
+	r.lines("there", "/a.slice anchor a")
 	mkdir(t, w.path("/a.slice/lost.scope"))
 	r.lines("found", "/a.slice anchor a", "/a.slice/lost.scope member a")
 	r.stats("one hint lost", func(s Stats) bool { return s.HintsLost == 1 })

@@ -40,6 +40,16 @@ func (v *watch) unname(d *dir) {
 	}
 }
 
+// recheck has a new directory looked at again. The kernel hints at what is made in
+// it only when it has an entry, and where the kernel could not make that by itself
+// it comes with a snapshot of ours.
+func (v *watch) recheck(d *dir) {
+	if v.w.options.Hints != nil && v.walked && len(v.fresh) < maxPending {
+		v.fresh[d] = &attempt{}
+		v.retry(v.fresh[d])
+	}
+}
+
 // retry plans the next try; false if there were enough.
 func (v *watch) retry(a *attempt) bool {
 	if a.tries == retries {
@@ -79,6 +89,15 @@ func (v *watch) again(now time.Time) {
 		}
 		if parent != nil {
 			v.mark(parent)
+		}
+	}
+	for d, a := range v.fresh {
+		if !again(a) {
+			continue
+		}
+		v.mark(d)
+		if !v.retry(a) {
+			delete(v.fresh, d)
 		}
 	}
 	for d, a := range v.unnamed {

@@ -36,7 +36,7 @@ type Snapshot struct {
 	Reloads  uint64 // how often systemd said that it reloaded its units
 
 	// Walked is when the newest walk over everything began. What existed then
-	// and still does is here; after a HintLost a Snapshot follows in any case.
+	// and still does is here; after a HintLost or HintAll a Snapshot follows in any case.
 	Walked time.Time
 
 	// Hinted is when the oldest event happened that announced a directory which

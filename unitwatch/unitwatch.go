@@ -31,11 +31,12 @@ const (
 	HintMkdir HintKind = iota + 1
 	HintRmdir
 	HintLost // events were lost: everything is looked at
+	HintAll  // nothing was, but there may be what no event announced
 )
 
 // Hint says where something may have changed.
 type Hint struct {
-	ID, Parent uint64 // cgroup ids; 0 of HintLost
+	ID, Parent uint64 // cgroup ids; 0 of HintLost and HintAll
 	Kind       HintKind
 	At         time.Time // of the event; zero = not known
 }

@@ -43,6 +43,7 @@ type watch struct {
 
 	wanted    map[uint64]*attempt // made, but not seen yet
 	unnamed   map[*dir]*attempt   // without systemd's mark yet
+	fresh     map[*dir]*attempt   // new, and perhaps not known to the kernel yet
 	nextAgain time.Time           // no attempt is due before; zero = there is none
 	orphans   map[uint64]uint64   // parent -> child, of hints whose parent was not known
 	older     map[uint64]uint64   // the generation before
@@ -69,6 +70,7 @@ func newWatch(w *Watcher, h *hierarchy) *watch {
 		dirty:   map[*dir]struct{}{},
 		wanted:  map[uint64]*attempt{},
 		unnamed: map[*dir]*attempt{},
+		fresh:   map[*dir]*attempt{},
 		orphans: map[uint64]uint64{},
 		older:   map[uint64]uint64{},
 		asks:    map[string]bool{},
@@ -168,13 +170,18 @@ func (v *watch) unsent() bool {
 
 // hint marks dirty what the kernel saw.
 func (v *watch) hint(hint Hint) {
-	v.w.count.hints.Add(1)
-	if hint.Kind == HintLost {
+	switch hint.Kind {
+	case HintLost:
 		v.w.count.overflows.Add(1)
 		v.walkFor("lost events", false)
 		v.asked = true
 		return
+	case HintAll:
+		v.walkFor("the kernel's table changed", false)
+		v.asked = true
+		return
 	}
+	v.w.count.hints.Add(1)
 	delete(v.suspect, hint.ID)
 	known := v.h.byID[hint.ID] != nil
 	if hint.Kind == HintRmdir {
@@ -265,6 +272,7 @@ func (v *watch) retree() {
 	v.h = h
 	clear(v.dirty)
 	clear(v.unnamed)
+	clear(v.fresh)
 	v.full, v.periodic = "", false
 	v.walkDone(now, "configuration")
 }
@@ -320,10 +328,14 @@ func (v *watch) walkDone(begun time.Time, cause string) {
 		v.stale = v.stale || v.asked
 		v.asked = false
 	}
-	if !v.walked || v.failed != nil && v.h.err == nil {
+	first := !v.walked
+	if first || v.failed != nil && v.h.err == nil {
 		v.walked, v.failed, v.stale = true, nil, true
 	}
 	v.looked(begun)
+	if first {
+		clear(v.fresh) // who attaches the kernel's programs has everything looked at again
+	}
 }
 
 // looked follows up what a look or a walk found.
@@ -351,6 +363,9 @@ func (v *watch) looked(begun time.Time) {
 			v.want(child, d.id, time.Time{})
 			v.mark(d)
 		}
+		if d.walk && v.h.byID[d.id] == d {
+			v.recheck(d)
+		}
 		switch {
 		case !d.shaped || v.h.byID[d.id] != d:
 		case d.about.invoked() == "":
@@ -361,6 +376,7 @@ func (v *watch) looked(begun time.Time) {
 	}
 	for _, d := range v.h.removed {
 		delete(v.unnamed, d)
+		delete(v.fresh, d)
 		if unit := d.shape(); unit != "" && v.h.byUnit[unit] == nil {
 			delete(v.asks, unit)
 		}

@@ -85,7 +85,7 @@ func (d *daemon) attach(ctx context.Context) error {
 	context.AfterFunc(ctx, func() { h.Close(); f.Close() })
 	d.hear(ctx)
 	d.tasks.Go(func() { recount(ctx, d.dp, d.log) })
-	d.resync()
+	d.resync(unitwatch.HintAll)
 	return nil
 }
 
@@ -115,11 +115,11 @@ func (d *daemon) read(ctx context.Context, h hints) {
 }
 
 // resync has the watcher look at everything, now or at the next tick.
-func (d *daemon) resync() {
+func (d *daemon) resync(why unitwatch.HintKind) {
 	select {
-	case d.hints <- unitwatch.Hint{Kind: unitwatch.HintLost}:
-		d.unsynced = false
+	case d.hints <- unitwatch.Hint{Kind: why}:
+		d.unsynced = 0
 	default:
-		d.unsynced = true
+		d.unsynced = why
 	}
 }

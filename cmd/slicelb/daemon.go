@@ -79,13 +79,13 @@ type daemon struct {
 	web        web                 // the page and the metrics
 	timedSnap  *unitwatch.Snapshot // the newest that mapped knows
 
-	applied    bool     // the kernel equals running and snap
-	applyErr   error    // of the newest attempt
-	attached   bool     // and the kernel's hints are read
-	traited    *source  // whose traits the backends have
-	hooked     []string // optional hooks that are attached too; nil: those that were adopted
-	unkept     bool     // hooks were attached that the store was not told of
-	unsynced   bool     // the watcher is to look at everything
+	applied    bool               // the kernel equals running and snap
+	applyErr   error              // of the newest attempt
+	attached   bool               // and the kernel's hints are read
+	traited    *source            // whose traits the backends have
+	hooked     []string           // optional hooks that are attached too; nil: those that were adopted
+	unkept     bool               // hooks were attached that the store was not told of
+	unsynced   unitwatch.HintKind // why the watcher is to look at everything; 0: it is not
 	eventsLost uint64
 	storeErr   error
 	kept       time.Time
@@ -324,8 +324,8 @@ func (d *daemon) look(ctx context.Context) {
 		d.trimmed = time.Now()
 		debug.FreeOSMemory()
 	}
-	if d.unsynced {
-		d.resync()
+	if d.unsynced != 0 {
+		d.resync(d.unsynced)
 	}
 	if !d.applied {
 		d.settle(ctx)
@@ -339,7 +339,7 @@ func (d *daemon) look(ctx context.Context) {
 	if d.attached {
 		if st, err := d.dp.Stats(); err == nil && st.EventsLost != d.eventsLost {
 			d.eventsLost = st.EventsLost
-			d.resync()
+			d.resync(unitwatch.HintLost)
 		}
 		if err := d.dp.Check(); err != nil {
 			d.log.Error("a hook is not ours any more; attaching again", "err", err)
@@ -347,7 +347,7 @@ func (d *daemon) look(ctx context.Context) {
 				d.note(err)
 			} else {
 				d.keep(ctx, false)
-				d.resync()
+				d.resync(unitwatch.HintAll)
 			}
 		}
 	}

@@ -31,6 +31,7 @@ type memoryPath struct {
 	live map[uint32]uint64 // by backend
 	*lbtest.Maps
 	fail     atomic.Pointer[error] // of Apply
+	before   atomic.Pointer[func(bpf.Write)]
 	attached atomic.Int32
 	severed  atomic.Bool
 	closed   chan struct{}
@@ -46,6 +47,9 @@ func newMemoryPath(limits bpf.Limits) *memoryPath {
 func (m *memoryPath) Apply(w bpf.Write) error {
 	if err := m.fail.Load(); err != nil {
 		return *err
+	}
+	if before := m.before.Load(); before != nil {
+		(*before)(w)
 	}
 	return m.Maps.Apply(w)
 }

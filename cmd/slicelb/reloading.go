@@ -140,6 +140,11 @@ func (d *daemon) finish(ctx context.Context, snap *unitwatch.Snapshot) {
 	} else {
 		d.keep(ctx, false)
 	}
+	if d.attached {
+		// What was made between the watcher's look and the kernel's having the new
+		// rules was announced by nobody.
+		d.resync(unitwatch.HintAll)
+	}
 	took := time.Since(r.begun)
 	d.log.Info("reloaded", "event", eventReloaded, "summary", d.summary(), "writes", n, "took", took.Round(time.Microsecond).String())
 	d.ready = true

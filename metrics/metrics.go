@@ -75,7 +75,10 @@ type Registry struct {
 
 // New makes a registry.
 func New(read func(context.Context) (*Reading, error)) *Registry {
-	r := prometheus.NewPedanticRegistry()
+	return newRegistry(prometheus.NewRegistry(), read)
+}
+
+func newRegistry(r *prometheus.Registry, read func(context.Context) (*Reading, error)) *Registry {
 	r.MustRegister(
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/slicelb/slicelb/api"
 	"github.com/slicelb/slicelb/health"
 	"github.com/slicelb/slicelb/lb"
@@ -47,7 +49,7 @@ func example() *Reading {
 
 func text(t *testing.T, r *Reading) string {
 	t.Helper()
-	b, err := New(func(context.Context) (*Reading, error) { return r, nil }).Text(t.Context())
+	b, err := newRegistry(prometheus.NewPedanticRegistry(), func(context.Context) (*Reading, error) { return r, nil }).Text(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -406,7 +406,7 @@ func TestRefusedHosts(t *testing.T) {
 }
 
 // bare is a daemon of which no task runs.
-func bare(t *testing.T, m *manager, dp dataPath) *daemon {
+func bare(t testing.TB, m *manager, dp dataPath) *daemon {
 	t.Helper()
 	notify := newNotifier(lookupIn(m.environment()))
 	d := &daemon{

@@ -17,7 +17,7 @@ import (
 
 // manager is systemd's side of sd_notify: it keeps descriptors by name.
 type manager struct {
-	t    *testing.T
+	t    testing.TB
 	conn *net.UnixConn
 	path string
 
@@ -27,7 +27,7 @@ type manager struct {
 	mute  bool     // it answers no barrier
 }
 
-func newManager(t *testing.T) *manager {
+func newManager(t testing.TB) *manager {
 	t.Helper()
 	m := &manager{t: t, path: filepath.Join(t.TempDir(), "notify")}
 	var err error

@@ -61,6 +61,8 @@ var operations = map[string]operation{
 	}},
 	"POST /v1/vips/{vip}/backends/{address}/{state}": {summary: "Drains a backend (drain), takes it out (maint) or takes both back (ready). For root.", answer: BackendChanged{}},
 	"POST /v1/units/{unit}/{state}":                  {summary: "The same for every backend that is this unit. For root.", answer: BackendChanged{}},
+	"GET /v1/vips/{vip}/backends/{address}/live":     {summary: "How many open sockets a backend has.", answer: Live{}},
+	"GET /v1/units/{unit}/live":                      {summary: "The same of every backend that is this unit.", answer: Live{}},
 	"GET /v1/picture":                                {summary: "What the status page draws. On the address of [daemon] http, where nothing else of this document is but /metrics.", answer: Picture{}},
 }
 

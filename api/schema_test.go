@@ -188,3 +188,7 @@ func (*failing) SetBackend(context.Context, BackendChange) (*BackendChanged, err
 func (*failing) Observe(context.Context, Observation) (Stream, error) {
 	return nil, Errorf(Failed, "no")
 }
+
+func (*failing) Live(context.Context, BackendChange) (*Live, error) {
+	return nil, Errorf(NotFound, "no")
+}

@@ -108,7 +108,7 @@ var process = []Family{
 		Help:    "1 once every VIP is in the kernel.",
 		collect: one(func(r *Reading) float64 { return truth(r.Ready) })},
 	{Name: "slicelb_problems", Type: Gauge,
-		Help:    "What is wrong, counted; slicelb status says what. 0 = all is well.",
+		Help:    "How many problems the command status lists; 0 = all is well.",
 		collect: one(func(r *Reading) float64 { return float64(len(r.Status.Problems)) })},
 	{Name: "slicelb_config_last_reload_successful", Type: Gauge,
 		Help:    "0 while the newest reload has failed.",

@@ -13,7 +13,7 @@ var kernel = []Family{
 		Help:    "1 while the hooks are attached; 0 without a VIP too.",
 		collect: one(func(r *Reading) float64 { return truth(r.Status.DataPlane.Attached) })},
 	{Name: "slicelb_kernel_features_missing", Type: Gauge,
-		Help:    "What this kernel lacks and slicelb would use; slicelb doctor says what.",
+		Help:    "What this kernel lacks and slicelb would use, as the command doctor lists it.",
 		collect: one(func(r *Reading) float64 { return float64(len(r.Status.DataPlane.Missing)) })},
 	{Name: "slicelb_table_entries", Type: Gauge, Labels: []string{"table"},
 		Help: "What is in a table of the data plane.",

@@ -68,94 +68,39 @@ type Family struct {
 type emit func(value float64, labels ...string)
 
 // Registry holds every Family, and what the Go runtime and the kernel say of
-// the process. Read is asked once for each Gather.
+// the process.
 type Registry struct {
-	registry *prometheus.Registry
+	process *prometheus.Registry
+	read    func(context.Context) (*Reading, error)
 }
 
-// New makes a registry.
+// New makes a registry. read is asked once for each Text.
 func New(read func(context.Context) (*Reading, error)) *Registry {
-	return newRegistry(prometheus.NewRegistry(), read)
-}
-
-func newRegistry(r *prometheus.Registry, read func(context.Context) (*Reading, error)) *Registry {
-	r.MustRegister(
-		collectors.NewGoCollector(),
-		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		newCollector(read),
-	)
-	return &Registry{r}
+	r := prometheus.NewRegistry()
+	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return &Registry{r, read}
 }
 
 // Text is every metric in Prometheus' text format.
-func (r *Registry) Text(context.Context) ([]byte, error) {
-	families, err := r.registry.Gather()
+func (r *Registry) Text(ctx context.Context) ([]byte, error) {
+	reading, err := r.read(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("gather metrics: %w", err)
 	}
-	var b bytes.Buffer
-	out := expfmt.NewEncoder(&b, expfmt.NewFormat(expfmt.TypeTextPlain))
+	own := &text{}
+	for i := range Families {
+		own.family(&Families[i], reading)
+	}
+	families, err := r.process.Gather()
+	if err != nil {
+		return nil, fmt.Errorf("gather metrics: %w", err)
+	}
+	b := bytes.NewBuffer(own.b)
+	out := expfmt.NewEncoder(b, expfmt.NewFormat(expfmt.TypeTextPlain))
 	for _, f := range families {
 		if err := out.Encode(f); err != nil {
 			return nil, fmt.Errorf("write metric %s: %w", f.GetName(), err)
 		}
 	}
 	return b.Bytes(), nil
-}
-
-// collector gives a reading's values.
-type collector struct {
-	read  func(context.Context) (*Reading, error)
-	descs []*prometheus.Desc // of families
-}
-
-func newCollector(read func(context.Context) (*Reading, error)) *collector {
-	c := &collector{read: read}
-	for _, f := range Families {
-		c.descs = append(c.descs, prometheus.NewDesc(f.Name, f.Help, f.Labels, nil))
-	}
-	return c
-}
-
-func (c *collector) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range c.descs {
-		out <- d
-	}
-}
-
-func (c *collector) Collect(out chan<- prometheus.Metric) {
-	r, err := c.read(context.Background())
-	if err != nil {
-		out <- prometheus.NewInvalidMetric(c.descs[0], err)
-		return
-	}
-	for i, f := range Families {
-		desc := c.descs[i]
-		switch {
-		case f.latency != nil:
-			if l := f.latency(r); l != nil {
-				out <- histogram(desc, l)
-			}
-		default:
-			kind := prometheus.GaugeValue
-			if f.Type == Counter {
-				kind = prometheus.CounterValue
-			}
-			f.collect(r, func(v float64, labels ...string) {
-				out <- prometheus.MustNewConstMetric(desc, kind, v, labels...)
-			})
-		}
-	}
-}
-
-func histogram(desc *prometheus.Desc, l *api.Latency) prometheus.Metric {
-	buckets := make(map[float64]uint64, len(l.Buckets))
-	var n uint64
-	for _, b := range l.Buckets {
-		n += b.Count
-		if b.Most != 0 {
-			buckets[b.Most.Seconds()] = n
-		}
-	}
-	return prometheus.MustNewConstHistogram(desc, l.Count, l.Sum.Seconds(), buckets)
 }

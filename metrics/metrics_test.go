@@ -11,8 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"github.com/slicelb/slicelb/api"
 	"github.com/slicelb/slicelb/health"
 	"github.com/slicelb/slicelb/lb"
@@ -47,9 +45,9 @@ func example() *Reading {
 	}
 }
 
-func text(t *testing.T, r *Reading) string {
+func written(t *testing.T, r *Reading) string {
 	t.Helper()
-	b, err := newRegistry(prometheus.NewPedanticRegistry(), func(context.Context) (*Reading, error) { return r, nil }).Text(t.Context())
+	b, err := New(func(context.Context) (*Reading, error) { return r, nil }).Text(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -57,7 +55,7 @@ func text(t *testing.T, r *Reading) string {
 }
 
 func TestText(t *testing.T) {
-	got := text(t, example())
+	got := written(t, example())
 	for _, want := range []string{
 		`slicelb_vip_calls_total{verdict="connects",vip="db"} 5`,
 		`slicelb_vip_calls_total{verdict="rejected",vip="db"} 2`,
@@ -95,7 +93,7 @@ func TestText(t *testing.T) {
 
 // Nothing at all to tell is no error: no VIP, no data plane, no check yet.
 func TestEmpty(t *testing.T) {
-	got := text(t, &Reading{Status: &api.Status{}})
+	got := written(t, &Reading{Status: &api.Status{}})
 	if !strings.Contains(got, "slicelb_ready 0\n") || !strings.Contains(got, "slicelb_attached 0\n") || strings.Contains(got, "slicelb_vip_calls_total{") {
 		t.Errorf("got\n%s", got)
 	}
@@ -151,5 +149,5 @@ func promtool(t *testing.T, stdin string, args ...string) {
 }
 
 func TestPromtool(t *testing.T) {
-	promtool(t, text(t, example()), "check", "metrics")
+	promtool(t, written(t, example()), "check", "metrics")
 }

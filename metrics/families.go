@@ -67,6 +67,11 @@ var serving = []Family{
 		collect: backends(func(b *api.Backend, emit emit) {
 			emit(truth(b.State == "active"), b.VIP, b.Address)
 		})},
+	{Name: "slicelb_backend_live_sockets", Type: Gauge, Labels: []string{"vip", "backend"},
+		Help: "Open sockets that a VIP sent to a backend.",
+		collect: backends(func(b *api.Backend, emit emit) {
+			emit(float64(b.Live), b.VIP, b.Address)
+		})},
 }
 
 // checking is what health checks say.
@@ -88,6 +93,9 @@ var checking = []Family{
 			emit(float64(h.Failed), "failed")
 			emit(float64(h.Void), "void")
 		}},
+	{Name: "slicelb_health_suspected_total", Type: Counter,
+		Help:    "Health checks that a connect which the kernel saw fail brought forward.",
+		collect: one(func(r *Reading) float64 { return float64(r.Health.Suspected) })},
 	{Name: "slicelb_health_targets", Type: Gauge,
 		Help:    "Backends that are checked.",
 		collect: one(func(r *Reading) float64 { return float64(r.Health.Targets) })},
@@ -175,19 +183,13 @@ func backends(f func(*api.Backend, emit)) func(*Reading, emit) {
 }
 
 func eachBackend(v *api.VIP, f func(*api.Backend)) {
-	var seen map[string]bool
-	if len(v.For) > 0 {
-		seen = map[string]bool{}
-	}
+	seen := make(map[string]bool, len(v.Backends))
 	each := func(list []api.Backend) {
 		for i := range list {
-			if seen != nil && seen[list[i].Address] {
-				continue
-			}
-			if seen != nil {
+			if !seen[list[i].Address] {
 				seen[list[i].Address] = true
+				f(&list[i])
 			}
-			f(&list[i])
 		}
 	}
 	each(v.Backends)

@@ -24,6 +24,7 @@ func example() *Reading {
 	other.Address, other.State, other.Check = "192.0.2.12:5432", "down", &api.Check{State: "down"}
 	canary := db
 	canary.Address, canary.Check = "192.0.2.20:5432", nil
+	db.Live = 7
 	return &Reading{
 		Ready: true, GoVersion: "go1.26.0",
 		Status: &api.Status{
@@ -32,7 +33,7 @@ func example() *Reading {
 			DataPlane: api.DataPlane{Attached: true, Held: api.Held{Store: true, Count: 40, Want: 40}, Events: map[string]uint64{"pairs_full": 1}},
 			Tracking: api.Tracking{Mode: "bus", Complete: true, Sources: map[string]uint64{"kernel": 12, "signals": 3},
 				Mapped: api.Latency{Count: 3, Sum: time.Second, Buckets: []api.Bucket{{Most: time.Millisecond, Count: 1}, {Most: time.Second, Count: 1}, {Count: 1}}}},
-			VIPs: []api.VIP{{Name: "db", Up: 1, Counters: counters, Backends: []api.Backend{db, other},
+			VIPs: []api.VIP{{Name: "db", Up: 1, Counters: counters, Backends: []api.Backend{db, other, db},
 				For: []api.View{{Group: "canary", Backends: []api.Backend{canary, db}}}}},
 			Groups: []api.Group{{Name: "web", Anchors: 1, Members: 2, Pending: []string{"/x.slice"}}},
 		},
@@ -74,13 +75,13 @@ func TestText(t *testing.T) {
 		`slicelb_config_loaded_timestamp_seconds 1.7000000005e+09`,
 		`slicelb_build_info{goversion="go1.26.0",version="1.0.0"} 1`,
 		`slicelb_problems 1`,
+		`slicelb_backend_live_sockets{backend="192.0.2.11:5432",vip="db"} 7`,
 	} {
 		if !strings.Contains(got, want+"\n") {
 			t.Errorf("no line %s", want)
 		}
 	}
-	// The backend that a view shares with its VIP is one backend; the registry
-	// would have refused a second.
+	// A backend that is there twice, or in a view as well, is one.
 	if n := strings.Count(got, "slicelb_backend_up{"); n != 3 {
 		t.Errorf("%d backends, want 3", n)
 	}

@@ -386,6 +386,7 @@ function explain(detail, scene) {
     ["state", state(it)],
     ["weight", `${it.weight}, ${Math.round(it.share * 100)} % of new calls`],
     ["health check", check(it.check)],
+    ["open sockets", String(it.live)],
     ["calls", `${it.counters.connects} connects, ${it.counters.flows} UDP flows`],
   ], group: () => [
     ["slices", it.host ? "every caller that is in no group" : list(it.slices, "none")],

@@ -5,10 +5,10 @@ const rows = new Map(); // by table and key: a row stays, its text changes
 
 const columns = {
   vips: ["VIP", "Frontends", "Backends up", "Calls/s", "Refused/s", "Passed/s", "Clients"],
-  backends: ["Backend", "VIP", "State", "Share", "Calls/s", "Check"],
+  backends: ["Backend", "VIP", "State", "Share", "Calls/s", "Open", "Check"],
   groups: ["Group", "Slices", "Anchors", "Members", "Calls/s", "Refused/s"],
 };
-const numeric = new Set(["Backends up", "Calls/s", "Refused/s", "Passed/s", "Share", "Anchors", "Members"]);
+const numeric = new Set(["Backends up", "Calls/s", "Refused/s", "Passed/s", "Share", "Open", "Anchors", "Members"]);
 
 export function fill(tables, model, find) {
   table(tables.vips, "vips", model.vips.filter((v) => matches(find, v.name, ...v.frontends, ...v.backends.map((b) => b.address))), (v) => [
@@ -17,7 +17,7 @@ export function fill(tables, model, find) {
   ], (v) => v.name);
   table(tables.backends, "backends", model.backends.filter((b) => matches(find, b.address, b.vip, b.group)), (b) => [
     mark(b.state, b.address, true), b.group ? `${b.vip}, for ${b.group}` : b.vip, state(b),
-    `${Math.round(b.share * 100)} %`, rate(b.rate?.calls), check(b.check),
+    `${Math.round(b.share * 100)} %`, rate(b.rate?.calls), { text: String(b.live), zero: !b.live }, check(b.check),
   ], (b) => b.key);
   table(tables.groups, "groups", model.groups.filter((g) => matches(find, g.name, ...g.slices)), (g) => [
     mark(g.state, g.name), g.host ? "every caller in no group" : g.slices.join(" "), g.host ? "" : String(g.anchors), g.host ? "" : String(g.members),

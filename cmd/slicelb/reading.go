@@ -91,6 +91,12 @@ func (a answers) picture(context.Context) (*api.Picture, error) {
 	if n := len(p.Groups); n > pictureGroups {
 		p.MoreGroups, p.Groups = n-pictureGroups, p.Groups[:pictureGroups]
 	}
+	for i := range p.VIPs {
+		unnamed(p.VIPs[i].Backends)
+		for _, view := range p.VIPs[i].For {
+			unnamed(view.Backends)
+		}
+	}
 	vips, groups := map[string]bool{}, map[string]bool{"host": true}
 	for i := range p.VIPs {
 		vips[p.VIPs[i].Name] = true
@@ -104,4 +110,11 @@ func (a answers) picture(context.Context) (*api.Picture, error) {
 		}
 	}
 	return p, nil
+}
+
+// unnamed takes the names of units away: they are for the socket's readers.
+func unnamed(list []api.Backend) {
+	for i := range list {
+		list[i].Unit = ""
+	}
 }

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -124,5 +125,23 @@ func TestMetricsOnTheSocket(t *testing.T) {
 	text, err := p.client.Metrics(t.Context())
 	if err != nil || !strings.Contains(text, "slicelb_attached 1\n") || !strings.Contains(text, `slicelb_table_entries{table="frontends"} 1`) {
 		t.Errorf("%v\n%s", err, text)
+	}
+}
+
+// The page explains each event that the programs count.
+func TestPageOfEvents(t *testing.T) {
+	page, err := os.ReadFile("../../docs/observability.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	v := &view{dp: newMemoryPath(lbtest.DefaultLimits)}
+	events, problems := v.events(nil)
+	if len(events) == 0 || len(problems) > 0 {
+		t.Fatalf("%v, %q", events, problems)
+	}
+	for name := range events {
+		if !strings.Contains(string(page), "\n| `"+name+"` | ") {
+			t.Errorf("docs/observability.md does not explain %s", name)
+		}
 	}
 }

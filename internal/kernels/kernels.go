@@ -13,8 +13,10 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -269,6 +271,9 @@ func (k Kernel) Boot(ctx context.Context, initramfs string) (string, error) {
 		"-append", "console=ttyS0 quiet loglevel=2 panic=-1 oops=panic")
 	cmd.Stdout, cmd.Stderr = &console, &console
 	cmd.WaitDelay = 10 * time.Second
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // a test that is killed leaves no machine
+	runtime.LockOSThread()                                             // the signal comes with the end of the thread
+	defer runtime.UnlockOSThread()
 	err := cmd.Run()
 	out := strings.ReplaceAll(console.String(), "\r", "")
 	if ctx.Err() != nil {

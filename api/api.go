@@ -160,7 +160,9 @@ type VIP struct {
 	Frontends []string  `json:"frontends"`
 	Backends  []Backend `json:"backends"`
 	Units     []Unit    `json:"units,omitempty"` // whose running ones are backends, those of For too
-	Clients   []string  `json:"clients"`         // null: every process on the host
+	Algorithm string    `json:"algorithm"`
+	Affinity  string    `json:"affinity,omitempty"` // "" = none
+	Clients   []string  `json:"clients"`            // null: every process on the host
 	Except    []string  `json:"except"`
 	Hidden    string    `json:"hidden"`
 	WhenDown  string    `json:"when_down"`

@@ -107,15 +107,47 @@ struct slb_frontend_key {
 /*
  * Word of cells: what happens to a call.
  *   bits  0..27 base       first slot
- *   bits 28..47 count      slots; 0 unless action is SLB_BALANCE
+ *   bits 28..45 count      slots; 0 unless action is SLB_BALANCE
+ *   bits 46..47 algorithm  enum slb_algorithm; 0 unless action is SLB_BALANCE
  *   bits 48..51 action     enum slb_action
  *   bit  52     selective  views of this cell exist: {cell, group} is asked first
- *   bits 53..63 generation grows with every store, wraps
+ *   bit  53     affinity   a word of cell_affinity says for how long
+ *   bits 54..63 generation grows with every store, wraps
  */
 #define SLB_CELL_BASE(w) ((__u32)((w) & 0xfffffff))
-#define SLB_CELL_COUNT(w) ((__u32)(((w) >> 28) & 0xfffff))
+#define SLB_CELL_COUNT(w) ((__u32)(((w) >> 28) & 0x3ffff))
+#define SLB_CELL_ALGORITHM(w) ((__u32)(((w) >> 46) & 3))
 #define SLB_CELL_ACTION(w) ((__u32)(((w) >> 48) & 0xf))
 #define SLB_CELL_SELECTIVE(w) (((w) >> 52) & 1)
+#define SLB_CELL_AFFINITY(w) (((w) >> 53) & 1)
+/* Neither random nor without affinity: most cells are, and look no further. */
+#define SLB_CELL_STEERED(w) ((w) & (3ULL << 46 | 1ULL << 53))
+
+/*
+ * How one of a cell's slots is found. Weights are numbers of slots in all three;
+ * a backend's slots lie side by side but for Maglev.
+ */
+enum slb_algorithm {
+	SLB_RANDOM = 0, /* any slot */
+	/*
+	 * The better of two slots by open sockets over weight, of two backends if
+	 * there are two. A slot says its backend's weight; the backend with the most
+	 * slots comes last.
+	 */
+	SLB_LEAST = 1,
+	SLB_MAGLEV = 2, /* the slot that the caller's key leads to (SLB_HASH_KEY) */
+};
+
+/* Where a key leads, in 32 bits: the slot is base + (that * count >> 32). */
+#define SLB_HASH_KEY(key) ((__u32)((__u64)(key) * 0x9e3779b97f4a7c15ULL >> 32))
+
+/*
+ * Word of cell_affinity: for how long without a call a caller keeps its backend,
+ * and whether a change of the cell ends it at once (VIPs of several pools, where
+ * a backend's state does not say whether it still is in this cell's).
+ */
+#define SLB_AFFINITY_SECONDS(w) ((__u32)(w))
+#define SLB_AFFINITY_STRICT(w) (((w) >> 32) & 1)
 
 enum slb_action {
 	SLB_NONE = 0,		/* nothing here: as if there were no frontend */
@@ -153,6 +185,7 @@ enum slb_action {
 /* Word of groups. */
 #define SLB_GROUP_USED (1ULL << 0)
 #define SLB_GROUP_NO_TRANSLATE (1ULL << 1)
+#define SLB_GROUP_HASH(w) ((__u32)((w) >> 32)) /* of its name */
 
 /* Word of backend_cells: state in the low half, generation in the high half. */
 #define SLB_BACKEND_STATE(w) ((__u32)(w))
@@ -201,7 +234,14 @@ struct slb_backend {
 	__u32 spare;
 };
 
-/* Element of slots: sixteen backend indexes. */
+/*
+ * Element of slots: sixteen of them, each a backend's index, and for SLB_LEAST
+ * the number of slots that the backend has in this cell.
+ */
+#define SLB_SLOT_BITS 17 /* of the index: SLB_BACKENDS */
+#define SLB_SLOT_BACKEND(s) ((s) & ((1u << SLB_SLOT_BITS) - 1))
+#define SLB_SLOT_WEIGHT(s) ((s) >> SLB_SLOT_BITS)
+
 struct slb_slots {
 	__u32 backend[SLB_SLOTS_PER_ELEM];
 };
@@ -266,6 +306,30 @@ struct slb_udp_reverse {
 	__u32 frontend;
 	__u32 frontend_gen;
 	__u32 pad;
+	__u64 spare;
+};
+
+/*
+ * affinity: which backend a caller keeps. Who calls is the cgroup at the split
+ * level, else SLB_WHO_GROUP and the group with its name's hash.
+ */
+#define SLB_WHO_GROUP(hash, index) (1ULL << 63 | (__u64)(hash) << 20 | (index))
+
+struct slb_affinity_key {
+	__u64 who;
+	__u64 netns; /* cookie */
+	__u32 cell;  /* that decided */
+	__u32 pad;
+};
+
+struct slb_affinity {
+	struct slb_affinity_key key; /* LRU elements are reused at will: checked after reading */
+	__u64 used_ns;		     /* CLOCK_MONOTONIC, within a sixteenth of the cell's time */
+	__u64 word;		     /* the cell's, when the backend was chosen */
+	__u32 backend;
+	__u32 backend_gen;
+	__u16 layout;
+	__u16 pad[3];
 	__u64 spare;
 };
 

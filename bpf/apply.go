@@ -202,6 +202,11 @@ func (d *Datapath) setCell(w SetCell) error {
 			return err
 		}
 	}
+	if w.Cell.Affinity > 0 {
+		if err := store(d.cellAffinity, slicelbMapCellAffinity, w.Index, encodeAffinity(w.Cell)); err != nil {
+			return err
+		}
+	}
 	return store(d.cells, slicelbMapCells, w.Index, cell)
 }
 
@@ -220,13 +225,13 @@ func (d *Datapath) setSlots(w SetSlots) error {
 	if err := d.placeSlots(w.Base, uint32(len(w.Slots))); err != nil {
 		return err
 	}
-	for _, backend := range w.Slots {
-		if err := place(slicelbMapBackends, backend, len(d.backends)); err != nil {
+	for _, slot := range w.Slots {
+		if err := place(slicelbMapBackends, SlotBackend(slot), len(d.backends)); err != nil {
 			return err
 		}
 	}
-	for i, backend := range w.Slots {
-		atomic.StoreUint32(&d.slots[w.Base+uint32(i)], backend)
+	for i, slot := range w.Slots {
+		atomic.StoreUint32(&d.slots[w.Base+uint32(i)], slot)
 	}
 	return nil
 }

@@ -9,14 +9,23 @@
  * base and count name stays as it is until a grace period after the word has
  * changed.
  */
-static __always_inline __u32 random_backend(__u64 cell)
+static __always_inline __u32 slot_at(__u32 slot)
 {
-	__u32 slot = SLB_CELL_BASE(cell) +
-		     (__u32)((__u64)bpf_get_prandom_u32() * SLB_CELL_COUNT(cell) >> 32);
 	__u32 elem = slot / SLB_SLOTS_PER_ELEM;
 	struct slb_slots *s = bpf_map_lookup_elem(&slots, &elem);
 
 	return s ? s->backend[slot % SLB_SLOTS_PER_ELEM] : 0;
+}
+
+/* A number below n at random. */
+static __always_inline __u32 random_below(__u32 n)
+{
+	return (__u64)bpf_get_prandom_u32() * n >> 32;
+}
+
+static __always_inline __u32 random_backend(__u64 cell)
+{
+	return SLB_SLOT_BACKEND(slot_at(SLB_CELL_BASE(cell) + random_below(SLB_CELL_COUNT(cell))));
 }
 
 static __always_inline struct slb_backend *backend_at(__u32 index)

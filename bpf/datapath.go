@@ -63,6 +63,7 @@ type Datapath struct {
 	memories      []memory
 	frontendRefs  []uint64
 	cells         []uint64
+	cellAffinity  []uint64
 	backendCells  []uint64
 	backendTraits []uint64
 	groups        []uint64
@@ -166,6 +167,7 @@ func (d *Datapath) open(spec *ebpf.CollectionSpec) error {
 	}
 	d.frontendRefs = words(slicelbMapFrontendRefs)
 	d.cells = words(slicelbMapCells)
+	d.cellAffinity = words(slicelbMapCellAffinity)
 	d.backendCells = words(slicelbMapBackendCells)
 	d.backendTraits = words(slicelbMapBackendTraits)
 	d.groups = words(slicelbMapGroups)

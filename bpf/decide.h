@@ -21,6 +21,7 @@ struct slb_decision {
 	__u32 backend; /* that was chosen */
 	__u8 what;     /* SLB_WHAT_CONNECT or SLB_WHAT_SEND */
 	__u64 word;    /* the cell's, read once */
+	__u64 split;   /* the caller's cgroup at the split level; 0 = its group is not split */
 };
 
 /* The word of a frontend that still is the one meant; 0 = gone. */
@@ -86,7 +87,7 @@ static __always_inline enum slb_verdict decide(const struct slb_frontend_key *ke
 	if (SLB_CELL_ACTION(d->word) == SLB_NONE)
 		return SLB_UNTOUCHED;
 
-	d->group = group_of_current();
+	d->group = group_of_current(&d->split);
 	flags = bpf_map_lookup_elem(&groups, &d->group);
 	if (flags && READ_ONCE(*flags) & SLB_GROUP_NO_TRANSLATE) {
 		d->reason = SLB_WHY_GROUP;

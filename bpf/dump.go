@@ -88,7 +88,7 @@ func (d *Datapath) dumpArrays(out *Dump) {
 		if info.Family != 0 {
 			out.CellInfos[index] = info
 		}
-		cell := decodeCell(atomic.LoadUint64(&d.cells[i]))
+		cell := decodeCell(atomic.LoadUint64(&d.cells[i]), atomic.LoadUint64(&d.cellAffinity[i]))
 		if cell.Action == None && info.Family == 0 {
 			continue
 		}

@@ -3,6 +3,7 @@ package bpf
 import (
 	"encoding/binary"
 	"fmt"
+	"hash/fnv"
 	"net/netip"
 )
 
@@ -10,14 +11,19 @@ import (
 // from api.h by bpf2go; the bit positions of words are api.h's macros again.
 
 const (
-	cellBaseBits  = 28
-	cellCountBits = 20
-	cellGenBits   = 11
+	cellBaseBits      = 28
+	cellCountBits     = 18
+	cellAlgorithmBits = 2
+	cellGenBits       = 10
 
 	cellCountShift     = cellBaseBits
+	cellAlgorithmShift = 46
 	cellActionShift    = 48
 	cellSelectiveShift = 52
-	cellGenShift       = 53
+	cellAffinityShift  = 53
+	cellGenShift       = 54
+
+	affinityStrict = 1 << 32
 
 	ruleBits      = 20 // of a group, and of a node
 	ruleNodeShift = ruleBits
@@ -25,6 +31,10 @@ const (
 
 	cgroupCheckShift = 42
 
+	slotBits   = 17                   // of a backend's index in a slot
+	slotWeight = 1<<(32-slotBits) - 1 // the most that is beside it
+
+	groupHashShift   = 32
 	groupUsed        = 1 << 0
 	groupNoTranslate = 1 << 1
 
@@ -107,26 +117,62 @@ func encodeCell(c Cell) (uint64, error) {
 		return 0, fmt.Errorf("unknown action %d", c.Action)
 	case (c.Action == Balance) != (c.Count > 0):
 		return 0, fmt.Errorf("%s with %d slots", c.Action, c.Count)
+	case c.Algorithm > Maglev:
+		return 0, fmt.Errorf("unknown algorithm %d", c.Algorithm)
+	case c.Action != Balance && (c.Algorithm != Random || c.Affinity != 0 || c.Strict), c.Affinity == 0 && c.Strict:
+		return 0, fmt.Errorf("%s: nothing to choose or to keep", c)
 	case c.Gen > CellGenMask:
 		return 0, fmt.Errorf("generation %d: at most %d bits", c.Gen, cellGenBits)
 	}
 	w := uint64(c.Base) | uint64(c.Count)<<cellCountShift |
+		uint64(c.Algorithm)<<cellAlgorithmShift |
 		uint64(c.Action)<<cellActionShift | uint64(c.Gen)<<cellGenShift
+	if c.Affinity > 0 {
+		w |= 1 << cellAffinityShift
+	}
 	if c.Selective {
 		w |= 1 << cellSelectiveShift
 	}
 	return w, nil
 }
 
-func decodeCell(w uint64) Cell {
-	return Cell{
+// encodeAffinity is the word of cell_affinity.
+func encodeAffinity(c Cell) uint64 {
+	w := uint64(c.Affinity)
+	if c.Strict {
+		w |= affinityStrict
+	}
+	return w
+}
+
+// decodeCell reads both words of a cell.
+func decodeCell(w, affinity uint64) Cell {
+	c := Cell{
 		Base:      uint32(w & (1<<cellBaseBits - 1)),
 		Count:     uint32(w >> cellCountShift & (1<<cellCountBits - 1)),
+		Algorithm: Algorithm(w >> cellAlgorithmShift & (1<<cellAlgorithmBits - 1)),
 		Action:    Action(w >> cellActionShift & 0xf),
 		Selective: w>>cellSelectiveShift&1 == 1,
 		Gen:       uint16(w >> cellGenShift),
 	}
+	if w>>cellAffinityShift&1 == 1 {
+		c.Affinity, c.Strict = uint32(affinity), affinity&affinityStrict != 0
+	}
+	return c
 }
+
+// NewSlot is a slot of a backend. weight is how many slots the backend has in the
+// cell, where the algorithm is LeastConnections, else 0.
+func NewSlot(backend, weight uint32) uint32 { return backend | weight<<slotBits }
+
+// SlotBackend is the backend's index in a slot.
+func SlotBackend(slot uint32) uint32 { return slot & (1<<slotBits - 1) }
+
+// SlotWeight is the other half.
+func SlotWeight(slot uint32) uint32 { return slot >> slotBits }
+
+// MaxSlotWeight is the greatest that fits.
+const MaxSlotWeight = slotWeight
 
 // encodeRule is a word of expect and expect_patterns; encodeCgroup adds the
 // check of the cgroup's id.
@@ -162,12 +208,20 @@ func decodeCgroup(w, id uint64) (Rule, bool) {
 func encodeGroup(g Group) uint64 {
 	var w uint64
 	if g.Name != "" {
-		w |= groupUsed
+		w |= groupUsed | uint64(nameHash(g.Name))<<groupHashShift
 		if !g.Translate {
 			w |= groupNoTranslate
 		}
 	}
 	return w
+}
+
+// nameHash stands for a group wherever its index may not: it is the same on every
+// host, and after every start.
+func nameHash(name string) uint32 {
+	h := fnv.New32a()
+	h.Write([]byte(name))
+	return h.Sum32()
 }
 
 func encodeBackend(b Backend) (slicelbSlbBackend, error) {
@@ -291,3 +345,8 @@ func encodeViewKey(k ViewKey) slicelbSlbViewKey {
 }
 
 func decodeViewKey(k slicelbSlbViewKey) ViewKey { return ViewKey{Cell: k.Cell, Group: k.Group} }
+
+// MaglevPlace is where a caller's key leads to in a table of n places (SLB_HASH_KEY).
+func MaglevPlace(key uint64, n uint32) uint32 {
+	return uint32(uint64(uint32(key*0x9e3779b97f4a7c15>>32)) * uint64(n) >> 32)
+}

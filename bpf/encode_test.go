@@ -32,15 +32,20 @@ func TestWords(t *testing.T) {
 		{"backend cell", encodeBackendCell(BackendCell{State: BackendDraining, Gen: 9}), 0x9_00000002},
 		{"cell none", must(encodeCell(Cell{})), 0},
 		{"cell base", must(encodeCell(Cell{Base: 0xfffffff, Count: 1, Action: Balance})), 0x1_0000_1_fffffff},
-		{"cell count", must(encodeCell(Cell{Count: 0xfffff, Action: Balance})), 0x1_fffff_0000000},
+		{"cell count", must(encodeCell(Cell{Count: 0x3ffff, Action: Balance})), 0x1_3ffff_0000000},
+		{"cell algorithm", must(encodeCell(Cell{Count: 1, Action: Balance, Algorithm: Maglev})), 0x1_8000_1_0000000},
+		{"cell affinity", must(encodeCell(Cell{Count: 1, Action: Balance, Affinity: 600})), 0x21_0000_1_0000000},
+		{"affinity", encodeAffinity(Cell{Affinity: 600}), 600},
+		{"affinity strict", encodeAffinity(Cell{Affinity: 600, Strict: true}), 1<<32 | 600},
+		{"slot", uint64(NewSlot(0x1ffff, MaxSlotWeight)), 0xffffffff},
 		{"cell action", must(encodeCell(Cell{Action: RejectDown})), 6 << 48},
 		{"cell selective", must(encodeCell(Cell{Selective: true})), 1 << 52},
-		{"cell generation", must(encodeCell(Cell{Gen: CellGenMask})), 0x7ff << 53},
+		{"cell generation", must(encodeCell(Cell{Gen: CellGenMask})), 0x3ff << 54},
 		{"rule", must(encodeRule(Rule{Group: 3, Node: 0xfffff})), 3 | 0xfffff<<20},
 		{"rule split", must(encodeRule(Rule{Split: true})), 1 << 40},
 		{"cgroup", must(encodeCgroup(Rule{Group: 1}, 0x12345678_9abcdef0)), 1 | 0x3cdef0<<42},
-		{"group", encodeGroup(Group{Name: "web", Translate: true}), 1},
-		{"group untranslated", encodeGroup(Group{Name: "web"}), 3},
+		{"group", encodeGroup(Group{Name: "web", Translate: true}), uint64(nameHash("web"))<<32 | 1},
+		{"group untranslated", encodeGroup(Group{Name: "web"}), uint64(nameHash("web"))<<32 | 3},
 		{"group free", encodeGroup(Group{}), 0},
 	}
 	for _, tt := range tests {
@@ -185,10 +190,13 @@ func TestRoundTrip(t *testing.T) {
 			Gen:       rapid.Uint16Max(CellGenMask).Draw(t, "cell gen"),
 		}
 		if cell.Action == Balance {
-			cell.Count = rapid.Uint32Range(1, 1<<20-1).Draw(t, "count")
+			cell.Count = rapid.Uint32Range(1, 1<<18-1).Draw(t, "count")
+			cell.Algorithm = Algorithm(rapid.IntRange(0, 2).Draw(t, "algorithm"))
+			cell.Affinity = rapid.Uint32().Draw(t, "affinity")
+			cell.Strict = cell.Affinity > 0 && rapid.Bool().Draw(t, "strict")
 		}
 		w, err := encodeCell(cell)
-		same("cell", cell, decodeCell(w), err)
+		same("cell", cell, decodeCell(w, encodeAffinity(cell)), err)
 
 		b := Backend{drawAddrPort(t), rapid.Uint32().Draw(t, "backend gen"), rapid.Uint32().Draw(t, "of")}
 		rawBackend, err := encodeBackend(b)
@@ -249,7 +257,8 @@ func FuzzDecode(f *testing.F) {
 		if r, ok := decodeCgroup(w, w); ok && r.Group > 1<<20 {
 			t.Errorf("group %d of word %#x", r.Group, w)
 		}
-		if c := decodeCell(w); c.Action <= RejectDown && (c.Action == Balance) == (c.Count > 0) {
+		if c := decodeCell(w, 1); c.Action <= RejectDown && (c.Action == Balance) == (c.Count > 0) &&
+			c.Algorithm <= Maglev && (c.Action == Balance || c.Steering() == "") {
 			again, err := encodeCell(c)
 			if err != nil || again != w {
 				t.Errorf("word %#x reads as %s, which is %#x (%v)", w, c, again, err)

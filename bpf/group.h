@@ -4,7 +4,8 @@
 
 #include "maps.h"
 
-static __always_inline __u32 group_of(__u64 id)
+/* The group of a cgroup itself; *split is its id where it is a split child. */
+static __always_inline __u32 group_split_of(__u64 id, __u64 *split)
 {
 	__u64 *word = bpf_map_lookup_elem(&cgroups, &id);
 	__u64 w;
@@ -12,7 +13,18 @@ static __always_inline __u32 group_of(__u64 id)
 	if (!word)
 		return 0;
 	w = READ_ONCE(*word);
-	return SLB_CGROUP_VALID(w, id) ? SLB_CGROUP_GROUP(w) : 0;
+	if (!SLB_CGROUP_VALID(w, id))
+		return 0;
+	if (w & SLB_CGROUP_SPLIT)
+		*split = id;
+	return SLB_CGROUP_GROUP(w);
+}
+
+static __always_inline __u32 group_of(__u64 id)
+{
+	__u64 split;
+
+	return group_split_of(id, &split);
 }
 
 /*
@@ -22,13 +34,14 @@ static __always_inline __u32 group_of(__u64 id)
  *
  * Anchors lie at SLB_MAX_LEVEL at most, callers at any depth, so the walk
  * starts at the lesser of both. Levels are absolute: those of the hierarchy,
- * not of a cgroup namespace.
+ * not of a cgroup namespace. *split is the cgroup's id where it is a split child,
+ * else as it was.
  */
-static __noinline __u32 group_of_current(void)
+static __noinline __u32 group_of_current(__u64 *split)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct cgroup *cgrp = task->cgroups->dfl_cgrp;
-	__u32 group = group_of(cgrp->kn->id);
+	__u32 group = group_split_of(cgrp->kn->id, split);
 	int level;
 
 	if (group)
@@ -40,7 +53,7 @@ static __noinline __u32 group_of_current(void)
 	for (int i = 0; i <= SLB_MAX_LEVEL; i++, level--) {
 		if (level < 0)
 			break;
-		group = group_of(bpf_get_current_ancestor_cgroup_id(level));
+		group = group_split_of(bpf_get_current_ancestor_cgroup_id(level), split);
 		if (group)
 			break;
 	}

@@ -31,7 +31,7 @@ func size(spec *ebpf.CollectionSpec, opts Options) error {
 	}
 	c := opts.Capacities
 	set(c.Frontends, slicelbMapFrontends, slicelbMapFrontendRefs)
-	set(c.Cells, slicelbMapCells, slicelbMapCellInfos, slicelbMapCellCounters, slicelbMapLatencies)
+	set(c.Cells, slicelbMapCells, slicelbMapCellAffinity, slicelbMapCellInfos, slicelbMapCellCounters, slicelbMapLatencies)
 	set(c.Views, slicelbMapViews)
 	set(c.Backends, slicelbMapBackends, slicelbMapBackendCells, slicelbMapBackendTraits,
 		slicelbMapBackendCounters, slicelbMapBackendLive, slicelbMapLiveRecount)
@@ -55,7 +55,7 @@ func size(spec *ebpf.CollectionSpec, opts Options) error {
 		}
 		flows = max(spec.Maps[slicelbMapUdpChoice].MaxEntries, uint32(cpus)*flowsPerCPU)
 	}
-	set(flows, slicelbMapUdpChoice, slicelbMapUdpReverse)
+	set(flows, slicelbMapUdpChoice, slicelbMapUdpReverse, slicelbMapAffinity)
 	return nil
 }
 

@@ -9,6 +9,7 @@
 SLB_HASH(frontends, SLB_FRONTENDS, struct slb_frontend_key, __u64);
 SLB_WORDS(frontend_refs, SLB_FRONTENDS);
 SLB_WORDS(cells, SLB_CELLS);
+SLB_WORDS(cell_affinity, SLB_CELLS);
 SLB_HASH(views, SLB_VIEWS, struct slb_view_key, __u64);
 SLB_WORDS(groups, SLB_GROUPS);
 SLB_HASH(expect, SLB_EXPECT, struct slb_expect_key, __u64);
@@ -64,6 +65,13 @@ struct {
 	__type(key, struct slb_udp_reverse_key);
 	__type(value, struct slb_udp_reverse);
 } udp_reverse SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, SLB_UDP_FLOWS);
+	__type(key, struct slb_affinity_key);
+	__type(value, struct slb_affinity);
+} affinity SEC(".maps");
 
 /* Written by the programs: counters, for each CPU. */
 struct {

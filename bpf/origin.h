@@ -2,6 +2,7 @@
 #ifndef SLICELB_ORIGIN_H
 #define SLICELB_ORIGIN_H
 
+#include "choose.h"
 #include "live.h"
 
 static __always_inline bool addr_equal(const struct slb_addr *a, const struct slb_addr *b)

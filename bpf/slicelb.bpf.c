@@ -19,6 +19,7 @@ const struct {
 	struct slb_failure failure;
 	enum slb_event_kind event_kind;
 	enum slb_action action;
+	enum slb_algorithm algorithm;
 	enum slb_backend_state backend_state;
 	enum slb_stat stat;
 	enum slb_word_map word_map;
@@ -100,7 +101,7 @@ static __always_inline enum slb_verdict do_connect(struct bpf_sock_addr *ctx,
 	default:
 		break;
 	}
-	index = random_backend(d.word);
+	index = choose_backend(ctx, &d);
 	b = backend_at(index);
 	d.backend = index;
 	if (!b || !backend_reachable(ctx, b)) {

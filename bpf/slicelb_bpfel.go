@@ -30,6 +30,34 @@ type slicelbSlbAddr struct {
 	WordBe [4]uint32
 }
 
+type slicelbSlbAffinity struct {
+	_          structs.HostLayout
+	Key        slicelbSlbAffinityKey
+	UsedNs     uint64
+	Word       uint64
+	Backend    uint32
+	BackendGen uint32
+	Layout     uint16
+	Pad        [3]uint16
+	Spare      uint64
+}
+
+type slicelbSlbAffinityKey struct {
+	_     structs.HostLayout
+	Who   uint64
+	Netns uint64
+	Cell  uint32
+	Pad   uint32
+}
+
+type slicelbSlbAlgorithm uint32
+
+const (
+	slicelbSlbAlgorithmSLB_RANDOM slicelbSlbAlgorithm = 0
+	slicelbSlbAlgorithmSLB_LEAST  slicelbSlbAlgorithm = 1
+	slicelbSlbAlgorithmSLB_MAGLEV slicelbSlbAlgorithm = 2
+)
+
 type slicelbSlbBackend struct {
 	_          structs.HostLayout
 	Addr       slicelbSlbAddr
@@ -306,11 +334,13 @@ type slicelbSlbWordStore struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	slicelbMapAffinity         = "affinity"
 	slicelbMapBackendCells     = "backend_cells"
 	slicelbMapBackendCounters  = "backend_counters"
 	slicelbMapBackendLive      = "backend_live"
 	slicelbMapBackendTraits    = "backend_traits"
 	slicelbMapBackends         = "backends"
+	slicelbMapCellAffinity     = "cell_affinity"
 	slicelbMapCellCounters     = "cell_counters"
 	slicelbMapCellInfos        = "cell_infos"
 	slicelbMapCells            = "cells"
@@ -423,11 +453,13 @@ type slicelbProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type slicelbMapSpecs struct {
+	Affinity        *ebpf.MapSpec `ebpf:"affinity"`
 	BackendCells    *ebpf.MapSpec `ebpf:"backend_cells"`
 	BackendCounters *ebpf.MapSpec `ebpf:"backend_counters"`
 	BackendLive     *ebpf.MapSpec `ebpf:"backend_live"`
 	BackendTraits   *ebpf.MapSpec `ebpf:"backend_traits"`
 	Backends        *ebpf.MapSpec `ebpf:"backends"`
+	CellAffinity    *ebpf.MapSpec `ebpf:"cell_affinity"`
 	CellCounters    *ebpf.MapSpec `ebpf:"cell_counters"`
 	CellInfos       *ebpf.MapSpec `ebpf:"cell_infos"`
 	Cells           *ebpf.MapSpec `ebpf:"cells"`
@@ -490,11 +522,13 @@ func (o *slicelbObjects) Close() error {
 //
 // It can be passed to loadSlicelbObjects or ebpf.CollectionSpec.LoadAndAssign.
 type slicelbMaps struct {
+	Affinity        *ebpf.Map `ebpf:"affinity"`
 	BackendCells    *ebpf.Map `ebpf:"backend_cells"`
 	BackendCounters *ebpf.Map `ebpf:"backend_counters"`
 	BackendLive     *ebpf.Map `ebpf:"backend_live"`
 	BackendTraits   *ebpf.Map `ebpf:"backend_traits"`
 	Backends        *ebpf.Map `ebpf:"backends"`
+	CellAffinity    *ebpf.Map `ebpf:"cell_affinity"`
 	CellCounters    *ebpf.Map `ebpf:"cell_counters"`
 	CellInfos       *ebpf.Map `ebpf:"cell_infos"`
 	Cells           *ebpf.Map `ebpf:"cells"`
@@ -524,11 +558,13 @@ type slicelbMaps struct {
 
 func (m *slicelbMaps) Close() error {
 	return _SlicelbClose(
+		m.Affinity,
 		m.BackendCells,
 		m.BackendCounters,
 		m.BackendLive,
 		m.BackendTraits,
 		m.Backends,
+		m.CellAffinity,
 		m.CellCounters,
 		m.CellInfos,
 		m.Cells,

@@ -30,7 +30,7 @@ type Action uint8
 
 const (
 	None         Action = iota // as if there were no frontend
-	Balance                    // a random slot of [Base, Base+Count)
+	Balance                    // a slot of [Base, Base+Count), by Algorithm
 	PassExcept                 // untouched: the group stands in except
 	PassHidden                 // untouched: the group is not among clients
 	PassDown                   // untouched: no backend, when_down = "pass"
@@ -38,12 +38,25 @@ const (
 	RejectDown                 // EHOSTUNREACH: no backend
 )
 
-// Cell is one 8-byte decision: stored at once, read at once.
+// Algorithm is how a cell finds one of its slots (enum slb_algorithm).
+type Algorithm uint8
+
+const (
+	Random           Algorithm = iota // any slot
+	LeastConnections                  // the better of two by open sockets over weight; the backend with the most slots comes last
+	Maglev                            // the slot that the caller's key leads to
+)
+
+// Cell is one 8-byte decision: stored at once, read at once. What stands in
+// Affinity and Strict is stored beside it, before.
 type Cell struct {
 	Base, Count uint32 // slots; Count is 0 unless Action is Balance
 	Action      Action
-	Selective   bool   // views exist: {cell, group} is asked first
-	Gen         uint16 // 11 bits, wraps
+	Algorithm   Algorithm // Random unless Action is Balance
+	Affinity    uint32    // seconds without a call for which a caller keeps its backend; 0 = none
+	Strict      bool      // a change of this cell ends affinity at once
+	Selective   bool      // views exist: {cell, group} is asked first
+	Gen         uint16    // 10 bits, wraps
 }
 
 // CellInfo names a cell for people and for the next start; no program reads it.

@@ -29,6 +29,19 @@ func (a Action) String() string {
 	return "action-" + strconv.Itoa(int(a))
 }
 
+// String is the algorithm as the configuration has it.
+func (a Algorithm) String() string {
+	switch a {
+	case Random:
+		return "random"
+	case LeastConnections:
+		return "least-connections"
+	case Maglev:
+		return "maglev"
+	}
+	return "algorithm-" + strconv.Itoa(int(a))
+}
+
 func (s BackendState) String() string {
 	switch s {
 	case BackendFree:
@@ -65,11 +78,27 @@ func (c Cell) String() string {
 	if c.Action == Balance || c.Count != 0 || c.Base != 0 {
 		fmt.Fprintf(&b, " base=%d count=%d", c.Base, c.Count)
 	}
+	b.WriteString(c.Steering())
 	if c.Selective {
 		b.WriteString(" selective")
 	}
 	fmt.Fprintf(&b, " gen=%d", c.Gen)
 	return b.String()
+}
+
+// Steering is what is not simply random about a cell, with a blank before it.
+func (c Cell) Steering() string {
+	var s string
+	if c.Algorithm != Random {
+		s = " " + c.Algorithm.String()
+	}
+	if c.Affinity > 0 {
+		s += fmt.Sprintf(" affinity=%ds", c.Affinity)
+	}
+	if c.Strict {
+		s += " strict"
+	}
+	return s
 }
 
 func (i CellInfo) String() string {
@@ -166,7 +195,7 @@ func (PutPattern) write()     {}
 func (SetPattern) write()     {}
 func (DelPattern) write()     {}
 
-// runs writes slots as "7x3 8 9x2": a weighted set is mostly repeats. What is
+// runs writes slots as "7x3 8 9x2": a weighted set is mostly repeats; "7~3x3" says its weight too. What is
 // longer than a line is cut; the count stands before it.
 func runs(slots []uint32) string {
 	const longest = 64
@@ -183,7 +212,10 @@ func runs(slots []uint32) string {
 		if i > 0 {
 			b.WriteByte(' ')
 		}
-		b.WriteString(strconv.FormatUint(uint64(slots[i]), 10))
+		b.WriteString(strconv.FormatUint(uint64(SlotBackend(slots[i])), 10))
+		if w := SlotWeight(slots[i]); w > 0 {
+			fmt.Fprintf(&b, "~%d", w)
+		}
 		if end-i > 1 {
 			fmt.Fprintf(&b, "x%d", end-i)
 		}

@@ -96,8 +96,11 @@ static __always_inline struct slb_backend *udp_choose(struct bpf_sock_addr *ctx,
 		}
 		udp_reverse_key(&reverse.key, choice.key.cookie, &b->addr, b->port_be);
 	} else {
+		/* Whom a caller keeps, or its key leads to, only at first. */
+		index = choose_backend(ctx, d);
 		for (int i = 0; i < SLB_UDP_TRIES; i++) {
-			index = random_backend(d->word);
+			if (i)
+				index = random_backend(d->word);
 			b = backend_at(index);
 			if (!b) {
 				d->reason = SLB_WHY_GONE;

@@ -53,6 +53,7 @@ type (
 		clients, except     []word
 		clientsAt, hiddenAt span
 		healthAt            span
+		algorithmAt         span
 		views               []*viewDraft
 		frontendsOK         bool // all could be read
 		backendsOK          bool

@@ -16,6 +16,7 @@ func (b *builder) check() {
 	for _, v := range b.vips {
 		b.checkWho(v)
 		b.checkHealth(v)
+		b.checkChoice(v)
 		b.checkBackends(v, "vip."+v.Name, v.Backends, v.backends, v.Units, v.units, v.backendsOK)
 		for _, view := range v.views {
 			b.checkBackends(v, "vip."+v.Name+".for."+view.Group, view.Backends, view.backends, view.Units, view.units, view.backendsOK)

@@ -128,6 +128,8 @@ type VIP struct {
 	Frontends []Frontend
 	Backends  []Backend
 	Units     []UnitBackend // backends that come and go with units
+	Algorithm Algorithm     // of views too
+	Affinity  time.Duration // whole seconds without a call for which a caller keeps its backend; 0 = none
 	Clients   []string      // nil = every process on the host; group names, or "host": who is in none
 	Except    []string
 	Hidden    Hidden

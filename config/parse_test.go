@@ -77,13 +77,13 @@ except = ["proxy"]
 		},
 		VIPs: []VIP{
 			{
-				Name: "cache", Hidden: HiddenPass, WhenDown: DownReject, Terminate: TerminateUDP, Except: []string{"proxy"},
+				Name: "cache", Algorithm: Random, Hidden: HiddenPass, WhenDown: DownReject, Terminate: TerminateUDP, Except: []string{"proxy"},
 				Frontends: []Frontend{{Addr: ap("127.0.0.9:6379"), Proto: TCP}},
 			},
 			{
 				Units:        []UnitBackend{{Unit: "pg@*.service", Address: "127.0.0.1:%i", Weight: 2, Family: 4}},
 				DrainTimeout: 5 * time.Minute,
-				Name:         "db", Hidden: HiddenReject, WhenDown: DownUseAll, Terminate: TerminateAll, Clients: []string{"web", "jobs"},
+				Name:         "db", Algorithm: Random, Hidden: HiddenReject, WhenDown: DownUseAll, Terminate: TerminateAll, Clients: []string{"web", "jobs"},
 				Frontends: []Frontend{{Addr: ap("10.96.0.10:5432"), Proto: TCP}, {Addr: ap("[fd00:96::10]:5432"), Proto: UDP}},
 				Backends:  []Backend{{Addr: ap("192.0.2.11:5432"), Weight: 3}, {Addr: ap("[2001:db8::1]:5432"), Weight: 1}},
 				For: []View{{

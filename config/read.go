@@ -14,8 +14,8 @@ var (
 	daemonLater  []string
 	groupKeys    = []string{"slices", "split", "translate"}
 	groupLater   = []string{"strict"}
-	vipKeys      = []string{"frontends", "algorithm", "clients", "except", "hidden", "when_down", "drain_timeout", "terminate", "backend", "health", "for"}
-	vipLater     = []string{"affinity", "reject_unknown_ports", "discover"}
+	vipKeys      = []string{"frontends", "algorithm", "affinity", "clients", "except", "hidden", "when_down", "drain_timeout", "terminate", "backend", "health", "for"}
+	vipLater     = []string{"reject_unknown_ports", "discover"}
 	backendKeys  = []string{"address", "unit", "weight"}
 	backendLater []string
 	viewKeys     = []string{"backend", "when_down"}
@@ -141,14 +141,7 @@ func (b *builder) readVIP(t *table, name string) {
 	v := &vipDraft{at: t.own()}
 	v.Name = name
 
-	if s, at, ok := t.text("algorithm"); ok && s != "random" {
-		switch s {
-		case "maglev", "least-connections":
-			b.errorf(at, "", "algorithm %s is not supported by this version", quote(s))
-		default:
-			b.errorf(at, suggest(s, []string{"random", "maglev", "least-connections"}), "algorithm %s is not known", quote(s))
-		}
-	}
+	b.readChoice(t, v)
 	v.WhenDown = WhenDown(t.choice("when_down", string(DownReject), string(DownReject), string(DownUseAll), string(DownPass)))
 	_, v.hiddenAt = t.places("hidden")
 	if _, ok := t.m["hidden"]; !ok {

@@ -82,7 +82,7 @@ func (r *renderer) vip(v *VIP) {
 		r.line("  " + tomlString(f.String()) + "," + r.from(f.Origin))
 	}
 	r.line("]")
-	r.line(`algorithm = "random"`)
+	r.choice(v)
 	if v.Clients != nil {
 		r.line("clients = " + tomlStrings(v.Clients))
 	}

@@ -118,8 +118,10 @@ func anyConfig(t *rapid.T) *Config {
 	for _, n := range rapid.SliceOfNDistinct(name, 0, 4, rapid.ID).Draw(t, "vips") {
 		v := VIP{
 			Name: n, WhenDown: down.Draw(t, "down"), Origin: at,
-			Hidden:   rapid.SampledFrom([]Hidden{HiddenPass, HiddenReject}).Draw(t, "hidden"),
-			Backends: backends("backend"), Units: anyUnits(t, "units", at),
+			Algorithm: rapid.SampledFrom([]Algorithm{Random, Maglev, LeastConnections}).Draw(t, "algorithm"),
+			Affinity:  time.Duration(rapid.IntRange(0, 86400).Draw(t, "affinity")) * time.Second,
+			Hidden:    rapid.SampledFrom([]Hidden{HiddenPass, HiddenReject}).Draw(t, "hidden"),
+			Backends:  backends("backend"), Units: anyUnits(t, "units", at),
 			Terminate:    rapid.SampledFrom([]Terminate{TerminateUDP, TerminateAll, TerminateNone}).Draw(t, "terminate"),
 			DrainTimeout: time.Duration(rapid.Int64Range(0, int64(maxDrainTimeout/time.Millisecond)).Draw(t, "drain_timeout")) * time.Millisecond,
 		}

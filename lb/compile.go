@@ -140,6 +140,12 @@ func btoi(b bool) int {
 	return 0
 }
 
+var algorithms = map[config.Algorithm]bpf.Algorithm{
+	config.Random:           bpf.Random,
+	config.Maglev:           bpf.Maglev,
+	config.LeastConnections: bpf.LeastConnections,
+}
+
 // vipCompiler compiles one VIP in one family.
 type vipCompiler struct {
 	v      *config.VIP
@@ -152,7 +158,10 @@ type vipCompiler struct {
 
 // compile is nil where the VIP has no frontend of the family.
 func (c *vipCompiler) compile(known map[string]bool) (*VIP, error) {
-	c.out = &VIP{Name: c.v.Name, Family: c.family}
+	c.out = &VIP{
+		Name: c.v.Name, Family: c.family,
+		Algorithm: algorithms[c.v.Algorithm], Affinity: uint32(c.v.Affinity / time.Second),
+	}
 	for _, f := range c.v.Frontends {
 		if familyOf(f.Addr.Addr()) == c.family {
 			c.out.Frontends = append(c.out.Frontends, bpf.FrontendKey{Addr: f.Addr, Proto: uint8(f.Proto)})
@@ -348,8 +357,12 @@ func (c *vipCompiler) verdict(addr netip.AddrPort) Verdict {
 
 // balance makes a pool, or finds the equal one.
 func (c *vipCompiler) balance(weights []uint32) Outcome {
+	counts := slotCounts
+	if c.out.Algorithm == bpf.Maglev {
+		counts = func(weights []uint32, _ uint32) []uint32 { return maglevCounts(weights) }
+	}
 	var pool Pool
-	for i, n := range slotCounts(weights, MaxSlots) {
+	for i, n := range counts(weights, MaxSlots) {
 		if n > 0 {
 			pool = append(pool, Share{uint32(i), n})
 		}
@@ -420,7 +433,7 @@ type sum [16]byte
 func (v *VIP) seal() {
 	h := sealer{h: sha256.New()}
 	h.str(v.Name)
-	h.num(uint64(v.Family), uint64(len(v.Backends)))
+	h.num(uint64(v.Family), uint64(v.Algorithm), uint64(v.Affinity), uint64(len(v.Backends)))
 	for _, b := range v.Backends {
 		h.addr(b.Addr)
 		h.num(uint64(b.State))

@@ -169,8 +169,8 @@ func (p *planner) freeCell(index uint32) {
 	p.later(bpf.SetCellInfo{Index: index})
 }
 
-// nextGen wraps at the 11 bits that a cell's word has.
-func nextGen(g uint16) uint16 { return (g + 1) & (1<<11 - 1) }
+// nextGen wraps at the bits that a cell's word has.
+func nextGen(g uint16) uint16 { return (g + 1) & bpf.CellGenMask }
 
 // rule resolves a rule's group.
 func (p *planner) rule(r Rule) bpf.Rule {

@@ -161,6 +161,9 @@ type vipPlan struct {
 	bases    []uint32 // of each of want.Pools
 	rest     bool     // something waits for a barrier
 
+	leaving []bpf.SetBackendCell // of backends that no cell leads to when this plan is done
+	flips   int                  // of cells
+
 	// unseen are views that nobody asks for any more; until they are deleted,
 	// what they lead to stays.
 	unseen map[uint32]bool
@@ -194,6 +197,7 @@ func (p *planner) planVIP(c *change, owner map[bpf.FrontendKey]*change) error {
 		}
 	}
 	v.planDefault()
+	v.planLeaving()
 	if err := v.planFrontends(); err != nil {
 		return err
 	}
@@ -246,7 +250,7 @@ func (v *vipPlan) planBackends() error {
 			case b.State == bpf.BackendActive:
 				v.do(w)
 			default:
-				v.wait(w)
+				v.leave(w)
 			}
 			continue
 		}
@@ -274,11 +278,42 @@ func (v *vipPlan) planBackends() error {
 	}
 	for _, addr := range sortedAddrs(v.have.backends) {
 		if !keep[addr] {
-			gen := h.maps.BackendCells[v.have.backends[addr]].Gen
-			v.wait(bpf.SetBackendCell{Index: v.have.backends[addr], Cell: bpf.BackendCell{State: bpf.BackendFree, Gen: gen}})
+			old := h.maps.BackendCells[v.have.backends[addr]]
+			w := bpf.SetBackendCell{Index: v.have.backends[addr], Cell: bpf.BackendCell{State: bpf.BackendFree, Gen: old.Gen}}
+			if old.State == bpf.BackendActive {
+				v.leave(w)
+			}
+			v.wait(w)
 		}
 	}
 	return nil
+}
+
+// leave takes a backend's right to new calls away: at once where callers may keep
+// it, since those must bring it none after the last write of this plan; else when
+// nothing leads to it any more.
+func (v *vipPlan) leave(w bpf.SetBackendCell) {
+	if v.want.Affinity > 0 && len(v.unseen) == 0 && v.cell == v.have.cell {
+		v.leaving = append(v.leaving, w)
+	} else if w.Cell.State != bpf.BackendFree {
+		v.wait(w)
+	}
+}
+
+// planLeaving comes after the cells' flips. Where there are none, the plan before
+// has flipped them, and had to let views go first.
+func (v *vipPlan) planLeaving() {
+	for _, w := range v.leaving {
+		switch {
+		case v.flips > 0 && w.Cell.State == bpf.BackendFree:
+			w.Cell.State = bpf.BackendDraining
+			v.do(w)
+		case v.flips > 0:
+			v.do(w)
+		case w.Cell.State != bpf.BackendFree:
+			v.wait(w)
+		}
+	}
 }
 
 // wait puts off what must not be while a view leads to it.
@@ -310,31 +345,20 @@ func (v *vipPlan) planPools() error {
 	v.bases = make([]uint32, len(v.want.Pools))
 	inUse := v.regions()
 	for i, pool := range v.want.Pools {
-		found := false
-		for _, base := range inUse {
-			if v.holds(h.maps.Slots[base], pool) {
-				v.bases[i], found = base, true
-				break
-			}
-		}
-		if found {
+		slots := v.want.slots(pool, v.backends)
+		found := slices.IndexFunc(inUse, func(base uint32) bool { return slices.Equal(h.maps.Slots[base], slots) })
+		if found >= 0 {
+			v.bases[i] = inUse[found]
 			continue
 		}
-		if v.slots == nil {
-			v.slots = h.freeSlots.clone()
+		if v.planner.slots == nil {
+			v.planner.slots = h.freeSlots.clone()
 		}
-		size := pool.Size()
-		base, ok := v.slots.fit(size)
+		base, ok := v.planner.slots.fit(pool.Size())
 		if !ok {
 			return v.full("slots", h.limits.Slots, v.planner.want.need.slots, v.String())
 		}
 		v.bases[i] = base
-		slots := make([]uint32, 0, size)
-		for _, s := range pool {
-			for range s.Slots {
-				slots = append(slots, v.backends[s.Backend])
-			}
-		}
 		v.do(bpf.SetSlots{Base: base, Slots: slots})
 	}
 	return nil
@@ -359,29 +383,15 @@ func (v *vipPlan) regions() []uint32 {
 	return slices.Compact(out)
 }
 
-// holds compares slots with a pool.
-func (v *vipPlan) holds(slots []uint32, pool Pool) bool {
-	if uint32(len(slots)) != pool.Size() {
-		return false
-	}
-	i := 0
-	for _, s := range pool {
-		for range s.Slots {
-			if slots[i] != v.backends[s.Backend] {
-				return false
-			}
-			i++
-		}
-	}
-	return true
-}
-
 // word is an outcome as a cell's word, over what the cell holds.
 func (v *vipPlan) word(cell uint32, o Outcome, selective bool) (c bpf.Cell, differs bool) {
 	old := v.planner.have.maps.Cells[cell]
 	c = bpf.Cell{Action: o.Action, Selective: selective, Gen: old.Gen}
 	if o.Action == bpf.Balance {
 		c.Base, c.Count = v.bases[o.Pool], v.want.Pools[o.Pool].Size()
+		c.Algorithm, c.Affinity = v.want.Algorithm, v.want.Affinity
+		// A backend's state says that it is in a pool, not in which.
+		c.Strict = c.Affinity > 0 && len(v.want.Pools) > 1
 	}
 	if c == old {
 		return c, false
@@ -392,6 +402,7 @@ func (v *vipPlan) word(cell uint32, o Outcome, selective bool) (c bpf.Cell, diff
 
 func (v *vipPlan) flip(cell uint32, o Outcome, selective bool) {
 	if c, differs := v.word(cell, o, selective); differs {
+		v.flips++
 		v.do(bpf.SetCell{Index: cell, Cell: c})
 	}
 }

@@ -3,8 +3,10 @@ package lb
 import (
 	"cmp"
 	"fmt"
+	"hash/fnv"
 	"io"
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -115,16 +117,40 @@ func (p *dumper) outcome(c bpf.Cell) string {
 	if c.Action != bpf.Balance {
 		return out
 	}
+	out += c.Steering()
+	if c.Algorithm == bpf.Maglev {
+		return out + p.table(c)
+	}
 	slots := p.d.Slots[c.Base]
 	for i := 0; i < len(slots); {
 		n := 1
 		for i+n < len(slots) && slots[i+n] == slots[i] {
 			n++
 		}
-		out += fmt.Sprintf(" %s=%d", p.d.Backends[slots[i]].Addr, n)
+		out += fmt.Sprintf(" %s=%d", p.d.Backends[bpf.SlotBackend(slots[i])].Addr, n)
+		if w := bpf.SlotWeight(slots[i]); c.Algorithm == bpf.LeastConnections && w != uint32(n) {
+			out += fmt.Sprintf("(%d)", w)
+		}
 		i += n
 	}
 	return out + fmt.Sprintf(" [slots %d+%d]", c.Base, c.Count)
+}
+
+// table is a Maglev table: how many places each backend has, by address, and a sum
+// of their order.
+func (p *dumper) table(c bpf.Cell) string {
+	places := map[netip.AddrPort]int{}
+	h := fnv.New32a()
+	for _, s := range p.d.Slots[c.Base] {
+		addr := p.d.Backends[bpf.SlotBackend(s)].Addr
+		places[addr]++
+		fmt.Fprintln(h, addr)
+	}
+	var out string
+	for _, addr := range slices.SortedFunc(maps.Keys(places), netip.AddrPort.Compare) {
+		out += fmt.Sprintf(" %s=%d", addr, places[addr])
+	}
+	return out + fmt.Sprintf(" order %08x [slots %d+%d]", h.Sum32(), c.Base, c.Count)
 }
 
 func (p *dumper) rule(r bpf.Rule) string {

@@ -17,7 +17,7 @@ const HostGroup = "host"
 // split child's is "jobs/<basename>"; "" is none.
 type Member struct {
 	ID    uint64
-	Path  string // below the cgroup root; "" where it is not known
+	Path  string        // below the cgroup root; "" where it is not known
 	Match *anchor.Match // may be shared with others; nil is that of no pattern
 	Group string
 }
@@ -106,6 +106,8 @@ type Group struct {
 type VIP struct {
 	Name      string
 	Family    uint8             // 4 or 6
+	Algorithm bpf.Algorithm     // of all pools
+	Affinity  uint32            // seconds; 0 = none
 	Frontends []bpf.FrontendKey // sorted
 	Backends  []Backend         // by address; those of views too
 	Pools     []Pool            // distinct; outcomes name them by position

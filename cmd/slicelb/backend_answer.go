@@ -41,8 +41,8 @@ func sharesOf(d *bpf.Dump, cfg *config.Config) map[shareKey]float64 {
 			group = ""
 		}
 		slots := map[uint32]int{}
-		for _, b := range d.Slots[cell.Base] {
-			slots[b]++
+		for _, slot := range d.Slots[cell.Base] {
+			slots[bpf.SlotBackend(slot)]++
 		}
 		for b, n := range slots {
 			out[shareKey{info.VIP, group, d.Backends[b].Addr}] = float64(n) / float64(cell.Count)

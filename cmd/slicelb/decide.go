@@ -9,6 +9,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/slicelb/slicelb/api"
 	"github.com/slicelb/slicelb/bpf"
@@ -113,7 +114,7 @@ func explain(d *bpf.Dump, n *bpf.CounterSnapshot, key bpf.FrontendKey, c caller)
 	case bpf.Balance:
 		x.Backends = shares(d, n, cell, info.VIP, x.View)
 		step("backends", "%d", len(x.Backends))
-		return done("balance", "one of %s of VIP %s, by weight", plural(len(x.Backends), "backend"), info.VIP)
+		return done("balance", "one of %s of VIP %s, %s", plural(len(x.Backends), "backend"), info.VIP, choiceText(cell))
 	case bpf.PassExcept:
 		return done("pass", "group %s stands in except of VIP %s: untouched", who, info.VIP)
 	case bpf.PassHidden:
@@ -130,6 +131,24 @@ func explain(d *bpf.Dump, n *bpf.CounterSnapshot, key bpf.FrontendKey, c caller)
 	return done("unknown", "this program does not know the action %s", cell.Action)
 }
 
+// choiceText is how a cell finds a backend.
+func choiceText(c bpf.Cell) string {
+	how := "by weight"
+	switch c.Algorithm {
+	case bpf.LeastConnections:
+		how = "by open connections and weight"
+	case bpf.Maglev:
+		how = "the one that its group leads to"
+		if c.Affinity > 0 {
+			how = "the one that its group and network namespace lead to"
+		}
+	}
+	if c.Affinity > 0 {
+		how += fmt.Sprintf("; kept until %v pass without a call", time.Duration(c.Affinity)*time.Second)
+	}
+	return how
+}
+
 // hostGroup is the group of a caller that no configured group covers.
 const hostGroup = "host"
 
@@ -144,8 +163,8 @@ func frontendText(k bpf.FrontendKey) string {
 // as their weight.
 func shares(d *bpf.Dump, n *bpf.CounterSnapshot, cell bpf.Cell, vip, group string) []api.Backend {
 	slots := map[uint32]uint32{}
-	for _, index := range d.Slots[cell.Base] {
-		slots[index]++
+	for _, slot := range d.Slots[cell.Base] {
+		slots[bpf.SlotBackend(slot)]++
 	}
 	out := make([]api.Backend, 0, len(slots))
 	for index, weight := range slots {

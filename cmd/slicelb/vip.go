@@ -93,6 +93,8 @@ func printVIP(g *globals, out *output, v *api.VIP) error {
 	for _, f := range v.Frontends {
 		line("frontend", f)
 	}
+	line("algorithm", v.Algorithm)
+	line("affinity", v.Affinity)
 	line("clients", clients(*v))
 	line("except", list(v.Except))
 	line("hidden", v.Hidden)

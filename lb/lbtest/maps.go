@@ -236,8 +236,8 @@ func (m *Maps) nameCell(i uint32) {
 		return
 	}
 	m.regions[c.Base] = max(m.regions[c.Base], c.Count)
-	for _, b := range m.slots[c.Base : c.Base+c.Count] {
-		m.backends[b] = true
+	for _, s := range m.slots[c.Base : c.Base+c.Count] {
+		m.backends[bpf.SlotBackend(s)] = true
 	}
 }
 
@@ -341,7 +341,8 @@ func (m *Maps) apply(w bpf.Write) error {
 				return unsafe("slots at %d are named, or were", base)
 			}
 		}
-		for _, b := range w.Slots {
+		for _, s := range w.Slots {
+			b := bpf.SlotBackend(s)
 			if d.BackendCells[b].State == bpf.BackendFree || b == 0 {
 				return unsafe("backend %d is free", b)
 			}
@@ -366,10 +367,8 @@ func (m *Maps) apply(w bpf.Write) error {
 			return unsafe("backend %d: generation %d is not its own", w.Index, w.Cell.Gen)
 		}
 		if w.Cell.State != bpf.BackendActive {
-			for base, n := range m.regions {
-				if slices.Contains(m.slots[base:base+n], w.Index) {
-					return unsafe("slots at %d lead to backend %d, or did", base, w.Index)
-				}
+			if base, leads := m.leads(w.Index, w.Cell.State == bpf.BackendFree); leads {
+				return unsafe("slots at %d lead to backend %d, or did", base, w.Index)
 			}
 		}
 		d.BackendCells[w.Index] = w.Cell
@@ -451,7 +450,8 @@ func (m *Maps) setCell(w bpf.SetCell) error {
 		if uint64(c.Base)+uint64(c.Count) > uint64(len(m.slots)) {
 			return unsafe("slots at %d were never written", c.Base)
 		}
-		for _, b := range m.slots[c.Base : c.Base+c.Count] {
+		for _, s := range m.slots[c.Base : c.Base+c.Count] {
+			b := bpf.SlotBackend(s)
 			if m.d.BackendCells[b].State != bpf.BackendActive {
 				return unsafe("backend %d is %s", b, m.d.BackendCells[b].State)
 			}
@@ -462,9 +462,32 @@ func (m *Maps) setCell(w bpf.SetCell) error {
 	return nil
 }
 
+// leads finds slots that lead to a backend, and for one that is to be free, that
+// did before the newest barrier: a call that is on its way may still go to one that
+// only takes no more.
+func (m *Maps) leads(backend uint32, free bool) (uint32, bool) {
+	in := func(base, n uint32) bool {
+		return slices.ContainsFunc(m.slots[base:base+n], func(s uint32) bool { return bpf.SlotBackend(s) == backend })
+	}
+	if !free {
+		for i := range m.d.Cells {
+			if c := m.d.Cells[i]; (m.cells[i] || m.views[i]) && c.Action == bpf.Balance && in(c.Base, c.Count) {
+				return c.Base, true
+			}
+		}
+		return 0, false
+	}
+	for base, n := range m.regions {
+		if in(base, n) {
+			return base, true
+		}
+	}
+	return 0, false
+}
+
 // same compares what two cells answer.
 func (m *Maps) same(a, b bpf.Cell) bool {
-	return a.Action == b.Action && a.Count == b.Count &&
+	return a.Action == b.Action && a.Count == b.Count && a.Algorithm == b.Algorithm && a.Affinity == b.Affinity &&
 		(a.Action != bpf.Balance || slices.Equal(m.slots[a.Base:a.Base+a.Count], m.slots[b.Base:b.Base+b.Count]))
 }
 

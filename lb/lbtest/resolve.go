@@ -13,6 +13,9 @@ import (
 type Answer struct {
 	Action   bpf.Action
 	Backends map[netip.AddrPort]int // slots of each; nil unless Action is Balance
+
+	Algorithm bpf.Algorithm
+	Affinity  uint32
 }
 
 // Untouched is the answer to a call that is not to a frontend, or from a group
@@ -28,7 +31,7 @@ func (a Answer) String() string {
 		parts = append(parts, fmt.Sprintf("%s x%d", addr, n))
 	}
 	slices.Sort(parts)
-	return "balance " + strings.Join(parts, ", ")
+	return "balance" + bpf.Cell{Algorithm: a.Algorithm, Affinity: a.Affinity}.Steering() + " " + strings.Join(parts, ", ")
 }
 
 // Resolve is the programs' look-up (decide.h, backend.h) for a caller whose
@@ -62,7 +65,10 @@ func (m *Maps) Resolve(group uint32, k bpf.FrontendKey) (Answer, error) {
 		return a, nil
 	}
 	a.Backends = map[netip.AddrPort]int{}
-	for _, i := range m.slots[word.Base : word.Base+word.Count] {
+	a.Algorithm, a.Affinity = word.Algorithm, word.Affinity
+	weights := map[netip.AddrPort]int{}
+	for _, s := range m.slots[word.Base : word.Base+word.Count] {
+		i := bpf.SlotBackend(s)
 		b, c := d.Backends[i], d.BackendCells[i]
 		if c.State != bpf.BackendActive || c.Gen != b.Gen {
 			return a, fmt.Errorf("a slot names backend %d, which is %s", i, c)
@@ -71,6 +77,12 @@ func (m *Maps) Resolve(group uint32, k bpf.FrontendKey) (Answer, error) {
 			return a, fmt.Errorf("a slot names backend %d, which belongs to cell %d, not %d", i, b.Cell, ref.Cell)
 		}
 		a.Backends[b.Addr]++
+		weights[b.Addr] += int(bpf.SlotWeight(s))
+	}
+	for addr, n := range a.Backends {
+		if want := n * n; word.Algorithm == bpf.LeastConnections && weights[addr] != want {
+			return a, fmt.Errorf("%d slots of %s say weights of %d, not %d", n, addr, weights[addr], want)
+		}
 	}
 	return a, nil
 }

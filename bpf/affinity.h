@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * Affinity: a caller, which is a group (or a split child) in a network namespace,
+ * keeps the backend that it was given for as long as it calls often enough and
+ * the backend takes new connections.
+ */
+#ifndef SLICELB_AFFINITY_H
+#define SLICELB_AFFINITY_H
+
+#include "backend.h"
+
+/* Who calls, whatever index the group has. */
+static __always_inline __u64 caller_of(const struct slb_decision *d)
+{
+	__u32 group = d->group;
+	__u64 *word;
+
+	if (d->split)
+		return d->split;
+	word = bpf_map_lookup_elem(&groups, &group);
+	return SLB_WHO_GROUP(word ? SLB_GROUP_HASH(READ_ONCE(*word)) : 0, group);
+}
+
+/* Does the backend still take new connections? */
+static __always_inline bool affinity_alive(__u32 index, __u32 gen)
+{
+	__u64 *word = bpf_map_lookup_elem(&backend_cells, &index), w;
+
+	if (!word)
+		return false;
+	w = READ_ONCE(*word);
+	return SLB_BACKEND_GEN(w) == gen && SLB_BACKEND_STATE(w) == SLB_BACKEND_ACTIVE;
+}
+
+static __always_inline __u64 affinity_word(__u32 cell)
+{
+	__u64 *word = bpf_map_lookup_elem(&cell_affinity, &cell);
+
+	return word ? READ_ONCE(*word) : 0;
+}
+
+/* The backend that the caller keeps, or 0. */
+static __always_inline __u32 affinity_kept(const struct slb_affinity_key *key, __u64 cell)
+{
+	struct slb_affinity *a = bpf_map_lookup_elem(&affinity, key);
+	__u64 rule, limit, now, used;
+	__u32 index, gen;
+
+	if (!a)
+		return 0;
+	rule = affinity_word(key->cell);
+	limit = SLB_AFFINITY_SECONDS(rule) * 1000000000ULL;
+	now = bpf_ktime_get_ns();
+	index = a->backend;
+	gen = a->backend_gen;
+	used = READ_ONCE(a->used_ns);
+	if (now - used >= limit || (SLB_AFFINITY_STRICT(rule) && a->word != cell) ||
+	    a->layout != SLB_LAYOUT || READ_ONCE(a->key.who) != key->who ||
+	    a->key.netns != key->netns || a->key.cell != key->cell)
+		return 0;
+	if (!affinity_alive(index, gen))
+		return 0;
+	/* Rarely, so that callers on several CPUs do not write to one line all the time. */
+	if (now - used > limit / 16)
+		WRITE_ONCE(a->used_ns, now);
+	return index;
+}
+
+static __always_inline void affinity_keep(const struct slb_affinity_key *key, __u64 cell, __u32 index)
+{
+	struct slb_backend *b = backend_at(index);
+	struct slb_affinity a = {};
+
+	if (!b)
+		return;
+	a.key = *key;
+	a.used_ns = bpf_ktime_get_ns();
+	a.word = cell;
+	a.backend = index;
+	a.backend_gen = b->generation;
+	a.layout = SLB_LAYOUT;
+	bpf_map_update_elem(&affinity, key, &a, BPF_ANY);
+}
+
+#endif

@@ -1,0 +1,235 @@
+package bpf
+
+import (
+	"fmt"
+	"maps"
+	"math"
+	"net/netip"
+	"slices"
+	"testing"
+
+	"github.com/slicelb/slicelb/internal/kerneltest"
+	"github.com/slicelb/slicelb/internal/scale"
+)
+
+// steered makes the VIP choose among addresses that stand there as often as they
+// weigh.
+func (v *service) steered(c Cell, weights map[string]uint32) *service {
+	v.p.t.Helper()
+	names := slices.SortedFunc(maps.Keys(weights), func(a, b string) int {
+		return int(weights[a]) - int(weights[b]) // the heaviest comes last
+	})
+	var slots []uint32
+	for _, a := range names {
+		slot := v.index(netip.MustParseAddrPort(a))
+		if c.Algorithm == LeastConnections {
+			slot = NewSlot(slot, weights[a])
+		}
+		for range weights[a] {
+			slots = append(slots, slot)
+		}
+	}
+	c.Action, c.Base, c.Count = Balance, v.p.slot, uint32(len(slots))
+	v.p.slot += c.Count
+	v.p.apply(SetSlots{c.Base, slots})
+	v.set(c)
+	return v
+}
+
+// chosen is the backend that a call went to.
+func (v *service) chosen(call func()) string {
+	v.p.t.Helper()
+	before := v.p.counters().Backends
+	call()
+	after := v.p.counters().Backends
+	for a, i := range v.backends {
+		if before[i] != after[i] {
+			return a.String()
+		}
+	}
+	return ""
+}
+
+// Of a hundred thousand connections each backend has its share, within 1 %.
+func TestKernelLeastConnections(t *testing.T) {
+	p := newPlane(t, small)
+	c := kerneltest.Start(t, p.root)
+	for i, weights := range []map[string]uint32{
+		{"127.0.0.1:9": 1, "127.0.0.2:9": 1, "127.0.0.3:9": 1, "127.0.0.4:9": 1},
+		{"127.0.0.1:9": 3, "127.0.0.2:9": 1},
+		{"127.0.0.1:9": 7, "127.0.0.2:9": 2, "127.0.0.3:9": 3},
+	} {
+		vip := fmt.Sprintf("10.96.0.%d:53", i+1)
+		v := p.vip(vip, vip+"/udp").steered(Cell{Algorithm: LeastConnections}, weights)
+		n := scale.Count(100_000)
+		var open []*kerneltest.Socket
+		for range n {
+			s := c.UDP(vip)
+			if !succeeds(t, "connect", s.Connect(vip)) {
+				break
+			}
+			open = append(open, s)
+		}
+		var total uint32
+		for _, w := range weights {
+			total += w
+		}
+		for a, w := range weights {
+			got, err := p.LiveOf(v.backends[netip.MustParseAddrPort(a)])
+			fair := float64(n) * float64(w) / float64(total)
+			if off := math.Abs(float64(got) - fair); err != nil || off > max(3, 0.01*float64(n)) {
+				t.Errorf("%v: %s has %d of %d, fair are %.0f (%v)", weights, a, got, n, fair, err)
+			}
+		}
+		for _, s := range open {
+			succeeds(t, "close", s.Close())
+		}
+	}
+}
+
+// A backend that keeps its connections ten times as long has as many of them as
+// the others, give or take two: over the whole run, since a moment is a matter of
+// chance.
+func TestKernelLeastConnectionsSlow(t *testing.T) {
+	p := newPlane(t, small)
+	const vip, slow = "10.96.0.10:53", "127.0.0.4:9"
+	others := []string{"127.0.0.1:9", "127.0.0.2:9", "127.0.0.3:9"}
+	weights := map[string]uint32{slow: 1}
+	for _, a := range others {
+		weights[a] = 1
+	}
+	v := p.vip("slow", vip+"/udp").steered(Cell{Algorithm: LeastConnections}, weights)
+	c := kerneltest.Start(t, p.root)
+	live := func(a string) int {
+		n, err := p.LiveOf(v.backends[netip.MustParseAddrPort(a)])
+		if err != nil {
+			t.Fatal(err)
+		}
+		return int(n)
+	}
+	const fast = 30 // calls that a connection outlives, ten times as many with the slow one
+	ends := map[int][]*kerneltest.Socket{}
+	var more, counted float64
+	for now := range 800 {
+		for _, s := range ends[now] {
+			succeeds(t, "close", s.Close())
+		}
+		before := live(slow)
+		s := c.UDP(vip)
+		succeeds(t, "connect", s.Connect(vip))
+		end := now + fast
+		if live(slow) > before {
+			end = now + 10*fast
+		}
+		ends[end] = append(ends[end], s)
+		sum := 0
+		for _, a := range others {
+			sum += live(a)
+		}
+		if now > 10*fast {
+			more += float64(live(slow)) - float64(sum)/float64(len(others))
+			counted++
+		}
+	}
+	t.Logf("the slow one has %.2f more open than the others", more/counted)
+	if math.Abs(more/counted) > 2 {
+		t.Errorf("the slow one has %.2f more open than the others", more/counted)
+	}
+}
+
+// The weights come out, within three standard deviations; a draw in four hundred
+// does not, so there are two.
+func TestKernelRandomDistribution(t *testing.T) {
+	p := newPlane(t, small)
+	const vip = "10.96.0.10:53"
+	weights := map[string]uint32{"127.0.0.1:9": 5, "127.0.0.2:9": 3, "127.0.0.3:9": 2}
+	v := p.vip("random", vip+"/udp").steered(Cell{}, weights)
+	c := kerneltest.Start(t, p.root)
+	n := scale.Count(100_000)
+	var off string
+	for range 2 {
+		before := p.counters().Backends
+		if wrong, err := c.Hammer(n, []string{vip}, nil); err != nil || len(wrong) > 0 {
+			t.Fatal(wrong, err)
+		}
+		off = ""
+		after := p.counters().Backends
+		for a, w := range weights {
+			i := v.backends[netip.MustParseAddrPort(a)]
+			share := float64(w) / 10
+			got := float64(after[i].Connects - before[i].Connects)
+			if d := math.Abs(got - share*float64(n)); d > 3*math.Sqrt(float64(n)*share*(1-share)) {
+				off += fmt.Sprintf("%s has %.0f of %d, fair are %.0f; ", a, got, n, share*float64(n))
+			}
+		}
+		if off == "" {
+			return
+		}
+	}
+	t.Error(off)
+}
+
+// Maglev: a caller's group leads to one slot, a split child's own cgroup does, and
+// with affinity the network namespace has a say.
+func TestKernelMaglev(t *testing.T) {
+	p := newPlane(t, small)
+	const vip = "10.96.0.10:53"
+	weights := map[string]uint32{}
+	for i := range 8 {
+		weights[fmt.Sprintf("127.0.0.%d:9", i+1)] = 31
+	}
+	v := p.vip("maglev", vip+"/udp").steered(Cell{Algorithm: Maglev}, weights)
+	want := func(key uint64) string {
+		place := MaglevPlace(key, v.now.Count)
+		slot := p.Datapath.slots[v.now.Base+place]
+		return decodeBackend(p.Datapath.backends[SlotBackend(slot)]).Addr.String()
+	}
+	group := func(name string) uint64 { return 1<<43 | uint64(nameHash(name)) }
+	c := kerneltest.Start(t, p.root)
+	call := func() {
+		s := c.UDP(vip)
+		succeeds(t, "connect", s.Connect(vip))
+		succeeds(t, "close", s.Close())
+	}
+	p.apply(SetGroup{0, Group{Name: "host", Translate: true}})
+	seen := map[string]bool{}
+	is := func(what string, key uint64) {
+		t.Helper()
+		for range 3 {
+			if got := v.chosen(call); got != want(key) {
+				t.Errorf("%s: went to %s, want %s", what, got, want(key))
+			}
+		}
+		seen[want(key)] = true
+	}
+	is("host", group("host"))
+	for i := range 12 {
+		g := p.root.Make(t, fmt.Sprintf("%d.slice", i))
+		if i%2 == 0 {
+			p.mapTo(g, p.newGroup(fmt.Sprint("group", i), true), 0)
+		} else {
+			p.apply(PutCgroup{g.ID(t), Rule{Group: 1, Split: true}})
+		}
+		below := g.Make(t, "deeper")
+		if err := c.Enter(below); err != nil {
+			t.Fatal(err)
+		}
+		if i%2 == 0 {
+			is("group", group(fmt.Sprint("group", i)))
+		} else {
+			is("split child", g.ID(t))
+		}
+		if err := c.Enter(p.root); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(seen) < 3 {
+		t.Errorf("all callers go to %v", seen)
+	}
+	v.steered(Cell{Algorithm: Maglev, Affinity: 60}, weights)
+	cookie, err := netnsCookie()
+	if err != nil {
+		t.Fatal(err)
+	}
+	is("with affinity", group("host")+cookie*0xd1342543de82ef95)
+}

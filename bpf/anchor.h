@@ -120,7 +120,7 @@ static __always_inline int anchor_made(struct cgroup *cgrp)
 	__u64 *word = bpf_map_lookup_elem(&cgroups, &parent);
 	__u64 w, rule, entry;
 	bool mapped = false;
-	long err;
+	int err; /* before 6.4 the upper half of what a map's update returns is not set */
 
 	/* v1 hierarchies fire this tracepoint too, and ids are unique in each only. */
 	if (!word || cgrp->root->hierarchy_id)

@@ -20,8 +20,11 @@ func diagDestroy(list []doomedSocket) error {
 		req.AddData(diagRequest(s))
 		_, err := req.Execute(unix.NETLINK_INET_DIAG, 0)
 		switch {
-		case err == nil, errors.Is(err, unix.ENOENT), errors.Is(err, unix.ESTALE):
-			// Closed, or gone by itself.
+		case err == nil, errors.Is(err, unix.ESTALE):
+			// Closed, or gone by itself: its addresses are another's.
+		case errors.Is(err, unix.ENOENT):
+			// Gone by itself; or the kernel's module for it cannot be loaded.
+			errs = append(errs, fmt.Errorf("close %s to %s: %w (modules tcp_diag and udp_diag)", s.local, s.remote, err))
 		case errors.Is(err, unix.EOPNOTSUPP):
 			return &FeatureError{
 				Feature: "close sockets",

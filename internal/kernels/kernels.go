@@ -157,7 +157,11 @@ type Program struct {
 }
 
 // modules that tests need and that Debian's kernels do not have built in.
-var modules = []string{"drivers/net/veth.ko", "drivers/net/dummy.ko"}
+// In the order in which they are loaded.
+var modules = []string{
+	"drivers/net/veth.ko", "drivers/net/dummy.ko",
+	"net/ipv4/inet_diag.ko", "net/ipv4/tcp_diag.ko", "net/ipv4/udp_diag.ko",
+}
 
 // Marks in the machine's console output.
 const (

@@ -40,6 +40,10 @@ func (s *sweep) abroad(byNetns map[uint64][]doomedSocket) error {
 		}
 		return len(byNetns) > 0
 	})
+	if len(byNetns) > 0 && len(refused) == 0 && err == nil {
+		// With ProtectProc=invisible other users' processes are not even there.
+		refused = append(refused, errors.New("look at the network namespaces of processes: those of some sockets are not among them"))
+	}
 	return errors.Join(append(append(errs, refused...), err)...)
 }
 

@@ -92,9 +92,9 @@ func (d *daemon) sweptNotes(out *api.Sockets, notes []string) []string {
 			text = fmt.Sprintf("%s in other network namespaces are connected to backends that are gone", plural(t.stuck, "socket"))
 		}
 		if t.err != nil {
-			text += fmt.Sprintf(" (%v): closing them takes the unit's drop-in terminate.conf, or a restart of who holds them", t.err)
+			text += fmt.Sprintf(" (%v)", t.err)
 		}
-		notes = append(notes, text)
+		notes = append(notes, text+": closing them takes the unit's drop-in terminate.conf, or a restart of who holds them")
 	case t.err != nil:
 		notes = append(notes, fmt.Sprintf("sockets of backends that are gone are not closed: %v", t.err))
 	}

@@ -65,9 +65,10 @@ func TestKeys(t *testing.T) {
 	}
 }
 
-// TestLinks: what a page points to in this repository is there.
+// TestLinks: what a page points to in this repository is there, down to the
+// heading.
 func TestLinks(t *testing.T) {
-	link := regexp.MustCompile(`\]\(([^)#]+)(#[^)]*)?\)`)
+	link := regexp.MustCompile(`\]\(([^)#]*)(?:#([^)]*))?\)`)
 	for _, glob := range []string{"../*.md", "*.md"} {
 		pages, err := filepath.Glob(glob)
 		if err != nil {
@@ -79,16 +80,41 @@ func TestLinks(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, m := range link.FindAllSubmatch(text, -1) {
-				to := string(m[1])
+				to, anchor := string(m[1]), string(m[2])
 				if strings.Contains(to, "://") {
 					continue
 				}
-				if _, err := os.Stat(filepath.Join(filepath.Dir(page), to)); err != nil {
+				target := page
+				if to != "" {
+					target = filepath.Join(filepath.Dir(page), to)
+				}
+				if _, err := os.Stat(target); err != nil {
 					t.Errorf("%s: %v", page, err)
+					continue
+				}
+				if anchor == "" || !strings.HasSuffix(target, ".md") {
+					continue
+				}
+				there, err := os.ReadFile(target)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if !anchors(string(there))[anchor] {
+					t.Errorf("%s: %s has no heading #%s", page, target, anchor)
 				}
 			}
 		}
 	}
+}
+
+// anchors are the names that a page's headings have in links.
+func anchors(text string) map[string]bool {
+	all := make(map[string]bool)
+	for _, m := range regexp.MustCompile(`(?m)^#+ (.*)$`).FindAllStringSubmatch(text, -1) {
+		name := regexp.MustCompile(`[^a-z0-9 _-]`).ReplaceAllString(strings.ToLower(m[1]), "")
+		all[strings.ReplaceAll(name, " ", "-")] = true
+	}
+	return all
 }
 
 // TestPicture: the picture is XML that shows something and runs nothing.

@@ -107,6 +107,20 @@ func TestLinks(t *testing.T) {
 	}
 }
 
+// TestIndex: the manual's first page leads to every other one.
+func TestIndex(t *testing.T) {
+	index, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	names, _ := filepath.Glob("*.md")
+	for _, name := range names {
+		if name != "README.md" && !strings.Contains(string(index), "]("+name+")") {
+			t.Errorf("docs/README.md does not lead to %s", name)
+		}
+	}
+}
+
 // anchors are the names that a page's headings have in links.
 func anchors(text string) map[string]bool {
 	all := make(map[string]bool)

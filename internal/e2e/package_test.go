@@ -67,6 +67,8 @@ func bare(t *testing.T, tools ...string) *host {
 	// Where nothing may be started during an installation, as in the images that
 	// containers are made from.
 	h.must("rm", "-f", "/usr/sbin/policy-rc.d")
+	// The lab's root is the machine's, which may have slicelb on it.
+	h.must("rm", "-rf", "/usr/sbin/slicelb", "/etc/slicelb", "/usr/share/doc/slicelb", "/usr/lib/systemd/system/slicelb.service", "/etc/systemd/system/slicelb.service")
 	h.serve()
 	return h
 }

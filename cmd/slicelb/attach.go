@@ -24,7 +24,10 @@ func (d *daemon) openPath(ctx context.Context, cfg *config.Config) error {
 	if cfg != nil {
 		opts.Slots, opts.UDPFlows = cfg.Daemon.Slots, cfg.Daemon.UDPFlows
 	}
-	dp, err := d.open(opts, named)
+	var dp opened
+	if err := d.notify.patiently(func() { dp, err = d.open(opts, named) }); err != nil {
+		d.log.Warn("watchdog", "err", err)
+	}
 	if err != nil {
 		if !errors.Is(err, bpf.ErrForeign) {
 			return fmt.Errorf("load the data plane: %w", err)

@@ -80,6 +80,27 @@ func (n *notifier) write(flags int, fds []int, lines ...string) error {
 
 const notifyTimeout = 5 * time.Second
 
+// loadPatience is how long the watchdog waits while programs are loaded. The
+// verifier walks through a million instructions in one system call, and on a
+// machine that does much else that takes longer than a loop may hang.
+const loadPatience = time.Minute
+
+// patiently does what takes its time in one go, with the watchdog told so. It
+// has its usual time again afterwards. The error is that of telling.
+func (n *notifier) patiently(do func()) error {
+	if n.watchdog == 0 || n.watchdog >= loadPatience {
+		do()
+		return nil
+	}
+	err := n.send(nil, usec(loadPatience), "WATCHDOG=1")
+	do()
+	return errors.Join(err, n.send(nil, usec(n.watchdog), "WATCHDOG=1"))
+}
+
+func usec(d time.Duration) string {
+	return "WATCHDOG_USEC=" + strconv.FormatInt(d.Microseconds(), 10)
+}
+
 // barrier returns when the manager has worked off all that was sent before.
 func (n *notifier) barrier(ctx context.Context) error {
 	if n.addr == nil {

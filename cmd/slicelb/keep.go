@@ -69,6 +69,7 @@ func (d *daemon) keep(ctx context.Context, refill bool) {
 func (d *daemon) count(ctx context.Context, c storeCount) {
 	d.counted = time.Now()
 	d.stored = c
+	d.stored.said = true
 	if !d.ready || c.err != nil {
 		return
 	}
@@ -113,6 +114,8 @@ func (d *daemon) held() api.Held {
 	case d.stored.err != nil:
 		// Sent, received, and not countable: without a bus nobody can say more.
 		h.Store, h.Reason = true, d.stored.err.Error()
+	case !d.stored.said:
+		h.Reason = "systemd has not said yet how many descriptors it holds"
 	case h.Count >= h.Want:
 		h.Store = true
 	case int(d.stored.max) < h.Want:

@@ -13,6 +13,7 @@ import (
 type storeCount struct {
 	held, max uint32
 	err       error
+	said      bool // there was an answer, or none could be had
 }
 
 // storeTimeout bounds one question to the manager.

@@ -26,6 +26,14 @@ import (
 const backendEnv = "SLICELB_LIVE_BACKEND"
 
 func TestMain(m *testing.M) {
+	if addr := os.Getenv(httpEnv); addr != "" {
+		err := kerneltest.ServeHTTP(addr, func() error { _, err := fmt.Println("ready"); return err })
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	if addr := os.Getenv(backendEnv); addr != "" {
 		fmt.Fprintln(os.Stderr, serveBackend(addr))
 		os.Exit(1)

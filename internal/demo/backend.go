@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"io"
 	"net"
+	"os"
 
 	"golang.org/x/sync/errgroup"
 )
@@ -23,6 +25,9 @@ func serve(ctx context.Context, name, port string) error {
 		}
 		tasks.Go(func() error { return serveTCP(ctx, tcp, name) })
 		tasks.Go(func() error { return serveUDP(ctx, udp, name) })
+	}
+	if err := ready(); err != nil {
+		return err
 	}
 	return tasks.Wait()
 }
@@ -55,4 +60,19 @@ func serveUDP(ctx context.Context, c net.PacketConn, name string) error {
 		}
 		c.WriteTo([]byte(name), from)
 	}
+}
+
+// ready tells systemd that it listens, where systemd asked to be told.
+func ready() error {
+	path := os.Getenv("NOTIFY_SOCKET")
+	if path == "" {
+		return nil
+	}
+	c, err := net.Dial("unixgram", path)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	_, err = io.WriteString(c, "READY=1")
+	return err
 }

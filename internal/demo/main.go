@@ -1,7 +1,8 @@
 // Command demo shows slicelb at work on one machine in less than a minute: it
 // boots a throwaway systemd (see internal/lab), installs the daemon in it with
-// its unit, starts three backends and two client slices, sends traffic, takes a
-// backend away under load, and leaves nothing behind. `make demo` runs it.
+// its unit, starts three backends and two client slices, one of them with a backend
+// of its own, sends traffic, drains a backend and starts another under load, and
+// leaves nothing behind. `make demo` runs it.
 //
 // The same program is, inside the lab, the backends and the clients.
 package main

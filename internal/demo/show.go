@@ -22,7 +22,7 @@ const (
 )
 
 var (
-	backends = []string{"web@8081", "web@8082", "web@8083"}
+	backends = []string{"web@8081", "web@8082", "web@8083", "web@8084"} // the last starts later
 	targets  = []string{"tcp:10.96.0.10:80", "udp:10.96.0.10:80", "tcp:[fd00:96::10]:80", "udp:[fd00:96::10]:80"}
 )
 
@@ -30,47 +30,31 @@ const backendUnit = `[Unit]
 Description=Demo backend on port %i
 
 [Service]
+Type=notify
 ExecStart=` + program + ` serve web@%i %i
 DynamicUser=yes
 `
 
-const confHead = `[group.shop]
+const conf = `[group.shop]
 slices = ["shop.slice"]
 
-[group.batch]
-slices = ["batch.slice"]
+[group.canary]
+slices = ["canary.slice"]
 
 [vip.web]
 frontends = ["10.96.0.10:80", "10.96.0.10:80/udp", "[fd00:96::10]:80", "[fd00:96::10]:80/udp"]
-clients   = ["shop", "batch"]    # nobody else sees the address ...
+clients   = ["shop", "canary"]   # nobody else sees the address ...
 hidden    = "reject"             # ... and is told "no route to host"
-`
+backend   = [
+  { unit = "web@8081.service", address = "127.0.0.1:8081", weight = 2 },
+  { unit = "web@8081.service", address = "[::1]:8081", weight = 2 },
+  { unit = "web@*.service", address = "127.0.0.1:%i" },   # each that runs
+  { unit = "web@*.service", address = "[::1]:%i" },
+]
 
-// conf returns the demo's configuration: shop gets the backends given, with
-// twice the weight for the first; batch always web@8083.
-func conf(shop ...string) []byte {
-	var b strings.Builder
-	b.WriteString(confHead)
-	add := func(table, backend string, weight int) {
-		_, port, _ := strings.Cut(backend, "@")
-		for _, host := range []string{"127.0.0.1", "[::1]"} {
-			fmt.Fprintf(&b, "\n[[%s.backend]]\naddress = \"%s:%s\"\n", table, host, port)
-			if weight != 1 {
-				fmt.Fprintf(&b, "weight  = %d\n", weight)
-			}
-		}
-	}
-	for i, backend := range shop {
-		weight := 1
-		if i == 0 {
-			weight = 2
-		}
-		add("vip.web", backend, weight)
-	}
-	b.WriteString("\n[vip.web.for.batch]              # what batch gets instead\n")
-	add("vip.web.for.batch", "web@8083", 1)
-	return []byte(b.String())
-}
+[vip.web.for.canary]             # what canary gets instead
+backend = [{ address = "127.0.0.1:8083" }, { address = "[::1]:8083" }]
+`
 
 // demo is one run of the show.
 type demo struct {
@@ -109,7 +93,7 @@ func show(ctx context.Context, out io.Writer, binary, top string) (err error) {
 	for _, act := range []func() error{
 		func() error { return d.startBackends() },
 		func() error { return d.startDaemon(binary, top) },
-		d.whoGetsWhat, d.status, d.why, d.removeBackend, d.restart,
+		d.whoGetsWhat, d.status, d.why, d.drain, d.another, d.restart,
 	} {
 		if err := act(); err != nil {
 			d.journal()
@@ -162,11 +146,10 @@ func (d *demo) startDaemon(binary, top string) error {
 	if err := d.lab.InstallDaemon(d.ctx, binary, top); err != nil {
 		return err
 	}
-	config := conf(backends...)
-	if err := d.lab.WriteFile(confFile, config, 0o644); err != nil {
+	if err := d.lab.WriteFile(confFile, []byte(conf), 0o644); err != nil {
 		return err
 	}
-	for line := range strings.Lines(string(config)) {
+	for line := range strings.Lines(conf) {
 		fmt.Fprint(d.out, "  ", line)
 	}
 	fmt.Fprintln(d.out)
@@ -193,8 +176,8 @@ func (d *demo) from(slice string, count int, targets ...string) ([]tally, error)
 
 // table prints who called what, and who answered.
 func (d *demo) table(who []string, results [][]tally) {
-	const form = "  %-12s  %-22s  %5v  %8v  %8v  %8v  %s\n"
-	fmt.Fprintf(d.out, form, "called from", "target", "calls", backends[0], backends[1], backends[2], "other")
+	const form = "  %-12s  %-22s  %5v  %8v  %8v  %8v  %8v  %s\n"
+	fmt.Fprintf(d.out, form, "called from", "target", "calls", backends[0], backends[1], backends[2], backends[3], "other")
 	for i, tallies := range results {
 		for _, t := range tallies {
 			var other []string
@@ -206,16 +189,16 @@ func (d *demo) table(who []string, results [][]tally) {
 			}
 			network, address, _ := strings.Cut(t.Target, ":")
 			fmt.Fprintf(d.out, form, who[i], network+" "+address, t.Calls,
-				t.Answers[backends[0]], t.Answers[backends[1]], t.Answers[backends[2]], strings.Join(other, ", "))
+				t.Answers[backends[0]], t.Answers[backends[1]], t.Answers[backends[2]], t.Answers[backends[3]], strings.Join(other, ", "))
 		}
 	}
 }
 
 func (d *demo) whoGetsWhat() error {
 	d.say("The same address, called from two slices and from outside of both, %d times each.", calls)
-	who := []string{"shop.slice", "batch.slice", "elsewhere"}
+	who := []string{"shop.slice", "canary.slice", "elsewhere"}
 	results := make([][]tally, len(who))
-	for i, slice := range []string{"shop.slice", "batch.slice", ""} {
+	for i, slice := range []string{"shop.slice", "canary.slice", ""} {
 		n, on := calls, targets
 		if slice == "" {
 			n, on = 20, targets[:1]
@@ -226,7 +209,7 @@ func (d *demo) whoGetsWhat() error {
 		}
 	}
 	d.table(who, results)
-	fmt.Fprintf(d.out, "  shop: by weight 2:1:1, so about %d, %d, %d. batch: its own backend. elsewhere: refused.\n", calls/2, calls/4, calls/4)
+	fmt.Fprintf(d.out, "  shop: by weight 2:1:1, so about %d, %d, %d. canary: its own backend. elsewhere: refused.\n", calls/2, calls/4, calls/4)
 
 	wrong := 0
 	for _, t := range append(results[0], results[1]...) {
@@ -237,7 +220,7 @@ func (d *demo) whoGetsWhat() error {
 	}
 	fmt.Fprintf(d.out, "  Every answer came from the address that was called, as the client sees it: %d of %d did not.\n", wrong, 2*calls*len(targets))
 	for _, t := range results[0] {
-		for i, b := range backends {
+		for i, b := range backends[:3] {
 			if share := calls / 4; t.Answers[b] < share/2 || i > 0 && t.Answers[b] > 2*share {
 				return fmt.Errorf("%s: %d of %d calls went to %s", t.Target, t.Answers[b], calls, b)
 			}
@@ -245,7 +228,7 @@ func (d *demo) whoGetsWhat() error {
 	}
 	for _, t := range results[1] {
 		if t.Answers["web@8083"] != calls {
-			return fmt.Errorf("%s from batch: %v", t.Target, t.Answers)
+			return fmt.Errorf("%s from canary: %v", t.Target, t.Answers)
 		}
 	}
 	if t := results[2][0]; len(t.Answers) > 0 || wrong > 0 {
@@ -263,13 +246,13 @@ func (d *demo) status() error {
 	if err := d.shell("slicelb", "backend", "list"); err != nil {
 		return err
 	}
-	fmt.Fprintln(d.out, "  A backend counts what all who may use it sent there: web@8083 has shop's calls and batch's.")
+	fmt.Fprintln(d.out, "  A backend counts what all who may use it sent there: web@8083 has shop's calls and canary's.")
 	return nil
 }
 
 func (d *demo) why() error {
 	d.say("Why a caller gets what it gets, from what the kernel holds.")
-	return d.shell("slicelb", "explain", "10.96.0.10:80", "--cgroup", "/batch.slice")
+	return d.shell("slicelb", "explain", "10.96.0.10:80", "--cgroup", "/canary.slice")
 }
 
 // underLoad runs act while a client in shop.slice calls in a loop, and returns
@@ -314,16 +297,29 @@ func (d *demo) unharmed(tallies []tally) error {
 	return nil
 }
 
-func (d *demo) removeBackend() error {
-	d.say("web@8082 is to stop: first out of the file, then reload, then stop. Clients go on calling.")
+// after has shop.slice call, and fails where an answer came from somebody who
+// is not to answer, or did not come from somebody who is.
+func (d *demo) after(must, mustNot string) error {
+	after, err := d.from("shop.slice", calls, targets...)
+	if err != nil {
+		return err
+	}
+	d.table([]string{"shop.slice"}, [][]tally{after})
+	for _, t := range after {
+		if t.Answers[mustNot] != 0 || t.Answers[must] == 0 || len(t.Errors) != 0 {
+			return fmt.Errorf("%s: %v, %v", t.Target, t.Answers, t.Errors)
+		}
+	}
+	return nil
+}
+
+func (d *demo) drain() error {
+	d.say("web@8082 is to stop: it gets nothing new, what it has ends, then it stops. Clients go on calling.")
 	load, err := d.underLoad(func() error {
-		if err := d.lab.WriteFile(confFile, conf(backends[0], backends[2]), 0o644); err != nil {
+		if err := d.shell("slicelb", "backend", "drain", "--unit", "web@8082.service", "--wait", "--timeout", "15s"); err != nil {
 			return err
 		}
-		if err := d.shell("slicelb", "diff"); err == nil {
-			return errors.New("slicelb diff sees no difference")
-		}
-		if err := d.shell("slicelb", "reload"); err != nil {
+		if err := d.shell("slicelb", "vip", "show", "web"); err != nil {
 			return err
 		}
 		return d.shell("systemctl", "stop", "web@8082")
@@ -334,17 +330,45 @@ func (d *demo) removeBackend() error {
 	if err := d.unharmed(load); err != nil {
 		return err
 	}
-	after, err := d.from("shop.slice", calls, targets...)
+	return d.after("web@8081", "web@8082")
+}
+
+func (d *demo) another() error {
+	d.say("web@8084 is started: a backend, with no change of the configuration. Clients go on calling.")
+	load, err := d.underLoad(func() error {
+		if err := d.shell("systemctl", "start", "web@8084"); err != nil {
+			return err
+		}
+		return d.awaitBackend("8084")
+	})
 	if err != nil {
 		return err
 	}
-	d.table([]string{"shop.slice"}, [][]tally{after})
-	for _, t := range after {
-		if t.Answers["web@8082"] != 0 || len(t.Errors) != 0 {
-			return fmt.Errorf("after web@8082 was removed, %s: %v, %v", t.Target, t.Answers, t.Errors)
+	if err := d.unharmed(load); err != nil {
+		return err
+	}
+	return d.after("web@8084", "web@8082")
+}
+
+// awaitBackend waits until the daemon has a backend on a port, in both families.
+func (d *demo) awaitBackend(port string) error {
+	ctx, cancel := context.WithTimeout(d.ctx, 15*time.Second)
+	defer cancel()
+	for {
+		out, err := d.lab.Run(ctx, "slicelb", "backend", "list", "--no-headers")
+		if err != nil {
+			return err
+		}
+		n := 0
+		for line := range strings.Lines(out) {
+			if strings.Contains(line, ":"+port) && strings.Contains(line, "active") {
+				n++
+			}
+		}
+		if n == 2 {
+			return nil
 		}
 	}
-	return nil
 }
 
 func (d *demo) restart() error {

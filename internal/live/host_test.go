@@ -144,11 +144,19 @@ func newHost(t *testing.T) *host {
 // serve starts the daemon with this configuration, and returns when it is ready.
 func (h *host) serve(toml string) {
 	h.Helper()
+	h.configure(toml)
+	h.launch()
+	h.await("ready", func(s *api.Status) bool { return s.DataPlane.Attached && s.State == api.OK })
+}
+
+// launch starts the daemon with the configuration that is there, and returns when
+// calls are translated.
+func (h *host) launch() {
+	h.Helper()
 	path, err := build()
 	if err != nil {
 		h.Fatal(err)
 	}
-	h.configure(toml)
 	h.daemon = exec.Command(path, "serve", "-c", h.config, "--cgroup-root", h.root.Path,
 		"--socket", filepath.Join(filepath.Dir(h.config), "run", "api.sock"))
 	h.daemon.Stderr = h.log
@@ -167,7 +175,7 @@ func (h *host) serve(toml string) {
 			h.Logf("daemon's log:\n%s", h.log)
 		}
 	})
-	h.await("ready", func(s *api.Status) bool { return s.DataPlane.Attached && s.State == api.OK })
+	h.await("attached", func(s *api.Status) bool { return s.DataPlane.Attached })
 }
 
 func (h *host) configure(toml string) {

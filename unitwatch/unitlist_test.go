@@ -34,6 +34,29 @@ func TestMatchUnit(t *testing.T) {
 	}
 }
 
+// Many patterns: a name is found among them as MatchUnit says, and systemd is asked
+// for few.
+func TestUnitNames(t *testing.T) {
+	var patterns []string
+	for i := range 500 {
+		patterns = append(patterns, fmt.Sprintf("plain%d.service", i), fmt.Sprintf("t%d@*.socket", i), fmt.Sprintf("*-%d.service", i))
+	}
+	n := newUnitNames(patterns)
+	for _, unit := range []string{"plain7.service", "plain500.service", "t3@x.socket", "t3@x.service", "t@x.socket", "a-499.service", "-1.service", "a-500.service", "t499@.socket", ""} {
+		want := slices.ContainsFunc(patterns, func(p string) bool { return MatchUnit(p, unit) })
+		if got := n.match(unit); got != want {
+			t.Errorf("%q: %v, want %v", unit, got, want)
+		}
+	}
+	if want := []string{"*service", "*socket"}; !slices.Equal(n.broad, want) {
+		t.Errorf("systemd is asked for %q, want %q", n.broad, want)
+	}
+	few := []string{"a.service", "b@*.service"}
+	if n := newUnitNames(few); !slices.Equal(n.broad, few) {
+		t.Errorf("systemd is asked for %q, want %q", n.broad, few)
+	}
+}
+
 func TestUnitOfPath(t *testing.T) {
 	for _, unit := range []string{"web@8081.service", `a\x2db.service`, "1st.service", "a_b:c.scope"} {
 		if got, ok := unitOfPath(string(objectOf(unit))); !ok || got != unit {

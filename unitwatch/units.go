@@ -91,8 +91,7 @@ type unitStates struct {
 
 	mu       sync.Mutex
 	patterns []string
-	plain    map[string]struct{} // the patterns without "*"
-	globs    []string            // the others
+	names    unitNames
 	dirty    map[string]struct{}
 	full     bool // everything is dirty
 
@@ -122,14 +121,7 @@ func (s *unitStates) follow(patterns []string) {
 		return
 	}
 	s.patterns = slices.Clone(patterns)
-	s.plain, s.globs = map[string]struct{}{}, nil
-	for _, p := range patterns {
-		if strings.Contains(p, "*") {
-			s.globs = append(s.globs, p)
-		} else {
-			s.plain[p] = struct{}{}
-		}
-	}
+	s.names = newUnitNames(patterns)
 	s.full = true
 	s.poke()
 }
@@ -145,21 +137,14 @@ func (s *unitStates) follows() bool {
 func (s *unitStates) wants(unit string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.matches(unit)
-}
-
-func (s *unitStates) matches(unit string) bool {
-	if _, ok := s.plain[unit]; ok {
-		return true
-	}
-	return slices.ContainsFunc(s.globs, func(p string) bool { return MatchUnit(p, unit) })
+	return s.names.match(unit)
 }
 
 // mark has systemd asked about a unit, if it is one of ours.
 func (s *unitStates) mark(unit string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.full || !s.matches(unit) {
+	if s.full || !s.names.match(unit) {
 		return
 	}
 	if s.dirty[unit] = struct{}{}; len(s.dirty) > maxUnits {
@@ -183,7 +168,7 @@ func (s *unitStates) markAll() {
 type question struct {
 	patterns []string // of everything
 	ask      []string // patterns to ask for; none: there is nothing to ask
-	full     bool     // ask is all of patterns
+	full     bool     // ask names all that patterns do
 }
 
 // ask takes the marks away. Many are a full question; for few, systemd is asked
@@ -199,7 +184,7 @@ func (s *unitStates) ask() question {
 	clear(s.dirty)
 	s.full = false
 	if q.full {
-		q.ask = s.patterns
+		q.ask = s.names.broad
 		return q
 	}
 	for u := range s.unsure {

@@ -106,12 +106,14 @@ func (d *daemon) followUnits() {
 		return
 	}
 	var patterns []string
+	seen := map[string]bool{}
 	add := func(s *source) {
 		if s == nil {
 			return
 		}
 		for _, p := range s.patterns {
-			if !slices.Contains(patterns, p) {
+			if !seen[p] {
+				seen[p] = true
 				patterns = append(patterns, p)
 			}
 		}

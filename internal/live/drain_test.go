@@ -143,7 +143,7 @@ func TestDrain(t *testing.T) {
 	nothingNew("after a reload")
 
 	// The wait ends in time, and says what is left.
-	out, err := h.command("backend", "drain", "web", a.Addr.String(), "--wait", "--timeout", "300ms").CombinedOutput()
+	out, err := h.command("backend", "drain", "web", a.Addr.String(), "--wait", "--timeout", "3s").CombinedOutput()
 	var exit *exec.ExitError
 	if !errors.As(err, &exit) || exit.ExitCode() != 1 || !strings.Contains(string(out), a.Addr.String()+" of web has 1 connection") {
 		t.Errorf("with a connection left: %v\n%s", err, out)
@@ -199,11 +199,11 @@ func TestDrainTimeout(t *testing.T) {
 	h.serve(vipOf("web", `"`+vip+`/udp"`, `drain_timeout = "2s"`, a.Addr.String(), b.Addr.String()))
 	c := kerneltest.Start(t, h.root)
 	flow := reach(t, "a", openUDP(t, c))
-	h.slicelb("backend", "drain", "web", a.Addr.String())
 	began := time.Now()
+	h.slicelb("backend", "drain", "web", a.Addr.String())
 	h.until("the flow has chosen anew", func() bool { return askUDP(t, flow) == "b" }, h.log.String)
-	if took := time.Since(began); took < time.Second {
-		t.Errorf("after %v, long before the end of drain_timeout", took)
+	if took := time.Since(began); took < 2*time.Second {
+		t.Errorf("after %v, before the end of drain_timeout", took)
 	}
 	if r := h.backend("web", a.Addr.String()).Reason; !strings.Contains(r, "drain_timeout is over") {
 		t.Errorf("the reason is %q", r)

@@ -53,7 +53,7 @@ func TestRestartsLoseNothing(t *testing.T) {
 		drained bool   // in that time
 	}{
 		{"a connection for each request", []string{"-H", "Connection: close"}, "30s", true},
-		{"connections that are kept", nil, "200ms", false}, // the server ends them
+		{"connections that are kept", nil, "3s", false}, // the server ends them
 	} {
 		t.Run(mode.name, func(t *testing.T) {
 			requests, lost, said := restarts(t, scale.Count(50), mode.args, func(m *manager, s *served) {

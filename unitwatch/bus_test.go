@@ -184,7 +184,7 @@ func TestMalformedSignals(t *testing.T) {
 	r.lines("still listening", "/web.slice anchor web", "/web.slice/a.service member web")
 }
 
-// edge T14: one resync for any number of signals
+// edge T14, fault F10: one resync for any number of signals
 func TestStormOfSignals(t *testing.T) {
 	f := newFakeSystemd(t)
 	o := f.options()

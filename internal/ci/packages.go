@@ -36,6 +36,7 @@ var pkgs = []pkg{
 	{"dnsmasq-base", "dnsmasq", "a real name server", []string{"test"}},
 	{"podman", "podman", "a real container", []string{"test"}},
 	{"crun", "crun", "a real container", []string{"test"}},
+	{"runc", "runc", "a real container, by another runtime", []string{"test"}},
 	{"prometheus", "promtool", "checks of the metrics and the alerts", []string{"test"}},
 	{"chromium", "chromium", "the status page in a browser", []string{"test"}},
 	{"lintian", "lintian", "checks of the deb", []string{"test"}},

@@ -140,12 +140,7 @@ func TestPodman(t *testing.T) {
 	h := withClients(t)
 	h.needs("podman")
 	h.needs("crun")
-	const rootfs = `set -e
-rm -rf /tmp/rootfs; mkdir -p /tmp/rootfs/bin /tmp/rootfs/etc; cp "$(command -v busybox)" /tmp/rootfs/bin/busybox
-ln -s busybox /tmp/rootfs/bin/sh; ln -s busybox /tmp/rootfs/bin/nc
-tar -C /tmp/rootfs -cf /tmp/rootfs.tar .
-podman --storage-driver vfs import --quiet /tmp/rootfs.tar client`
-	h.must("sh", "-c", rootfs)
+	h.podmanImage()
 	run := func(parent, script string) (int, string) {
 		return h.exit("podman", "--storage-driver", "vfs", "--runtime", "crun", "run", "--rm", "--privileged", "--pids-limit=-1",
 			"--network", "host", "--cgroup-parent", parent, "client", "/bin/sh", "-c", script)

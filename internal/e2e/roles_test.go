@@ -17,6 +17,7 @@ import (
 // parts are those that tests of tracking need; each takes its arguments and
 // returns an exit status.
 var parts = map[string]func(args []string) int{
+	"latency": playLatency,
 	"crowd":   playCrowd,
 	"sample":  playSample,
 	"compare": playCompare,

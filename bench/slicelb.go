@@ -27,6 +27,11 @@ var specs = []struct {
 	{"bare", directAddr, nil},
 	{"empty program", directAddr, (*variant).attachEmpty},
 	{"VIP hit", vipAddr, func(v *variant) error { return v.attachSlicelb(1, 1, 1) }},
+	{"hit, random of 10", vipAddr, func(v *variant) error { return v.attachChoosing("") }},
+	{"hit, least of 10", vipAddr, func(v *variant) error { return v.attachChoosing(`algorithm = "least-connections"`) }},
+	{"hit, Maglev and affinity", vipAddr, func(v *variant) error {
+		return v.attachChoosing("algorithm = \"maglev\"\naffinity = \"10m\"")
+	}},
 	{"hit, watched", vipAddr, (*variant).attachWatched},
 	{"no VIP", directAddr, func(v *variant) error { return v.attachSlicelb(1, 1, 1) }},
 	{"no VIP, no release", directAddr, func(v *variant) error { return v.attachSlicelb(1, 1, 1, "slb_sock_release") }},
@@ -65,7 +70,12 @@ func compile(vips, backends, groups int, cgroup uint64) (*controlPlane, error) {
 			fmt.Fprintf(&toml, "[[vip.v%d.backend]]\naddress = \"%s\"\n", v, backend)
 		}
 	}
-	cfg, err := config.Parse("bench.toml", []byte(toml.String()))
+	return parse(toml.String(), cgroup)
+}
+
+// parse is compile for what is written already.
+func parse(toml string, cgroup uint64) (*controlPlane, error) {
+	cfg, err := config.Parse("bench.toml", []byte(toml))
 	if err != nil {
 		return nil, err
 	}
@@ -107,7 +117,22 @@ func (v *variant) attachSlicelb(vips, backends, groups int, without ...string) e
 	return nil
 }
 
+// attachChoosing attaches one VIP of ten backends, all of which are the worker's
+// listener, that chooses as these keys say.
+func (v *variant) attachChoosing(keys string) error {
+	toml := fmt.Sprintf("[group.g0]\nslices = [\"g0.slice\"]\n[vip.v0]\nfrontends = [\"%s\", \"%s/udp\"]\n%s\n", vipAddr, vipAddr, keys)
+	for b := range 10 {
+		toml += fmt.Sprintf("[[vip.v0.backend]]\naddress = \"127.0.0.%d:%d\"\n", b+2, backendAddr.Port())
+	}
+	_, err := v.attach(func(cgroup uint64) (*controlPlane, error) { return parse(toml, cgroup) })
+	return err
+}
+
 func (v *variant) attachPlane(vips, backends, groups int) (*bpf.Datapath, error) {
+	return v.attach(func(cgroup uint64) (*controlPlane, error) { return compile(vips, backends, groups, cgroup) })
+}
+
+func (v *variant) attach(plane func(cgroup uint64) (*controlPlane, error)) (*bpf.Datapath, error) {
 	d, err := bpf.New(bpf.Options{})
 	if err != nil {
 		return nil, err
@@ -117,7 +142,7 @@ func (v *variant) attachPlane(vips, backends, groups int) (*bpf.Datapath, error)
 	if err != nil {
 		return nil, err
 	}
-	c, err := compile(vips, backends, groups, fi.Sys().(*syscall.Stat_t).Ino)
+	c, err := plane(fi.Sys().(*syscall.Stat_t).Ino)
 	if err != nil {
 		return nil, err
 	}

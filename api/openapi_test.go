@@ -55,6 +55,7 @@ var operations = map[string]operation{
 		query("last", false, "integer", "so many of what is stored at most"),
 		query("follow", false, "boolean", "true: go on with what comes"),
 	}},
+	"GET /v1/top":  {summary: "What was counted until now; the differences of two answers are rates. Connects are timed for a while then.", answer: Top{}},
 	"GET /metrics": {summary: "Metrics for Prometheus, in its text format.", kind: "text/plain"},
 	"POST /v1/reload": {summary: "Reads the configuration again, and answers when the kernel has it. For root.", answer: Reloaded{}, query: []openapi.Parameter{
 		query("timeout", true, "string", "how long to wait: a duration such as 30s, up to 10m0s"),

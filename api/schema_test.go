@@ -189,6 +189,7 @@ func (*failing) Observe(context.Context, Observation) (Stream, error) {
 	return nil, Errorf(Failed, "no")
 }
 
+func (*failing) Top(context.Context) (*Top, error) { return nil, Errorf(Busy, "no") }
 func (*failing) Live(context.Context, BackendChange) (*Live, error) {
 	return nil, Errorf(NotFound, "no")
 }

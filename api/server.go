@@ -27,6 +27,7 @@ type Daemon interface {
 	SetBackend(context.Context, BackendChange) (*BackendChanged, error)
 	Live(context.Context, BackendChange) (*Live, error) // State and UID are not set
 	Observe(context.Context, Observation) (Stream, error)
+	Top(context.Context) (*Top, error)
 }
 
 // Bounds of one request. A client that is slow, or sends without end, is cut
@@ -125,6 +126,7 @@ func (s *Server) routes() *mux {
 		mux.Handle("GET /metrics", s.Metrics)
 	}
 	mux.HandleFunc("GET "+Prefix+"/observe", s.observe)
+	read("/top", func(r *http.Request) (any, error) { return s.Daemon.Top(r.Context()) })
 	change("/reload", s.reload)
 	change("/vips/{vip}/backends/{address}/{state}", func(r *http.Request) (any, error) {
 		peer, _ := r.Context().Value(peerKey{}).(Peer) // known, or it would not be here

@@ -76,3 +76,11 @@ func (d *Datapath) Latencies() map[uint32]Latency {
 	}
 	return out
 }
+
+// Plus adds another's.
+func (l Latency) Plus(o Latency) Latency {
+	for i := range l {
+		l[i] += o[i]
+	}
+	return l
+}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"io"
+	"sync/atomic"
 	"time"
 
 	"github.com/slicelb/slicelb/api"
@@ -41,4 +42,47 @@ func (c canned) Observe(_ context.Context, o api.Observation) (api.Stream, error
 		{Missing: &api.Missing{Where: "kernel", Count: 12}},
 		{Missing: &api.Missing{Where: "watcher", Count: 3}},
 	}}, nil
+}
+
+var topAsked atomic.Uint64
+
+// Top is a second further each time that it is asked.
+func (c canned) Top(context.Context) (*api.Top, error) {
+	return topAt(topAsked.Add(1)), nil
+}
+
+// topAt is what was counted after n seconds.
+func topAt(n uint64) *api.Top {
+	took := func(counts ...uint32) []api.TookCount {
+		var out []api.TookCount
+		for i, c := range counts {
+			t := api.TookCount{Below: time.Microsecond << (5 + i), Count: c}
+			if i == len(counts)-1 {
+				t.Below = 0
+			}
+			out = append(out, t)
+		}
+		return out
+	}
+	m := uint32(n)
+	return &api.Top{
+		At: time.Unix(1772600000+int64(n), 0),
+		VIPs: []api.TopVIP{
+			{Name: "db", Up: 2, Backends: 3, Live: 7, Counters: api.Counters{Connects: 100 * n, Flows: 5 * n, Rejected: 2 * n}, Took: took(60*m, 39*m, 0, 1*m)},
+			{Name: "www", Up: 1, Backends: 1, Live: 900, Counters: api.Counters{Connects: 20 * n, Passed: 3 * n}, Took: []api.TookCount{}},
+			{Name: "idle", Up: 0, Backends: 2},
+		},
+		Groups: []api.TopGroup{
+			{Group: "host", VIP: "www", Counters: api.Counters{Passed: 3 * n}},
+			{Group: "jobs/a\x1b[2J.scope", VIP: "db", Counters: api.Counters{Connects: 40 * n, Rejected: 2 * n}},
+			{Group: "web", VIP: "db", Counters: api.Counters{Connects: 60 * n, Flows: 5 * n}},
+			{Group: "web", VIP: "www", Counters: api.Counters{Connects: 20 * n}},
+		},
+		Backends: []api.TopBackend{
+			{VIP: "db", Address: "192.0.2.11:5432", State: "active", Share: 0.75, Live: 5, Counters: api.Counters{Connects: 80 * n}},
+			{VIP: "db", Address: "192.0.2.12:5432", State: "active", Share: 0.25, Live: 2, Counters: api.Counters{Connects: 25 * n}},
+			{VIP: "db", Group: "canary", Address: "192.0.2.20:5432", State: "down"},
+			{VIP: "www", Address: "192.0.2.80:80", State: "active", Share: 1, Live: 900, Counters: api.Counters{Connects: 20 * n}},
+		},
+	}
 }

@@ -24,6 +24,7 @@ type dataPath interface {
 	Sweep() (bpf.Swept, error)
 	Decisions() (observe.Reader, error)
 	observe.Source
+	Latencies() map[uint32]bpf.Latency
 	Counters() (*bpf.CounterSnapshot, error)
 	Recount() (corrected int, err error)
 	LiveOf(index uint32) (uint64, error)

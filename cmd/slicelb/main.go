@@ -19,6 +19,7 @@ import (
 // env is the process as the commands see it: no command touches a global of
 // package os, so that a test can run any of them in its own process.
 type env struct {
+	stdin          io.Reader
 	stdout, stderr io.Writer
 	lookup         func(string) (string, bool) // environment variables
 	unset          func(string) error
@@ -41,6 +42,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	_, err := unix.IoctlGetTermios(1, unix.TCGETS)
 	code := run(ctx, &env{
+		stdin:    os.Stdin,
 		stdout:   os.Stdout,
 		stderr:   os.Stderr,
 		lookup:   os.LookupEnv,

@@ -51,6 +51,7 @@ func (m memoryDecisions) Close() error { m.closing.Do(func() { close(m.closed) }
 func (m *memoryPath) Decisions() (observe.Reader, error) { return m.told, nil }
 func (m *memoryPath) Watch(w *bpf.Watch) error           { m.told.wishes.Store(w); return nil }
 func (m *memoryPath) Time(bool) error                    { return nil }
+func (m *memoryPath) Latencies() map[uint32]bpf.Latency  { return map[uint32]bpf.Latency{1: {2: 7}} }
 func (m *memoryPath) Suppressed() map[uint32]uint64      { return nil }
 func (m *memoryPath) GroupName(i uint32) string          { return fmt.Sprintf("group%d", i) }
 func (m *memoryPath) VIPName(uint32) string              { return "db" }

@@ -37,6 +37,7 @@ type options struct {
 	cgroupRoot  string
 	apply       bool
 	depth       bool
+	flood       bool
 }
 
 func main() {
@@ -49,6 +50,7 @@ func main() {
 	flag.StringVar(&o.cgroupRoot, "cgroup-root", "", "cgroup2 directory to work below (default: where it is mounted)")
 	flag.BoolVar(&o.apply, "apply", false, "measure the control plane instead of connects")
 	flag.BoolVar(&o.depth, "depth", false, "measure connects by how deep the caller is below its group")
+	flag.BoolVar(&o.flood, "flood", false, "tell of 100,000 decisions a second instead")
 	flag.Parse()
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -58,6 +60,9 @@ func main() {
 	}
 	if o.depth {
 		exit(runDepths(ctx, o, os.Stdout))
+	}
+	if o.flood {
+		exit(runFlood(ctx, o, os.Stdout))
 	}
 	exit(runConnects(ctx, o, os.Stdout))
 }

@@ -68,6 +68,8 @@ type daemon struct {
 	refusals *refusals
 	vips     vipStates
 
+	timingErr error // of the newest try to have connects timed
+
 	backends   *backendStates
 	units      *discover.Units // what is known; nil: nothing yet
 	unitsAsked *discover.Units // the newest that systemd itself said

@@ -67,7 +67,7 @@ func (m *memoryPath) Check() error {
 	return nil
 }
 
-func (m *memoryPath) Want(...string)                        {}
+func (m *memoryPath) Want(hooks ...string)                  { m.told.hooks.Store(&hooks) }
 func (m *memoryPath) SetTraits(map[string]bpf.Traits) error { return nil }
 func (m *memoryPath) Gone() <-chan struct{}                 { return nil }
 func (m *memoryPath) Sweep() (bpf.Swept, error)             { return bpf.Swept{}, nil }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -28,12 +29,13 @@ import (
 type memoryDecisions struct {
 	in      chan bpf.Decision
 	wishes  *atomic.Pointer[bpf.Watch]
+	hooks   *atomic.Pointer[[]string] // that are wanted
 	closed  chan struct{}
 	closing *sync.Once
 }
 
 func newMemoryDecisions() memoryDecisions {
-	return memoryDecisions{make(chan bpf.Decision), &atomic.Pointer[bpf.Watch]{}, make(chan struct{}), &sync.Once{}}
+	return memoryDecisions{make(chan bpf.Decision), &atomic.Pointer[bpf.Watch]{}, &atomic.Pointer[[]string]{}, make(chan struct{}), &sync.Once{}}
 }
 
 func (m memoryDecisions) Read(d *bpf.Decision) error {
@@ -92,6 +94,14 @@ func TestObserve(t *testing.T) {
 	if w := p.dp.told.wishes.Load(); w == nil || len(w.Cells) != 1 {
 		t.Errorf("wanted: %+v", w)
 	}
+	// For as long as somebody watches, what sees the answers of connects is attached.
+	deadline := time.Now().Add(10 * time.Second)
+	for h := p.dp.told.hooks.Load(); !slices.Contains(*h, bpf.SockOps); h = p.dp.told.hooks.Load() {
+		if time.Now().After(deadline) {
+			t.Fatalf("wanted hooks: %v", *h)
+		}
+		time.Sleep(time.Millisecond)
+	}
 	d := refusedCall()
 	d.Told, d.Reason, d.Backend = bpf.Translated, bpf.Chosen, netip.MustParseAddrPort("192.0.2.1:80")
 	p.dp.told.in <- d
@@ -102,7 +112,7 @@ func TestObserve(t *testing.T) {
 	if err := <-ended; !errors.Is(err, context.Canceled) {
 		t.Errorf("Observe: %v", err)
 	}
-	deadline := time.Now().Add(10 * time.Second)
+	deadline = time.Now().Add(10 * time.Second)
 	for p.dp.told.wishes.Load() != nil {
 		if time.Now().After(deadline) {
 			t.Fatal("still wanted when the watcher has gone")

@@ -23,7 +23,9 @@ func (d *daemon) timing() {
 	if !d.attached || d.running == nil || !d.applied {
 		return
 	}
-	if err := d.rehook(d.running.cfg); err != nil {
+	err := d.rehook(d.running.cfg)
+	if err != nil && (d.timingErr == nil || d.timingErr.Error() != err.Error()) {
 		d.log.Warn("connects are not timed", "err", err)
 	}
+	d.timingErr = err
 }

@@ -31,6 +31,10 @@ func play(role string) int {
 		return playLoad(os.Args[1:])
 	case "sever":
 		return playSever(os.Args[1:])
+	case "http":
+		return playHTTP(os.Args[1:])
+	case "ready":
+		return playReady(os.Args[1:])
 	case "squatter":
 		return playSquatter(os.Args[1:])
 	}

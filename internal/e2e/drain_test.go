@@ -1,0 +1,206 @@
+package e2e
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/slicelb/slicelb/internal/kerneltest"
+	"github.com/slicelb/slicelb/internal/scale"
+)
+
+const httpUnit = `[Unit]
+Description=HTTP on port %%i
+[Service]
+Type=notify
+Environment=%s=http
+ExecStart=%s 127.0.0.1:%%i
+`
+
+var httpTOML = grouping + `[vip.db]
+frontends = ["10.96.0.10:7000"]
+clients = ["web"]
+
+[[vip.db.backend]]
+unit = "http@*.service"
+address = "127.0.0.1:%i"
+`
+
+const httpDropins = "/etc/systemd/system/http@.service.d"
+
+// deploy has three HTTP servers run behind the VIP, as units.
+func (h *host) deploy() {
+	h.t.Helper()
+	if err := h.WriteFile("/etc/systemd/system/http@.service", fmt.Appendf(nil, httpUnit, roleVar, actor), 0o644); err != nil {
+		h.t.Fatal(err)
+	}
+	h.must("systemctl", "daemon-reload")
+	h.t.Cleanup(func() { h.forget("http@") })
+	h.must("systemctl", "start", "http@7001", "http@7002", "http@7003")
+	h.configure(httpTOML)
+	h.start()
+	h.healthy()
+	h.backends("all three serve", "7001 active active", "7002 active active", "7003 active active")
+}
+
+// wrk is a load of HTTP requests in the group web.
+type wrk struct {
+	h     *host
+	cmd   *exec.Cmd
+	stdin io.Closer
+	out   *watched
+}
+
+func (h *host) wrk(args ...string) *wrk {
+	h.t.Helper()
+	if _, err := exec.LookPath("wrk"); err != nil {
+		if os.Getenv("CI") == "true" {
+			h.t.Fatal(err)
+		}
+		h.t.Skip(err)
+	}
+	w := &wrk{h: h, out: &watched{grown: make(chan struct{}, 1)}}
+	// At the end of its input it is interrupted: then it sums up.
+	const script = `wrk "$@" & read -r end; kill -INT $!; wait $!`
+	w.cmd = h.CommandIn(h.t.Context(), "/web.slice/wrk.scope", "sh", append(append([]string{"-c", script, "sh", "-t1", "-c8", "-d10m", "--timeout=20s"}, args...), "http://"+vip+"/")...)
+	w.cmd.Stdout, w.cmd.Stderr = w.out, w.out
+	var err error
+	if w.stdin, err = w.cmd.StdinPipe(); err != nil {
+		h.t.Fatal(err)
+	}
+	if err := w.cmd.Start(); err != nil {
+		h.t.Fatal(err)
+	}
+	h.t.Cleanup(func() {
+		if w.cmd.ProcessState == nil {
+			w.cmd.Process.Kill()
+			w.cmd.Wait()
+		}
+	})
+	return w
+}
+
+// end stops the load and returns how many requests were made and how many lost.
+func (w *wrk) end() (requests, lost int) {
+	w.h.t.Helper()
+	w.stdin.Close()
+	if err := w.cmd.Wait(); err != nil {
+		w.h.t.Fatalf("wrk: %v\n%s", err, w.out.text.String())
+	}
+	requests, lost, ok := kerneltest.Wrk(w.out.text.String())
+	if !ok {
+		w.h.t.Fatalf("wrk said:\n%s", w.out.text.String())
+	}
+	return requests, lost
+}
+
+// connects is how many calls of the VIP there were.
+func (h *host) connects() uint64 {
+	h.t.Helper()
+	v := h.vip()
+	if v == nil {
+		h.t.Fatal("no answer")
+	}
+	return v.Counters.Connects
+}
+
+// roll restarts one server after the other, with load before and after each.
+func (h *host) roll(restarts int) {
+	h.t.Helper()
+	for i := range restarts {
+		unit := fmt.Sprintf("http@%d.service", 7001+i%3)
+		invocation := func() string { return h.must("systemctl", "show", "--property=InvocationID", "--value", unit) }
+		before := invocation()
+		h.must("systemctl", "restart", unit)
+		if after := invocation(); after == before || after == "" {
+			h.t.Errorf("%s: not restarted", unit)
+		}
+		h.backends("all are back after "+unit, "7001 active active", "7002 active active", "7003 active active")
+		for _, b := range h.vip().Backends {
+			if b.Order != "" {
+				h.t.Errorf("%s is still out: %s", b.Address, b.Reason)
+			}
+		}
+	}
+}
+
+// A rolling restart of real servers behind a VIP, under a real client's load,
+// loses no request: the shipped drop-in drains each one before it is told to end.
+func TestRollingRestart(t *testing.T) {
+	example, err := os.ReadFile("../../packaging/examples/drain.conf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	restarts := 3 * max(1, scale.Count(10))
+	for _, mode := range []struct {
+		name    string
+		args    []string
+		timeout string // of the wait
+	}{
+		{"a connection for each request", []string{"-H", "Connection: close"}, "30s"},
+		{"connections that are kept", nil, "3s"},
+	} {
+		t.Run(mode.name, func(t *testing.T) {
+			h := install(t)
+			h.deploy()
+			text := strings.ReplaceAll(string(example), "--timeout 30s", "--timeout "+mode.timeout)
+			if err := h.WriteFile(httpDropins+"/slicelb-drain.conf", []byte(text), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			h.must("systemctl", "daemon-reload")
+			w := h.wrk(mode.args...)
+			h.eventually(20*time.Second, "the load runs", func() bool { return h.connects() > 8 })
+			h.roll(restarts)
+			requests, lost := w.end()
+			t.Logf("%d restarts, %d requests, %d lost", restarts, requests, lost)
+			if lost > 0 || requests == 0 {
+				t.Errorf("of %d requests %d were lost:\n%s", requests, lost, w.out.text.String())
+			}
+		})
+	}
+}
+
+// What a restart loses without the drop-in: what calls between the moment in
+// which the server closes its socket and the one in which slicelb has heard of the
+// stop. It is measured, and bounded generously.
+func TestRestartWithoutDropIn(t *testing.T) {
+	h := install(t)
+	h.deploy()
+	w := h.wrk("-H", "Connection: close")
+	h.eventually(20*time.Second, "the load runs", func() bool { return h.connects() > 8 })
+	restarts := 3 * max(1, scale.Count(20))
+	h.roll(restarts)
+	requests, lost := w.end()
+	t.Logf("without the drop-in: %d restarts, %d requests, %d lost, %.1f for each restart", restarts, requests, lost, float64(lost)/float64(restarts))
+	if lost > requests/2 {
+		t.Errorf("of %d requests %d were lost", requests, lost)
+	}
+}
+
+// The drop-in never holds a stop up where slicelb does not run.
+func TestStopWithoutDaemon(t *testing.T) {
+	h := install(t)
+	h.deploy()
+	h.must("sh", "-c", "mkdir -p "+httpDropins)
+	example, err := os.ReadFile("../../packaging/examples/drain.conf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := h.WriteFile(httpDropins+"/slicelb-drain.conf", example, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	h.must("systemctl", "daemon-reload")
+	h.must("systemctl", "stop", unit)
+	begun := time.Now()
+	h.must("systemctl", "stop", "http@7001")
+	if took := time.Since(begun); took > 15*time.Second {
+		t.Errorf("the stop took %v", took)
+	}
+	if result := h.must("systemctl", "show", "--property=Result", "--value", "http@7001"); result != "success" {
+		t.Errorf("the stop's result is %s", result)
+	}
+}

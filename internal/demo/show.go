@@ -93,7 +93,7 @@ func show(ctx context.Context, out io.Writer, binary, top string) (err error) {
 	for _, act := range []func() error{
 		func() error { return d.startBackends() },
 		func() error { return d.startDaemon(binary, top) },
-		d.whoGetsWhat, d.status, d.why, d.drain, d.another, d.restart,
+		d.whoGetsWhat, d.refused, d.status, d.why, d.drain, d.another, d.restart,
 	} {
 		if err := act(); err != nil {
 			d.journal()
@@ -235,6 +235,17 @@ func (d *demo) whoGetsWhat() error {
 		return fmt.Errorf("from elsewhere: %v, %d answers from a strange address", t.Answers, wrong)
 	}
 	return nil
+}
+
+func (d *demo) refused() error {
+	d.say("Who was refused: as the daemon keeps it, and as the journal has it.")
+	if err := d.shell("slicelb", "observe", "--vip", "web", "--verdict", "rejected", "--lines", "2"); err != nil {
+		return err
+	}
+	if _, err := d.lab.Run(d.ctx, "journalctl", "--sync"); err != nil {
+		return err
+	}
+	return d.shell("journalctl", "--no-pager", "--output=cat", "--lines=1", "SLICELB_VIP=web", "SLICELB_EVENT=rejected")
 }
 
 func (d *demo) status() error {

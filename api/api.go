@@ -40,6 +40,7 @@ type Status struct {
 	Tracking  Tracking  `json:"tracking"`
 	VIPs      []VIP     `json:"vips"`
 	Groups    []Group   `json:"groups"`
+	Policy    Summary   `json:"policy"`
 	Problems  []string  `json:"problems"` // why State is degraded
 	Notes     []string  `json:"notes"`    // worth knowing, nothing is wrong
 }
@@ -152,6 +153,7 @@ type Counters struct {
 	Flows    uint64 `json:"flows"`    // backends chosen for unconnected UDP
 	Passed   uint64 `json:"passed"`   // left untouched
 	Rejected uint64 `json:"rejected"` // EHOSTUNREACH
+	Denied   uint64 `json:"denied"`   // EPERM, by policy
 }
 
 // VIP is one VIP as it runs.
@@ -221,6 +223,9 @@ type Group struct {
 	Slices    []string `json:"slices"`
 	Split     string   `json:"split,omitempty"`
 	Translate bool     `json:"translate"`
+	Policy    string   `json:"policy"` // its default: allow or deny
+	Strict    bool     `json:"strict"`
+	Denied    []Denied `json:"denied,omitempty"`
 	Cgroups   []Cgroup `json:"cgroups"` // anchors and members; null in listings
 	Anchors   int      `json:"anchors"` // that exist
 	Members   int      `json:"members"`
@@ -279,9 +284,11 @@ type Explanation struct {
 
 	VIP      string    `json:"vip,omitempty"`  // "" = the address is no frontend
 	Down     bool      `json:"down,omitempty"` // no backend takes connections
-	Action   string    `json:"action"`         // balance, pass, reject
+	Action   string    `json:"action"`         // balance, pass, reject, deny
 	Reason   string    `json:"reason"`
-	View     string    `json:"view,omitempty"` // the group whose view decides
+	Rule     int       `json:"rule,omitempty"`   // of the policy, that decided, from 1
+	Origin   string    `json:"origin,omitempty"` // where it stands
+	View     string    `json:"view,omitempty"`   // the group whose view decides
 	Backends []Backend `json:"backends"`
 	Steps    []Step    `json:"steps"`
 }

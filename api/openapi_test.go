@@ -41,6 +41,7 @@ var operations = map[string]operation{
 	"GET /v1/vips/{name}":      {summary: "One VIP as it runs.", answer: VIP{}},
 	"GET /v1/groups/{name...}": {summary: "One group, or a split child of one, with its cgroups. The name may hold slashes.", answer: Group{}},
 	"GET /v1/config":           {summary: "What runs, as one merged file.", answer: RunningConfig{}},
+	"GET /v1/policy":           {summary: "The rules of policy, what they have decided, and what audits have seen.", answer: Policy{}},
 	"GET /v1/dump":             {summary: "What the kernel's maps hold, as text.", answer: Dump{}},
 	"GET /v1/explain": {summary: "What a call from a cgroup to an address gets, and why.", answer: Explanation{}, query: []openapi.Parameter{
 		query("address", false, "string", "address:port, or address:port/udp; every VIP where it is left out"),

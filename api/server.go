@@ -23,6 +23,7 @@ type Daemon interface {
 	RunningConfig(context.Context) (*RunningConfig, error)
 	Explain(context.Context, Question) (*Explanation, error)
 	Dump(context.Context) (*Dump, error)
+	Policy(context.Context) (*Policy, error)
 	Reload(context.Context) (*Reloaded, error)
 	SetBackend(context.Context, BackendChange) (*BackendChanged, error)
 	Live(context.Context, BackendChange) (*Live, error) // State and UID are not set
@@ -117,6 +118,7 @@ func (s *Server) routes() *mux {
 	read("/vips/{name}", func(r *http.Request) (any, error) { return s.Daemon.VIP(r.Context(), r.PathValue("name")) })
 	read("/groups/{name...}", func(r *http.Request) (any, error) { return s.Daemon.Group(r.Context(), r.PathValue("name")) })
 	read("/config", func(r *http.Request) (any, error) { return s.Daemon.RunningConfig(r.Context()) })
+	read("/policy", func(r *http.Request) (any, error) { return s.Daemon.Policy(r.Context()) })
 	read("/dump", func(r *http.Request) (any, error) { return s.Daemon.Dump(r.Context()) })
 	read("/explain", func(r *http.Request) (any, error) {
 		q := r.URL.Query()

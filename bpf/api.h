@@ -48,6 +48,9 @@
 #define SLB_COMPONENT_LEN 256	 /* a cgroup directory's name, NUL included */
 #define SLB_FILTER_BITS 20	 /* bits of a hashed address: 128 KiB a filter */
 #define SLB_MAX_LEVEL 31	 /* deepest anchor; callers may be deeper */
+#define SLB_POLICY_LINES 65536	 /* of 64 bytes: the policy in force and the next */
+#define SLB_RULES 65536
+#define SLB_SEEN 16384		 /* group x address that rules with "audit" have seen */
 
 /* ---- addresses --------------------------------------------------------- */
 
@@ -185,6 +188,8 @@ enum slb_action {
 /* Word of groups. */
 #define SLB_GROUP_USED (1ULL << 0)
 #define SLB_GROUP_NO_TRANSLATE (1ULL << 1)
+#define SLB_GROUP_DENY (1ULL << 2)   /* its default, for when the policy cannot be read */
+#define SLB_GROUP_STRICT (1ULL << 3) /* sockets that pass no hook are refused */
 #define SLB_GROUP_HASH(w) ((__u32)((w) >> 32)) /* of its name */
 
 /* Word of backend_cells: state in the low half, generation in the high half. */
@@ -211,6 +216,127 @@ enum slb_backend_state {
 #define SLB_TRAIT_TERMINATE (SLB_TRAIT_TERMINATE_UDP | SLB_TRAIT_TERMINATE_TCP)
 #define SLB_TRAITS(flags, gen) ((__u64)(flags) | ((__u64)(gen) << 32))
 #define SLB_TRAITS_GEN(w) ((__u32)((w) >> 32))
+/* ---- policy ------------------------------------------------------------- */
+
+/*
+ * A policy is a run of lines in policy_lines, written while nothing names it and
+ * constant until a grace period after policy_word has named another. So a flip of
+ * that one word changes all of it. Whole numbers; offsets count from the first
+ * line. Addresses here are in host order, ports too.
+ *
+ * Word of the policy:
+ *   bits  0..31 base      first line; 0 = there is no policy
+ *   bit  32     deny      some group's default denies
+ *   bit  33     host deny the host's does
+ *   bit  34     bank      which half of rule_hits counts
+ *   bits 48..63 generation
+ */
+#define SLB_POLICY_BASE(w) ((__u32)(w))
+#define SLB_POLICY_DENY (1ULL << 32)
+#define SLB_POLICY_HOST_DENY (1ULL << 33)
+#define SLB_POLICY_BANK(w) ((__u32)((w) >> 34) & 1)
+
+struct slb_policy_line {
+	__u64 w[8];
+};
+
+/*
+ * The lines of a policy:
+ *   0         head, below
+ *   1         prefix lengths of IPv4 networks, one byte each, rising
+ *   2..4      of IPv6 networks
+ *   8..135    names4: a bit for each upper half of an IPv4 address (as it lies in
+ *             memory) in which a network lies
+ *   136..263  names6: a bit for each hash of the upper 32 bits of an IPv6 address
+ *   264..     what the head says
+ */
+#define SLB_POLICY_LENGTHS4 1
+#define SLB_POLICY_LENGTHS6 2
+#define SLB_POLICY_NAMES4 8
+#define SLB_POLICY_NAMES6 136
+#define SLB_POLICY_DATA 264
+#define SLB_POLICY_NAMES6_BIT(a) ((a)->word_be[0] * 0x9e3779b1u >> 16)
+
+/* Words of the head. */
+enum slb_policy_head {
+	SLB_POLICY_SUM,	    /* of the content */
+	SLB_POLICY_V4,	    /* hash of IPv4 networks: SLB_POLICY_HASH */
+	SLB_POLICY_V6,	    /* of IPv6 networks */
+	SLB_POLICY_EXCEPT,  /* of exceptions */
+	SLB_POLICY_ROWS,    /* first line of rows, number of rows << 32 */
+	SLB_POLICY_CLASSES, /* first line of classes, number of groups << 32 */
+	SLB_POLICY_SIZE,    /* lines in all, rules << 32 */
+};
+
+/* A hash: its first line, its number of lines - 1 (a mask), and prefix lengths. */
+#define SLB_POLICY_HASH_LINE(w) ((__u32)(w) & 0xffffff)
+#define SLB_POLICY_HASH_MASK(w) ((__u32)((w) >> 24) & 0xffffff)
+#define SLB_POLICY_HASH_LENGTHS(w) ((__u32)((w) >> 48) & 0xff)
+#define SLB_POLICY_HOME(key, mask) \
+	((__u32)((key) * 0x9e3779b97f4a7c15ULL >> 32) & (mask))
+#define SLB_POLICY_PROBES 4 /* lines from home on; a line that is not full ends it */
+
+/*
+ * A network of IPv4, a word: address, prefix length + 1, and its table (26 bits).
+ * Of IPv6, three words: address, and the third {prefix length + 1:8, table:32};
+ * two to a line.
+ */
+#define SLB_POLICY_NET4(addr, len) ((__u64)(addr) | (__u64)((len) + 1) << 32)
+#define SLB_POLICY_NET4_KEY ((1ULL << 38) - 1)
+#define SLB_POLICY_NET4_TABLE(w) ((__u32)((w) >> 38))
+#define SLB_POLICY_NET6_TABLE(w) ((__u32)((w) >> 8))
+
+/*
+ * A table of ports begins at a word (counted from the first line's): their number,
+ * then as many words, rising by port, the first 0: {port:16, row for TCP:24, row
+ * for UDP:24}. Row 0: no rule names this.
+ */
+#define SLB_POLICY_PORT(w) ((__u32)(w) & 0xffff)
+#define SLB_POLICY_PORT_TCP(w) ((__u32)((w) >> 16) & 0xffffff)
+#define SLB_POLICY_PORT_UDP(w) ((__u32)((w) >> 40))
+
+/* A row, half a word: what groups get that have no exception. */
+#define SLB_POLICY_ROW_ACTION(r) ((r) & 3)
+#define SLB_POLICY_ROW_EXCEPT (1U << 2) /* there are exceptions */
+#define SLB_POLICY_ROW_RULE(r) ((r) >> 8)
+
+/* An exception, a word: {row:24, class:16, action:2, rule:22}. */
+#define SLB_POLICY_EXCEPTION(row, class) ((__u64)(row) | (__u64)(class) << 24)
+#define SLB_POLICY_EXCEPTION_KEY ((1ULL << 40) - 1)
+#define SLB_POLICY_EXCEPTION_ACTION(w) ((__u32)((w) >> 40) & 3)
+#define SLB_POLICY_EXCEPTION_RULE(w) ((__u32)((w) >> 42))
+
+/*
+ * The class of a group, a quarter of a word, by the group's index: groups whom the
+ * rules treat alike share one. Groups beyond the last are the host's.
+ */
+#define SLB_POLICY_CLASS(c) ((c) & 0x7fff)
+#define SLB_POLICY_CLASS_DENY 0x8000 /* its default */
+#define SLB_POLICY_EXEMPT 0	     /* the class that no rule concerns */
+
+/* Rules are numbered from 1 in load order; 0 = no rule, the default. */
+enum slb_policy_action {
+	SLB_POLICY_DEFAULT = 0,
+	SLB_POLICY_ALLOW = 1,
+	SLB_POLICY_REFUSE = 2, /* EPERM */
+	SLB_POLICY_AUDIT = 3,  /* allowed, and recorded in policy_seen */
+};
+
+/* Key of policy_seen: who asked for what. */
+struct slb_seen_key {
+	struct slb_addr addr;
+	__u32 group;
+	__u16 port_be;
+	__u8 proto;
+	__u8 pad;
+};
+
+struct slb_seen {
+	__u64 count;
+	__u64 last_ns; /* CLOCK_BOOTTIME */
+	__u32 rule;
+	__u32 pad;
+};
 
 /* ---- views ------------------------------------------------------------- */
 
@@ -395,7 +521,11 @@ struct slb_counters {
 	__u64 flows;	/* choices made for unconnected UDP */
 	__u64 passed;	/* left untouched by except, clients, translate or when_down */
 	__u64 rejected; /* EHOSTUNREACH */
+	__u64 denied;	/* EPERM, by policy */
 };
+
+/* In pair_keys, in place of a default cell: what no VIP has, networks of rules. */
+#define SLB_CELL_NETWORKS 0xffffffffu
 
 /* Per CPU, by backend. */
 struct slb_backend_counters {
@@ -414,6 +544,9 @@ enum slb_stat {
 	SLB_STAT_ANCHORS_MAPPED,      /* directories mapped before mkdir returned */
 	SLB_STAT_FAILURES_LOST,	      /* ring buffer full: the backend's next failure is reported */
 	SLB_STAT_DECISIONS_LOST,      /* decisions to be told that found their ring buffer full */
+	SLB_STAT_POLICY_BROKEN,	      /* the policy could not be read: the group's default decided */
+	SLB_STAT_SEEN_FULL,	      /* an audited call found no room in policy_seen */
+	SLB_STAT_STRICT_REFUSED,      /* sockets refused to groups with strict = true */
 	SLB_STATS
 };
 

@@ -50,6 +50,10 @@ func (d *Datapath) apply(w Write) error {
 		return d.setBackendCell(w)
 	case SetGroup:
 		return d.setGroup(w)
+	case SetPolicyTable:
+		return d.setPolicyTable(w)
+	case SetPolicy:
+		return d.setPolicy(w)
 	case PutCgroup:
 		rule, err := encodeCgroup(w.Rule, w.ID)
 		if err != nil {
@@ -305,6 +309,7 @@ func (d *Datapath) setGroup(w SetGroup) error {
 		err = d.reuse(d.freedGroups, w.Index)
 	case d.groupInfos[w.Index].Name[0] != 0:
 		d.free(d.freedGroups, w.Index)
+		err = d.forgetSeen(w.Index)
 	}
 	if err != nil {
 		return err

@@ -23,7 +23,9 @@ type hook struct {
 func (h hook) tracepoint() bool { return h.attach == ebpf.AttachTraceRawTp }
 
 // optional hooks cost something for every socket of the host: see Want.
-func (h hook) optional() bool { return h.attach == ebpf.AttachCGroupSockOps }
+func (h hook) optional() bool {
+	return h.attach == ebpf.AttachCGroupSockOps || h.attach == ebpf.AttachCGroupInetSockCreate
+}
 
 // name is the hook's own: the program's without our prefix.
 func (h hook) name() string { return strings.TrimPrefix(h.program, "slb_") }
@@ -34,6 +36,7 @@ var hooks = []hook{
 	{slicelbProgSlbCgroupMkdir, ebpf.AttachTraceRawTp, false},
 	{slicelbProgSlbCgroupRmdir, ebpf.AttachTraceRawTp, false},
 	{slicelbProgSlbSockops, ebpf.AttachCGroupSockOps, false},
+	{slicelbProgSlbSockCreate, ebpf.AttachCGroupInetSockCreate, false},
 	{slicelbProgSlbGetpeername4, ebpf.AttachCgroupInet4GetPeername, false},
 	{slicelbProgSlbGetpeername6, ebpf.AttachCgroupInet6GetPeername, true},
 	{slicelbProgSlbSockRelease, ebpf.AttachCgroupInetSockRelease, false},

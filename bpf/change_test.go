@@ -285,7 +285,7 @@ func TestKernelTablesFull(t *testing.T) {
 		Frontends: 4, Cells: 8, Views: 4, Backends: 8, Groups: 4, Cgroups: 4, Expect: 4,
 	}}
 	p := newPlane(t, opts)
-	if got := p.Limits(); got != (Limits{4, 8, 4, 8, 64, 4, 4, 4}) {
+	if got := p.Limits(); got != (Limits{4, 8, 4, 8, 64, 4, 4, 4, PolicyLines}) {
 		t.Errorf("limits %+v", got)
 	}
 	a := kerneltest.Serve(t, "a", "127.0.0.1:0")

@@ -10,6 +10,7 @@ enum slb_count {
 	SLB_COUNT_FLOW,
 	SLB_COUNT_PASSED,
 	SLB_COUNT_REJECTED,
+	SLB_COUNT_DENIED,
 };
 
 static __always_inline void count_stat(enum slb_stat stat)
@@ -35,6 +36,9 @@ static __always_inline void count_in(struct slb_counters *c, enum slb_count what
 		break;
 	case SLB_COUNT_REJECTED:
 		c->rejected++;
+		break;
+	case SLB_COUNT_DENIED:
+		c->denied++;
 		break;
 	}
 }

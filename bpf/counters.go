@@ -13,12 +13,17 @@ type Counters struct {
 	Flows    uint64 // choices made for unconnected UDP
 	Passed   uint64 // left untouched by except, clients, translate or when_down
 	Rejected uint64 // EHOSTUNREACH
+	Denied   uint64 // EPERM, by policy
 }
 
 // BackendCounters are what a backend was chosen for, since its index was given out.
 type BackendCounters struct {
 	Connects, Flows uint64
 }
+
+// NetworksCell stands in Pairs for what no VIP has: calls to the networks that
+// policy names.
+const NetworksCell = 1<<32 - 1
 
 // CounterSnapshot is summed over the CPUs. Cells hold all groups' calls; what a
 // cell has more than its pairs came when the table of pairs was full.
@@ -45,6 +50,9 @@ type Stats struct {
 	AnchorsMapped uint64 // directories mapped before mkdir returned
 	FailuresLost  uint64 // failed connects that were not reported: see Failures
 	DecisionsLost uint64 // decisions to be told that found the ring buffer full
+	PolicyBroken  uint64 // calls for which the policy could not be read: the group's default decided
+	SeenFull      uint64 // audited calls that found no room among Seen
+	StrictRefused uint64 // sockets refused to groups with strict = true
 }
 
 // Counters reads the counters of everything that has a name.
@@ -115,7 +123,7 @@ func (d *Datapath) backendCounters(index uint32) (n BackendCounters, err error) 
 func decodePair(w uint64) ViewKey { return ViewKey{Cell: uint32(w >> 32), Group: uint32(w)} }
 
 func (c Counters) plus(o Counters) Counters {
-	return Counters{c.Connects + o.Connects, c.Flows + o.Flows, c.Passed + o.Passed, c.Rejected + o.Rejected}
+	return Counters{c.Connects + o.Connects, c.Flows + o.Flows, c.Passed + o.Passed, c.Rejected + o.Rejected, c.Denied + o.Denied}
 }
 
 func sum(perCPU []slicelbSlbCounters) Counters {
@@ -125,6 +133,7 @@ func sum(perCPU []slicelbSlbCounters) Counters {
 		n.Flows += c.Flows
 		n.Passed += c.Passed
 		n.Rejected += c.Rejected
+		n.Denied += c.Denied
 	}
 	return n
 }
@@ -147,6 +156,9 @@ func (d *Datapath) Stats() (Stats, error) {
 		slicelbSlbStatSLB_STAT_ANCHORS_MAPPED: &out.AnchorsMapped,
 		slicelbSlbStatSLB_STAT_FAILURES_LOST:  &out.FailuresLost,
 		slicelbSlbStatSLB_STAT_DECISIONS_LOST: &out.DecisionsLost,
+		slicelbSlbStatSLB_STAT_POLICY_BROKEN:  &out.PolicyBroken,
+		slicelbSlbStatSLB_STAT_SEEN_FULL:      &out.SeenFull,
+		slicelbSlbStatSLB_STAT_STRICT_REFUSED: &out.StrictRefused,
 	} {
 		var perCPU []uint64
 		if err := d.maps[slicelbMapStats].Lookup(uint32(stat), &perCPU); err != nil {
@@ -214,7 +226,7 @@ func (d *Datapath) prunePairs() error {
 // cell or the group has no name.
 func (d *Datapath) orphanPairs() error {
 	return d.clearPairs(func(k ViewKey) bool {
-		return k.Cell >= uint32(len(d.cellInfos)) || d.cellInfos[k.Cell].Family == 0 ||
+		return k.Cell != NetworksCell && (k.Cell >= uint32(len(d.cellInfos)) || d.cellInfos[k.Cell].Family == 0) ||
 			k.Group >= uint32(len(d.groupInfos)) || k.Group != 0 && d.groupInfos[k.Group].Name[0] == 0
 	})
 }

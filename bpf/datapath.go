@@ -29,6 +29,7 @@ type Options struct {
 	Log *slog.Logger // nil = discard
 
 	events, decisions uint32 // bytes of the rings, for tests
+	seen              uint32 // entries of policy_seen, for tests
 }
 
 func (o Options) log() *slog.Logger {
@@ -74,6 +75,8 @@ type Datapath struct {
 	backends      []slicelbSlbBackend
 	cellInfos     []slicelbSlbCellInfo
 	groupInfos    []slicelbSlbGroupInfo
+	policyLines   []policyLine
+	policyWord    *uint64
 	hostNetns     *uint64
 	frontends     *filter
 	backendFilter *filter
@@ -146,6 +149,8 @@ func (d *Datapath) open(spec *ebpf.CollectionSpec) error {
 		Groups:    limit(slicelbMapGroups),
 		Cgroups:   limit(slicelbMapCgroups),
 		Expect:    limit(slicelbMapExpect),
+
+		PolicyLines: limit(slicelbMapPolicyLines),
 	}
 	d.gone = make(chan struct{}, 1)
 	d.freedCells, d.freedGroups = make(map[uint32]bool), make(map[uint32]bool)
@@ -180,6 +185,8 @@ func (d *Datapath) open(spec *ebpf.CollectionSpec) error {
 	d.backends = shared[slicelbSlbBackend](m, n)
 	m, n = share(slicelbMapCellInfos)
 	d.cellInfos = shared[slicelbSlbCellInfo](m, n)
+	m, n = share(slicelbMapPolicyLines)
+	d.policyLines = shared[policyLine](m, n)
 	m, n = share(slicelbMapGroupInfos)
 	d.groupInfos = shared[slicelbSlbGroupInfo](m, n)
 
@@ -204,6 +211,7 @@ func (d *Datapath) open(spec *ebpf.CollectionSpec) error {
 	d.timeUntil = &variable(slicelbVarTimeUntil)[0]
 	atomic.StoreUint64(d.timeUntil, 0)
 	atomic.StoreUint64(d.watch.until, 0) // who watched by the process before is gone
+	d.policyWord = &variable(slicelbVarPolicyWord)[0]
 	d.frontends = newFilter(variable(slicelbVarFrontendFilter))
 	d.backendFilter = newFilter(variable(slicelbVarBackendFilter))
 

@@ -2,8 +2,7 @@
 #ifndef SLICELB_DECIDE_H
 #define SLICELB_DECIDE_H
 
-#include "count.h"
-#include "group.h"
+#include "policy.h"
 
 enum slb_verdict {
 	SLB_UNTOUCHED, /* not ours, or ours and to be left alone */
@@ -20,6 +19,9 @@ struct slb_decision {
 	__u32 reason;  /* enum slb_reason; 0 = not a frontend */
 	__u32 backend; /* that was chosen */
 	__u8 what;     /* SLB_WHAT_CONNECT or SLB_WHAT_SEND */
+	bool denied;   /* by policy: EPERM */
+	bool audited;  /* let through by a rule that wants to be told */
+	__u32 rule;    /* of the policy, that decided; 0 = its default, or none */
 	__u64 word;    /* the cell's, read once */
 	__u64 split;   /* the caller's cgroup at the split level; 0 = its group is not split */
 };
@@ -61,33 +63,68 @@ static __always_inline enum slb_reason reason_of(enum slb_action action)
 	}
 }
 
-/*
- * What becomes of a call to this address by the current task. Nothing is
- * counted for what is not a frontend.
- */
-static __always_inline enum slb_verdict decide(const struct slb_frontend_key *key,
-					       struct slb_decision *d)
+/* Is the address a frontend? Then what it leads to is in d. */
+static __always_inline bool frontend_of(const struct slb_frontend_key *key,
+					struct slb_decision *d)
 {
-	__u64 *ref, r, w, *flags;
+	__u64 *ref, r, w;
 
 	if (!filter_has(frontend_filter, &key->addr))
-		return SLB_UNTOUCHED;
+		return false;
 	ref = bpf_map_lookup_elem(&frontends, key);
 	if (!ref)
-		return SLB_UNTOUCHED;
+		return false;
 	r = READ_ONCE(*ref);
 	if (SLB_REF_CHECK(r) != SLB_FRONTEND_CHECK(key))
-		return SLB_UNTOUCHED; /* deleted while we looked */
+		return false; /* deleted while we looked */
 
 	d->frontend = SLB_REF_INDEX(r);
 	w = frontend_word(d->frontend);
 	d->frontend_gen = SLB_FRONTEND_GEN(w);
 	d->default_cell = d->cell = SLB_FRONTEND_CELL(w);
 	d->word = cell_word(d->cell);
-	if (SLB_CELL_ACTION(d->word) == SLB_NONE)
+	return SLB_CELL_ACTION(d->word) != SLB_NONE;
+}
+
+/*
+ * Does policy deny the call, whose address lies in a network that the rules may
+ * name, or is a frontend's? An audited one is recorded.
+ */
+static __always_inline bool policy_denies(__u64 policy, const struct slb_frontend_key *key,
+					  struct slb_decision *d, bool named, bool frontend)
+{
+	__u64 says = slb_policy_decide(policy, key, d->group, named, frontend);
+
+	d->rule = says >> 32;
+	d->audited = SLB_POLICY_ACTION(says) == SLB_POLICY_AUDIT;
+	d->denied = SLB_POLICY_ACTION(says) == SLB_POLICY_REFUSE;
+	if (d->denied)
+		d->reason = d->rule ? SLB_WHY_RULE : says & SLB_POLICY_ERROR ? SLB_WHY_ERROR : SLB_WHY_DEFAULT;
+	return d->denied;
+}
+
+/*
+ * What becomes of a call to this address by the current task. Nothing is
+ * counted for what is neither a frontend nor denied.
+ */
+static __always_inline enum slb_verdict decide(const struct slb_frontend_key *key,
+					       struct slb_decision *d)
+{
+	bool frontend = frontend_of(key, d), named;
+	__u64 *ref, r, w, *flags, policy = policy_word;
+
+	named = SLB_POLICY_BASE(policy) && policy_may_name(policy, &key->addr);
+	if (!frontend) {
+		if (!named)
+			return SLB_UNTOUCHED;
+		d->default_cell = SLB_CELL_NETWORKS;
+	}
+	d->group = slb_group_of_current(&d->split);
+	if ((named || policy & SLB_POLICY_DENY) && policy_denies(policy, key, d, named, frontend))
+		return SLB_REJECT;
+	if (!frontend)
 		return SLB_UNTOUCHED;
 
-	d->group = group_of_current(&d->split);
 	flags = bpf_map_lookup_elem(&groups, &d->group);
 	if (flags && READ_ONCE(*flags) & SLB_GROUP_NO_TRANSLATE) {
 		d->reason = SLB_WHY_GROUP;
@@ -122,11 +159,11 @@ static __always_inline enum slb_verdict decide(const struct slb_frontend_key *ke
 	}
 }
 
-/* Ends a call with EHOSTUNREACH and counts it. */
+/* Ends a call with EHOSTUNREACH, or with EPERM where policy denies it, and counts it. */
 static __always_inline int reject(const struct slb_decision *d)
 {
-	count(d->default_cell, d->group, SLB_COUNT_REJECTED);
-	bpf_set_retval(-EHOSTUNREACH);
+	count(d->default_cell, d->group, d->denied ? SLB_COUNT_DENIED : SLB_COUNT_REJECTED);
+	bpf_set_retval(d->denied ? -EPERM : -EHOSTUNREACH);
 	return 0;
 }
 

@@ -33,6 +33,7 @@ func (d *Datapath) Dump() (*Dump, error) {
 		Patterns:     make(map[PatternKey]Pattern),
 	}
 	d.dumpArrays(out)
+	d.dumpPolicy(out)
 
 	err := errors.Join(
 		each(d.maps[slicelbMapFrontends], func(k slicelbSlbFrontendKey, v uint64) {

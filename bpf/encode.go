@@ -37,6 +37,8 @@ const (
 	groupHashShift   = 32
 	groupUsed        = 1 << 0
 	groupNoTranslate = 1 << 1
+	groupDeny        = 1 << 2
+	groupStrict      = 1 << 3
 
 	backendLoopback = 1 << 0
 )
@@ -209,8 +211,10 @@ func encodeGroup(g Group) uint64 {
 	var w uint64
 	if g.Name != "" {
 		w |= groupUsed | uint64(nameHash(g.Name))<<groupHashShift
-		if !g.Translate {
-			w |= groupNoTranslate
+		for bit, set := range map[uint64]bool{groupNoTranslate: !g.Translate, groupDeny: g.Deny, groupStrict: g.Strict} {
+			if set {
+				w |= bit
+			}
 		}
 	}
 	return w
@@ -298,6 +302,7 @@ func decodeGroup(w uint64, i slicelbSlbGroupInfo) Group {
 	g := Group{Name: text(i.Name[:], len(i.Name))}
 	if g.Name != "" {
 		g.Translate = w&groupNoTranslate == 0
+		g.Deny, g.Strict = w&groupDeny != 0, w&groupStrict != 0
 	}
 	return g
 }

@@ -10,7 +10,7 @@
 #include "decide.h"
 
 /* The nearest cgroup of the calling task that has a group; 0 = none. */
-static __noinline __u64 member_of_current(void)
+__noinline __u64 slb_member_of_current(void)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct cgroup *cgrp = task->cgroups->dfl_cgrp;
@@ -106,7 +106,7 @@ static __noinline int tell(struct bpf_sock_addr *ctx, const struct slb_frontend_
 	}
 	e->time_ns = now;
 	e->cgroup = kn->id;
-	e->member = member_of_current();
+	e->member = slb_member_of_current();
 	e->netns = bpf_get_netns_cookie(ctx);
 	e->socket = bpf_get_socket_cookie(ctx);
 	e->addr = key->addr;
@@ -153,6 +153,29 @@ static __always_inline void decision_event(struct bpf_sock_addr *ctx,
 {
 	if ((watch_until || told >= SLB_TOLD_REJECTED) && d->reason)
 		tell(ctx, key, d, told, rule);
+}
+
+/* A call that is refused: by policy, or for want of a backend. */
+static __always_inline void refused_event(struct bpf_sock_addr *ctx,
+					  const struct slb_frontend_key *key,
+					  const struct slb_decision *d)
+{
+	decision_event(ctx, key, d, d->denied ? SLB_TOLD_DENIED : SLB_TOLD_REJECTED,
+		       d->denied ? d->rule : 0);
+}
+
+/* A call that a rule with "audit" has let through, whatever becomes of it. */
+static __always_inline void audited_event(struct bpf_sock_addr *ctx,
+					  const struct slb_frontend_key *key,
+					  struct slb_decision *d)
+{
+	__u32 reason = d->reason;
+
+	if (!d->audited)
+		return;
+	d->reason = SLB_WHY_RULE;
+	decision_event(ctx, key, d, SLB_TOLD_AUDITED, d->rule);
+	d->reason = reason;
 }
 
 #endif

@@ -35,15 +35,19 @@ static __always_inline __u32 group_of(__u64 id)
  * Anchors lie at SLB_MAX_LEVEL at most, callers at any depth, so the walk
  * starts at the lesser of both. Levels are absolute: those of the hierarchy,
  * not of a cgroup namespace. *split is the cgroup's id where it is a split child,
- * else as it was.
+ * else as it was. The function is global, so that the verifier walks through it
+ * once.
  */
-static __noinline __u32 group_of_current(__u64 *split)
+__noinline __u32 slb_group_of_current(__u64 *split)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct cgroup *cgrp = task->cgroups->dfl_cgrp;
-	__u32 group = group_split_of(cgrp->kn->id, split);
+	__u32 group;
 	int level;
 
+	if (!split)
+		return 0;
+	group = group_split_of(cgrp->kn->id, split);
 	if (group)
 		return group;
 

@@ -40,6 +40,8 @@ func size(spec *ebpf.CollectionSpec, opts Options) error {
 	set(opts.events, slicelbMapEvents)
 	set(opts.decisions, slicelbMapDecisions)
 	set(c.Expect, slicelbMapExpect, slicelbMapExpectPatterns)
+	set(c.PolicyLines, slicelbMapPolicyLines)
+	set(opts.seen, slicelbMapPolicySeen)
 
 	slots := opts.Slots
 	if slots == 0 {

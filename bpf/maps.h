@@ -135,6 +135,25 @@ struct {
 	__type(key, __u32);
 	__type(value, struct slb_tell_budget);
 } tell_budgets SEC(".maps");
+/* Written by the reconciler: see "policy" in api.h. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, SLB_POLICY_LINES);
+	__type(key, __u32);
+	__type(value, struct slb_policy_line);
+} policy_lines SEC(".maps");
+
+/* Two banks, so that a new policy's rules count from zero. Index: bank, rule - 1. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 2 * SLB_RULES);
+	__type(key, __u32);
+	__type(value, __u64);
+} rule_hits SEC(".maps");
+
+/* Written by the programs, for calls that a rule with "audit" lets through. */
+SLB_HASH(policy_seen, SLB_SEEN, struct slb_seen_key, struct slb_seen);
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -163,6 +182,8 @@ volatile __u64 watch_told;	/* bits by enum slb_told */
 volatile __u64 watch_group; /* or SLB_WATCH_ANY_GROUP */
 volatile __u64 time_until; /* connects are timed */
 volatile __u64 watch_cells; /* two default cells of 32 bits: a VIP's; 0 = any */
+/* The policy in force, read once by each call: see "policy" in api.h. */
+volatile __u64 policy_word;
 
 /*
  * One bit for each hashed address that has a frontend, or a backend. A miss

@@ -6,6 +6,7 @@
  */
 #include "anchor.h"
 #include "sockops.h"
+#include "strict.h"
 #include "timing.h"
 #include "udp.h"
 
@@ -26,6 +27,8 @@ const struct {
 	struct slb_decision_event decision_event;
 	enum slb_told told;
 	enum slb_reason reason;
+	enum slb_policy_head policy_head;
+	enum slb_policy_action policy_action;
 } *slb_types __attribute__((unused));
 
 /* ---- addresses in and out of the context ---------------------------------- */
@@ -76,18 +79,21 @@ static __always_inline enum slb_verdict do_connect(struct bpf_sock_addr *ctx,
 {
 	struct slb_decision d = {};
 	struct slb_origin *o;
+	enum slb_verdict v;
 	struct slb_backend *b;
 	__u32 index;
 
 	if (key->proto != IPPROTO_TCP && key->proto != IPPROTO_UDP)
 		return SLB_UNTOUCHED;
 	o = origin_of(ctx);
-	if (!o && !filter_has(frontend_filter, &key->addr))
+	if (!o && !filter_has(frontend_filter, &key->addr) && !policy_names(&key->addr))
 		return SLB_UNTOUCHED;
 	/* A program of a child cgroup has refused: nothing may change (D44). */
 	if (bpf_get_retval() < 0)
 		return SLB_UNTOUCHED;
-	switch (decide(key, &d)) {
+	v = decide(key, &d);
+	audited_event(ctx, key, &d);
+	switch (v) {
 	case SLB_UNTOUCHED:
 		if (o)
 			origin_forget(o);
@@ -95,7 +101,7 @@ static __always_inline enum slb_verdict do_connect(struct bpf_sock_addr *ctx,
 		return SLB_UNTOUCHED;
 	case SLB_REJECT:
 		/* The socket keeps its peer, if it has one, and so the peer's name. */
-		decision_event(ctx, key, &d, SLB_TOLD_REJECTED, 0);
+		refused_event(ctx, key, &d);
 		reject(&d);
 		return SLB_REJECT;
 	default:
@@ -154,9 +160,11 @@ static __always_inline enum slb_verdict do_sendmsg(struct bpf_sock_addr *ctx,
 {
 	struct slb_decision d = { .what = SLB_WHAT_SEND };
 	struct slb_origin *o;
+	enum slb_verdict v;
 	struct slb_backend *b;
 
-	if (key->proto != IPPROTO_UDP || !filter_has(frontend_filter, &key->addr) ||
+	if (key->proto != IPPROTO_UDP ||
+	    (!filter_has(frontend_filter, &key->addr) && !policy_names(&key->addr)) ||
 	    bpf_get_retval() < 0)
 		return SLB_UNTOUCHED;
 
@@ -170,12 +178,14 @@ static __always_inline enum slb_verdict do_sendmsg(struct bpf_sock_addr *ctx,
 	if (o && o->backend_port_be == key->port_be && addr_equal(&o->backend, &key->addr))
 		return SLB_UNTOUCHED;
 
-	switch (decide(key, &d)) {
+	v = decide(key, &d);
+	audited_event(ctx, key, &d);
+	switch (v) {
 	case SLB_UNTOUCHED:
 		decision_event(ctx, key, &d, SLB_TOLD_PASSED, 0);
 		return SLB_UNTOUCHED;
 	case SLB_REJECT:
-		decision_event(ctx, key, &d, SLB_TOLD_REJECTED, 0);
+		refused_event(ctx, key, &d);
 		reject(&d);
 		return SLB_REJECT;
 	default:
@@ -378,6 +388,14 @@ SEC("iter/bpf_sk_storage_map")
 int slb_recount(struct live_walk *ctx)
 {
 	return live_recounted(ctx->value);
+}
+
+/* ---- sockets of strict groups -------------------------------------------------- */
+
+SEC("cgroup/sock_create")
+int slb_sock_create(struct bpf_sock *sk)
+{
+	return sock_allowed(sk) ? CALL_ALLOWED : 0;
 }
 
 /* ---- cgroups ---------------------------------------------------------------------- */

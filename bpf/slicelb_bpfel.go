@@ -108,6 +108,7 @@ type slicelbSlbCounters struct {
 	Flows    uint64
 	Passed   uint64
 	Rejected uint64
+	Denied   uint64
 }
 
 type slicelbSlbDecisionEvent struct {
@@ -215,6 +216,32 @@ type slicelbSlbPatternKey struct {
 	Ordinal uint32
 }
 
+type slicelbSlbPolicyAction uint32
+
+const (
+	slicelbSlbPolicyActionSLB_POLICY_DEFAULT slicelbSlbPolicyAction = 0
+	slicelbSlbPolicyActionSLB_POLICY_ALLOW   slicelbSlbPolicyAction = 1
+	slicelbSlbPolicyActionSLB_POLICY_REFUSE  slicelbSlbPolicyAction = 2
+	slicelbSlbPolicyActionSLB_POLICY_AUDIT   slicelbSlbPolicyAction = 3
+)
+
+type slicelbSlbPolicyHead uint32
+
+const (
+	slicelbSlbPolicyHeadSLB_POLICY_SUM     slicelbSlbPolicyHead = 0
+	slicelbSlbPolicyHeadSLB_POLICY_V4      slicelbSlbPolicyHead = 1
+	slicelbSlbPolicyHeadSLB_POLICY_V6      slicelbSlbPolicyHead = 2
+	slicelbSlbPolicyHeadSLB_POLICY_EXCEPT  slicelbSlbPolicyHead = 3
+	slicelbSlbPolicyHeadSLB_POLICY_ROWS    slicelbSlbPolicyHead = 4
+	slicelbSlbPolicyHeadSLB_POLICY_CLASSES slicelbSlbPolicyHead = 5
+	slicelbSlbPolicyHeadSLB_POLICY_SIZE    slicelbSlbPolicyHead = 6
+)
+
+type slicelbSlbPolicyLine struct {
+	_ structs.HostLayout
+	W [8]uint64
+}
+
 type slicelbSlbReason uint32
 
 const (
@@ -229,6 +256,23 @@ const (
 	slicelbSlbReasonSLB_WHY_DEFAULT  slicelbSlbReason = 9
 	slicelbSlbReasonSLB_WHY_ERROR    slicelbSlbReason = 10
 )
+
+type slicelbSlbSeen struct {
+	_      structs.HostLayout
+	Count  uint64
+	LastNs uint64
+	Rule   uint32
+	Pad    uint32
+}
+
+type slicelbSlbSeenKey struct {
+	_      structs.HostLayout
+	Addr   slicelbSlbAddr
+	Group  uint32
+	PortBe uint16
+	Proto  uint8
+	Pad    uint8
+}
 
 type slicelbSlbSlots struct {
 	_       structs.HostLayout
@@ -248,7 +292,10 @@ const (
 	slicelbSlbStatSLB_STAT_ANCHORS_MAPPED slicelbSlbStat = 7
 	slicelbSlbStatSLB_STAT_FAILURES_LOST  slicelbSlbStat = 8
 	slicelbSlbStatSLB_STAT_DECISIONS_LOST slicelbSlbStat = 9
-	slicelbSlbStatSLB_STATS               slicelbSlbStat = 10
+	slicelbSlbStatSLB_STAT_POLICY_BROKEN  slicelbSlbStat = 10
+	slicelbSlbStatSLB_STAT_SEEN_FULL      slicelbSlbStat = 11
+	slicelbSlbStatSLB_STAT_STRICT_REFUSED slicelbSlbStat = 12
+	slicelbSlbStatSLB_STATS               slicelbSlbStat = 13
 )
 
 type slicelbSlbTellBudget struct {
@@ -359,6 +406,9 @@ const (
 	slicelbMapOrigins          = "origins"
 	slicelbMapPairCounters     = "pair_counters"
 	slicelbMapPairKeys         = "pair_keys"
+	slicelbMapPolicyLines      = "policy_lines"
+	slicelbMapPolicySeen       = "policy_seen"
+	slicelbMapRuleHits         = "rule_hits"
 	slicelbMapScratch          = "scratch"
 	slicelbMapSlots            = "slots"
 	slicelbMapStats            = "stats"
@@ -378,11 +428,13 @@ const (
 	slicelbProgSlbSendmsg4     = "slb_sendmsg4"
 	slicelbProgSlbSendmsg6     = "slb_sendmsg6"
 	slicelbProgSlbSetWord      = "slb_set_word"
+	slicelbProgSlbSockCreate   = "slb_sock_create"
 	slicelbProgSlbSockRelease  = "slb_sock_release"
 	slicelbProgSlbSockops      = "slb_sockops"
 	slicelbVarBackendFilter    = "backend_filter"
 	slicelbVarFrontendFilter   = "frontend_filter"
 	slicelbVarHostNetnsCookie  = "host_netns_cookie"
+	slicelbVarPolicyWord       = "policy_word"
 	slicelbVarSlbTypes         = "slb_types"
 	slicelbVarTimeUntil        = "time_until"
 	slicelbVarWatchCells       = "watch_cells"
@@ -445,6 +497,7 @@ type slicelbProgramSpecs struct {
 	SlbSendmsg4     *ebpf.ProgramSpec `ebpf:"slb_sendmsg4"`
 	SlbSendmsg6     *ebpf.ProgramSpec `ebpf:"slb_sendmsg6"`
 	SlbSetWord      *ebpf.ProgramSpec `ebpf:"slb_set_word"`
+	SlbSockCreate   *ebpf.ProgramSpec `ebpf:"slb_sock_create"`
 	SlbSockRelease  *ebpf.ProgramSpec `ebpf:"slb_sock_release"`
 	SlbSockops      *ebpf.ProgramSpec `ebpf:"slb_sockops"`
 }
@@ -478,6 +531,9 @@ type slicelbMapSpecs struct {
 	Origins         *ebpf.MapSpec `ebpf:"origins"`
 	PairCounters    *ebpf.MapSpec `ebpf:"pair_counters"`
 	PairKeys        *ebpf.MapSpec `ebpf:"pair_keys"`
+	PolicyLines     *ebpf.MapSpec `ebpf:"policy_lines"`
+	PolicySeen      *ebpf.MapSpec `ebpf:"policy_seen"`
+	RuleHits        *ebpf.MapSpec `ebpf:"rule_hits"`
 	Scratch         *ebpf.MapSpec `ebpf:"scratch"`
 	Slots           *ebpf.MapSpec `ebpf:"slots"`
 	Stats           *ebpf.MapSpec `ebpf:"stats"`
@@ -494,6 +550,7 @@ type slicelbVariableSpecs struct {
 	BackendFilter   *ebpf.VariableSpec `ebpf:"backend_filter"`
 	FrontendFilter  *ebpf.VariableSpec `ebpf:"frontend_filter"`
 	HostNetnsCookie *ebpf.VariableSpec `ebpf:"host_netns_cookie"`
+	PolicyWord      *ebpf.VariableSpec `ebpf:"policy_word"`
 	SlbTypes        *ebpf.VariableSpec `ebpf:"slb_types"`
 	TimeUntil       *ebpf.VariableSpec `ebpf:"time_until"`
 	WatchCells      *ebpf.VariableSpec `ebpf:"watch_cells"`
@@ -547,6 +604,9 @@ type slicelbMaps struct {
 	Origins         *ebpf.Map `ebpf:"origins"`
 	PairCounters    *ebpf.Map `ebpf:"pair_counters"`
 	PairKeys        *ebpf.Map `ebpf:"pair_keys"`
+	PolicyLines     *ebpf.Map `ebpf:"policy_lines"`
+	PolicySeen      *ebpf.Map `ebpf:"policy_seen"`
+	RuleHits        *ebpf.Map `ebpf:"rule_hits"`
 	Scratch         *ebpf.Map `ebpf:"scratch"`
 	Slots           *ebpf.Map `ebpf:"slots"`
 	Stats           *ebpf.Map `ebpf:"stats"`
@@ -583,6 +643,9 @@ func (m *slicelbMaps) Close() error {
 		m.Origins,
 		m.PairCounters,
 		m.PairKeys,
+		m.PolicyLines,
+		m.PolicySeen,
+		m.RuleHits,
 		m.Scratch,
 		m.Slots,
 		m.Stats,
@@ -600,6 +663,7 @@ type slicelbVariables struct {
 	BackendFilter   *ebpf.Variable `ebpf:"backend_filter"`
 	FrontendFilter  *ebpf.Variable `ebpf:"frontend_filter"`
 	HostNetnsCookie *ebpf.Variable `ebpf:"host_netns_cookie"`
+	PolicyWord      *ebpf.Variable `ebpf:"policy_word"`
 	SlbTypes        *ebpf.Variable `ebpf:"slb_types"`
 	TimeUntil       *ebpf.Variable `ebpf:"time_until"`
 	WatchCells      *ebpf.Variable `ebpf:"watch_cells"`
@@ -624,6 +688,7 @@ type slicelbPrograms struct {
 	SlbSendmsg4     *ebpf.Program `ebpf:"slb_sendmsg4"`
 	SlbSendmsg6     *ebpf.Program `ebpf:"slb_sendmsg6"`
 	SlbSetWord      *ebpf.Program `ebpf:"slb_set_word"`
+	SlbSockCreate   *ebpf.Program `ebpf:"slb_sock_create"`
 	SlbSockRelease  *ebpf.Program `ebpf:"slb_sock_release"`
 	SlbSockops      *ebpf.Program `ebpf:"slb_sockops"`
 }
@@ -642,6 +707,7 @@ func (p *slicelbPrograms) Close() error {
 		p.SlbSendmsg4,
 		p.SlbSendmsg6,
 		p.SlbSetWord,
+		p.SlbSockCreate,
 		p.SlbSockRelease,
 		p.SlbSockops,
 	)

@@ -99,6 +99,8 @@ type BackendCell struct {
 type Group struct {
 	Name      string // "" = free
 	Translate bool
+	Deny      bool // its policy's default, for when the policy cannot be read
+	Strict    bool // sockets that no hook sees are refused
 }
 
 // Rule is what a cgroup gets: a group (0 = none: the search goes on upwards)
@@ -143,9 +145,14 @@ type Dump struct {
 	Cgroups      map[uint64]Rule // by cgroup id
 	Expect       map[ExpectKey]Rule
 	Patterns     map[PatternKey]Pattern
+
+	PolicyWord  PolicyWord
+	Policy      *Policy // nil: there is none, or what the word names is none
+	PolicyLines uint32  // that it takes
+	PolicySum   uint64  // see Policy.Lines
 }
 
 // Limits are the tables' capacities.
 type Limits struct {
-	Frontends, Cells, Views, Backends, Slots, Groups, Cgroups, Expect uint32
+	Frontends, Cells, Views, Backends, Slots, Groups, Cgroups, Expect, PolicyLines uint32
 }

@@ -119,13 +119,20 @@ func (b Backend) String() string { return fmt.Sprintf("%s gen=%d cell=%d", b.Add
 func (c BackendCell) String() string { return fmt.Sprintf("%s gen=%d", c.State, c.Gen) }
 
 func (g Group) String() string {
-	switch {
-	case g.Name == "":
+	if g.Name == "" {
 		return "free"
-	case g.Translate:
-		return strconv.Quote(g.Name)
 	}
-	return strconv.Quote(g.Name) + " no-translate"
+	s := strconv.Quote(g.Name)
+	if !g.Translate {
+		s += " no-translate"
+	}
+	if g.Deny {
+		s += " deny"
+	}
+	if g.Strict {
+		s += " strict"
+	}
+	return s
 }
 
 func (r Rule) String() string {

@@ -3,6 +3,9 @@ package bpf
 // SockOps is the optional hook that hears how TCP connects go on.
 const SockOps = "sockops"
 
+// SockCreate is the optional hook that refuses sockets to groups with Strict.
+const SockCreate = "sock_create"
+
 // Want says which of the optional hooks the next Attach is to attach; it detaches
 // the others. Until it is called, those that were adopted stay.
 func (d *Datapath) Want(hooks ...string) {

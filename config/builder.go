@@ -23,6 +23,7 @@ type builder struct {
 	vips      []*vipDraft   // load order
 	groupByID map[string]*groupDraft
 	vipByID   map[string]*vipDraft
+	policy    policyDraft
 	files     []string
 
 	// unread: a file could not be read or parsed, so nobody knows which groups

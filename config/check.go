@@ -22,6 +22,7 @@ func (b *builder) check() {
 			b.checkBackends(v, "vip."+v.Name+".for."+view.Group, view.Backends, view.backends, view.Units, view.units, view.backendsOK)
 		}
 	}
+	b.checkPolicy()
 	b.checkCounts()
 	b.checkTree()
 }
@@ -259,6 +260,7 @@ func (b *builder) checkCounts() {
 func (b *builder) config() *Config {
 	c := &Config{
 		Daemon: Daemon{LogLevel: DefaultLogLevel, Slots: DefaultSlots, UDPFlows: DefaultUDPFlows},
+		Policy: b.policy.config(),
 		Files:  b.files,
 	}
 	if b.daemon != nil {

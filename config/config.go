@@ -12,8 +12,9 @@ import (
 // drop-ins. Slices are in load order unless a field says otherwise.
 type Config struct {
 	Daemon Daemon
-	Groups []Group  // load order, which is also precedence
-	VIPs   []VIP    // by name
+	Groups []Group // load order, which is also precedence
+	VIPs   []VIP   // by name
+	Policy Policy
 	Files  []string // that were read, in load order
 }
 
@@ -47,7 +48,13 @@ type Group struct {
 	Anchors   []Anchor
 	Split     string // path.Match pattern of basenames, "" = not split
 	Translate bool   // false: its sockets reach VIPs untranslated
-	Origin    Position
+
+	// Policy is Allow or Deny: what the group gets where no rule says anything;
+	// "" = what [policy] says.
+	Policy RuleAction
+	Strict bool // sockets that no hook sees are refused
+
+	Origin Position
 }
 
 // Anchor is one entry of slices.

@@ -14,6 +14,7 @@ var noPlaces = cmp.Options{
 	cmpopts.IgnoreTypes(Position{}),
 	cmpopts.IgnoreFields(Config{}, "Files"),
 	cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b }),
+	cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
 }
 
 func TestParse(t *testing.T) {
@@ -75,6 +76,7 @@ except = ["proxy"]
 			}},
 			{Name: "proxy", Anchors: []Anchor{{Text: "proxy.slice", Pattern: "/proxy.slice"}}},
 		},
+		Policy: Policy{Default: Allow},
 		VIPs: []VIP{
 			{
 				Name: "cache", Algorithm: Random, Hidden: HiddenPass, WhenDown: DownReject, Terminate: TerminateUDP, Except: []string{"proxy"},

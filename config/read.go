@@ -8,12 +8,12 @@ import (
 
 // Keys that this version reads, and keys that it knows but refuses.
 var (
-	topKeys      = []string{"daemon", "group", "vip"}
-	topLater     = []string{"policy"}
+	topKeys      = []string{"daemon", "group", "vip", "policy"}
+	topLater     []string
 	daemonKeys   = []string{"log_level", "http", "slots", "udp_flows"}
 	daemonLater  []string
-	groupKeys    = []string{"slices", "split", "translate"}
-	groupLater   = []string{"strict"}
+	groupKeys    = []string{"slices", "split", "translate", "policy", "strict"}
+	groupLater   []string
 	vipKeys      = []string{"frontends", "algorithm", "affinity", "clients", "except", "hidden", "when_down", "drain_timeout", "terminate", "backend", "health", "for"}
 	vipLater     = []string{"reject_unknown_ports", "discover"}
 	backendKeys  = []string{"address", "unit", "weight"}
@@ -68,12 +68,15 @@ func (b *builder) read(src *source) {
 			}
 		}
 	}
+	if t := top.table("policy", "[policy]"); t != nil {
+		b.readPolicy(t)
+	}
 	top.rest(topKeys, topLater)
 }
 
 func (b *builder) checkName(at span, kind, name string) {
 	switch {
-	case name == hostGroup || name == "any":
+	case name == hostGroup || name == AnyGroup:
 		b.errorf(at, "", "a %s cannot be named %s: the word has a meaning of its own", kind, quote(name))
 	case !nameSyntax.MatchString(name):
 		b.errorf(at, "1 to 63 of a-z, 0-9, _ and -, with a letter or digit at both ends", "bad %s name %s", kind, quote(name))
@@ -106,6 +109,10 @@ func (b *builder) readGroup(t *table, name string) {
 	g := &groupDraft{at: t.own()}
 	g.Name = name
 	g.Translate = t.boolean("translate", true)
+	g.Strict = t.boolean("strict", false)
+	if s, at, ok := t.text("policy"); ok {
+		g.Policy = b.ruleDefault(at, "policy"+t.in(), s)
+	}
 
 	first := b.groupByID[name]
 	slices, _, complete := t.words("slices")

@@ -49,7 +49,6 @@ func TestRefuse(t *testing.T) {
 		{"bad unknown table", "[vips.db]\n", `did you mean "vip"?`},
 		{"bad scalar for table", "vip = 3\n", "vip must be a table, not an integer"},
 		{"bad array for table", "[[group]]\n", "group must be a table, not an array"},
-		{"bad policy", "[policy]\ndefault = \"deny\"\n", `"policy" is not supported by this version`},
 
 		{"OK daemon", "[daemon]\nlog_level = \"warn\"\nslots = 4096\nudp_flows = 4096\n", ""},
 		{"OK http", "[daemon]\nhttp = \"[::1]:9781\"\n", ""},
@@ -111,7 +110,9 @@ func TestRefuse(t *testing.T) {
 		{"bad split glob", group(`"a.slice"`) + "split = \"[\"\n", "not complete"},
 		{"bad split empty", group(`"a.slice"`) + "split = \"\"\n", "empty"},
 		{"bad translate", group(`"a.slice"`) + "translate = \"no\"\n", "must be a boolean, not a string"},
-		{"bad strict", group(`"a.slice"`) + "strict = true\n", "not supported by this version"},
+		{"bad strict", group(`"a.slice"`) + "strict = 1\n", "must be a boolean, not an integer"},
+		{"OK group policy", group(`"a.slice"`) + "policy = \"deny\"\nstrict = true\n", ""},
+		{"bad group policy", group(`"a.slice"`) + "policy = \"audit\"\n", `policy in [group.x]: "audit" is not known`},
 		{"bad group key", group(`"a.slice"`) + "slice = []\n", `did you mean "slices"?`},
 
 		{"OK frontends", frontends(`"127.0.0.1:1", "[::1]:65535/udp", "10.0.0.1:53/tcp", "10.0.0.1:53/udp"`), ""},

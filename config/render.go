@@ -32,6 +32,7 @@ func (c *Config) Render(w io.Writer, origins bool) error {
 	for i := range c.VIPs {
 		r.vip(&c.VIPs[i])
 	}
+	r.policy(&c.Policy)
 	return r.w.Flush() // bufio keeps the first error
 }
 
@@ -73,6 +74,12 @@ func (r *renderer) group(g *Group) {
 		r.line("split = " + tomlString(g.Split))
 	}
 	r.line(fmt.Sprintf("translate = %t", g.Translate))
+	if g.Policy != "" {
+		r.line("policy = " + tomlString(string(g.Policy)))
+	}
+	if g.Strict {
+		r.line("strict = true")
+	}
 }
 
 func (r *renderer) vip(v *VIP) {

@@ -88,6 +88,8 @@ func anyConfig(t *rapid.T) *Config {
 				g.Split = s
 			}
 		}
+		g.Policy = rapid.SampledFrom([]RuleAction{"", Allow, Deny}).Draw(t, "policy")
+		g.Strict = rapid.Bool().Draw(t, "strict")
 		c.Groups = append(c.Groups, g)
 	}
 
@@ -163,6 +165,7 @@ func anyConfig(t *rapid.T) *Config {
 		c.VIPs = append(c.VIPs, v)
 	}
 	slices.SortFunc(c.VIPs, func(a, b VIP) int { return strings.Compare(a.Name, b.Name) })
+	c.Policy = anyPolicy(t, c, at)
 	return c
 }
 

@@ -28,7 +28,8 @@ func Compile(cfg *config.Config, tree *anchor.Tree, m Membership, rt Runtime) (*
 			return nil, fmt.Errorf("group %s stands twice", g.Name)
 		}
 		known[g.Name] = true
-		s.Groups = append(s.Groups, Group{Name: g.Name, Translate: g.Translate})
+		deny := cmp.Or(g.Policy, cfg.Policy.Default) == config.Deny
+		s.Groups = append(s.Groups, Group{Name: g.Name, Translate: g.Translate, Deny: deny, Strict: g.Strict})
 	}
 	if m.Self != 0 {
 		known[DaemonGroup] = true
@@ -53,6 +54,12 @@ func Compile(cfg *config.Config, tree *anchor.Tree, m Membership, rt Runtime) (*
 		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Family, b.Family))
 	})
 
+	if s.Policy = rt.Policy; s.Policy == nil {
+		var err error
+		if s.Policy, err = compilePolicy(cfg); err != nil {
+			return nil, err
+		}
+	}
 	s.join(m)
 	if tree != nil {
 		for _, e := range tree.Edges() {
@@ -407,6 +414,9 @@ func compareFrontends(a, b bpf.FrontendKey) int {
 // count fills need.
 func (s *State) count() {
 	n := need{groups: uint64(len(s.Groups)) + 1, cgroups: uint64(len(s.Cgroups))}
+	if s.Policy != nil {
+		n.policy = s.Policy.lines
+	}
 	for _, v := range s.VIPs {
 		n.frontends += uint64(len(v.Frontends))
 		n.cells += 1 + uint64(len(v.Views))

@@ -73,7 +73,11 @@ func (p *planner) run() error {
 		return err
 	}
 	changes, owner := p.differing()
+	at := len(p.plan.Writes)
 	after := p.planMoves(words, changes)
+	if err := p.planPolicy(at, words, changes, owner); err != nil {
+		return err
+	}
 	p.do(p.asleep...)
 	p.dropOrphans()
 	for _, c := range changes {
@@ -93,7 +97,7 @@ func (p *planner) run() error {
 // them when they are as wanted.
 func (p *planner) planGroups() error {
 	h := p.have
-	host := bpf.Group{Name: HostGroup, Translate: true}
+	host := bpf.Group{Name: HostGroup, Translate: true, Deny: p.want.Policy != nil && p.want.Policy.host}
 	if h.maps.Groups[0] != host {
 		p.do(bpf.SetGroup{Index: 0, Group: host})
 	}
@@ -110,7 +114,7 @@ func (p *planner) planGroups() error {
 			p.added[index] = true
 		}
 		p.groups[g.Name] = index
-		w := bpf.SetGroup{Index: index, Group: bpf.Group{Name: g.Name, Translate: g.Translate}}
+		w := bpf.SetGroup{Index: index, Group: bpf.Group{Name: g.Name, Translate: g.Translate, Deny: g.Deny, Strict: g.Strict}}
 		switch old := h.maps.Groups[index]; {
 		case old == w.Group:
 		case old.Name == g.Name && g.Translate:
@@ -119,7 +123,9 @@ func (p *planner) planGroups() error {
 			p.asleep = append(p.asleep, w)
 		case !g.Translate && len(h.maps.Frontends) > 0:
 			// Its first members come from a group that sees VIPs.
-			p.do(bpf.SetGroup{Index: index, Group: bpf.Group{Name: g.Name, Translate: true}})
+			first := w
+			first.Group.Translate = true
+			p.do(first)
 			p.asleep = append(p.asleep, w)
 		default:
 			p.do(w)

@@ -20,6 +20,7 @@ import (
 func WriteDump(w io.Writer, d *bpf.Dump) error {
 	p := dumper{d: d, cells: map[uint32]bool{}, backends: map[uint32]bool{}}
 	p.groups()
+	p.policy()
 	p.vips()
 	p.tree()
 	p.rest()
@@ -51,6 +52,12 @@ func (p *dumper) groups() {
 		translate := ""
 		if !p.d.Groups[i].Translate {
 			translate = " no-translate"
+		}
+		if p.d.Groups[i].Deny {
+			translate += " deny"
+		}
+		if p.d.Groups[i].Strict {
+			translate += " strict"
 		}
 		p.line("group %s%s [%d]", p.d.Groups[i].Name, translate, i)
 	}

@@ -33,7 +33,9 @@ type Have struct {
 	regions    map[uint32]*region
 	unseen     map[uint64]time.Time // cgroups that no Membership has named -> first seen in a dump
 
-	freeFrontends, freeCells, freeBackends, freeGroups, freeSlots *space
+	freeFrontends, freeCells, freeBackends, freeGroups, freeSlots, freePolicy *space
+
+	policy policyHave
 
 	// limbo is what nothing names any more, in the order in which it came; it
 	// is free once a barrier has passed.
@@ -76,6 +78,7 @@ const (
 	limboFrontend limboKind = iota
 	limboBackend
 	limboRegion
+	limboPolicy
 )
 
 type limbo struct {
@@ -177,6 +180,7 @@ func NewHave(d *bpf.Dump, limits bpf.Limits, now time.Time) *Have {
 	}
 	slices.SortFunc(used, func(a, b span) int { return cmp.Compare(a.base, b.base) })
 	h.freeSlots = newSpace(limits.Slots, used)
+	h.readPolicy(d)
 	h.limbo = nil
 	return h
 }
@@ -319,6 +323,10 @@ func (h *Have) write(w bpf.Write) {
 			h.freeGroups.give(w.Index, 1)
 		}
 		h.setGroup(w.Index, w.Group)
+	case bpf.SetPolicyTable:
+		h.setPolicyTable(w)
+	case bpf.SetPolicy:
+		h.setPolicy(w)
 	case bpf.PutCgroup:
 		h.setCgroup(w.ID, w.Rule)
 	case bpf.SetCgroup:
@@ -568,6 +576,9 @@ func (h *Have) release(n int) {
 				delete(h.regions, l.at)
 				delete(h.maps.Slots, l.at)
 			}
+		case limboPolicy:
+			h.freePolicy.give(l.at, h.policy.tables[l.at].lines)
+			delete(h.policy.tables, l.at)
 		}
 	}
 }
@@ -591,4 +602,5 @@ func (h *Have) settle(p Plan, want *State) {
 	}
 	h.cgroups, h.cgroupsDone = want.Cgroups, p.cgroupsDone
 	h.edges, h.edgesDone = want.Edges, p.edgesDone
+	h.policy.done, h.policy.of, h.policy.groups = true, want.Policy, want.Groups
 }

@@ -37,7 +37,8 @@ func (s *State) fits(l bpf.Limits) error {
 	n := s.need
 	if n.frontends <= frontends && n.cells <= cells && n.views <= uint64(l.Views) &&
 		n.backends <= backends && n.slots <= uint64(l.Slots) && n.groups <= uint64(l.Groups) &&
-		n.cgroups <= uint64(l.Cgroups) && n.expect <= uint64(l.Expect) && n.patterns <= uint64(l.Expect) {
+		n.cgroups <= uint64(l.Cgroups) && n.expect <= uint64(l.Expect) && n.patterns <= uint64(l.Expect) &&
+		n.policy <= less(l.PolicyLines) {
 		return nil
 	}
 	var used need
@@ -52,6 +53,9 @@ func (s *State) fits(l bpf.Limits) error {
 			func() string { return "group " + s.Groups[i].Name }); err != nil {
 			return err
 		}
+	}
+	if err := over("policy_lines", l.PolicyLines, less(l.PolicyLines), n.policy, n.policy, s.Policy.key); err != nil {
+		return err
 	}
 	for _, v := range s.VIPs {
 		name := func() string { return fmt.Sprintf("vip %s (IPv%d)", v.Name, v.Family) }

@@ -27,6 +27,7 @@ type world struct {
 
 	anchors *anchor.Tree      // see tree
 	groups  map[string]string // see groupOf
+	judged  map[call]Judgement
 }
 
 var (
@@ -138,6 +139,7 @@ func drawWorld(t *rapid.T) *world {
 		}
 		w.cfg.VIPs = append(w.cfg.VIPs, v)
 	}
+	w.cfg.Policy = drawPolicy(t, w.cfg)
 	// Verdicts.
 	if rapid.IntRange(0, 2).Draw(t, "verdicts") == 0 {
 		w.rt.Verdicts = map[Endpoint]Verdict{}
@@ -333,6 +335,9 @@ func check(t fataler, m *lbtest.Maps, a, b *world, after string) {
 		}
 	}
 	for name, i := range index {
+		if callers[i] {
+			checkPolicy(t, m, i, verdictsOf(a, b, name, name), "after "+after+": "+name)
+		}
 		for _, f := range allFrontends() {
 			k := bpf.FrontendKey{Addr: f.Addr, Proto: uint8(f.Proto)}
 			got, err := m.Resolve(i, k)
@@ -340,7 +345,7 @@ func check(t fataler, m *lbtest.Maps, a, b *world, after string) {
 				t.Fatalf("after %s: %v", after, err)
 			}
 			was, will := a.expected(name, k), b.expected(name, k)
-			if !equal(got, was) && !equal(got, will) {
+			if !got.Denied && !equal(got, was) && !equal(got, will) {
 				t.Fatalf("after %s: %s asks for %s: got %s, want %s or %s", after, name, k, got, was, will)
 			}
 		}
@@ -363,13 +368,14 @@ func check(t fataler, m *lbtest.Maps, a, b *world, after string) {
 		if got := d.Groups[group].Name; got != was && got != will && got != "" && !strings.HasPrefix(got, ">") {
 			t.Fatalf("after %s: %s is in %s, want %s or %s", after, dir, got, was, will)
 		}
+		checkPolicy(t, m, group, verdictsOf(a, b, was, will), "after "+after+": "+dir)
 		for _, f := range allFrontends() {
 			k := bpf.FrontendKey{Addr: f.Addr, Proto: uint8(f.Proto)}
 			got, err := m.Resolve(group, k)
 			if err != nil {
 				t.Fatalf("after %s: %v", after, err)
 			}
-			if was, will := a.expected(was, k), b.expected(will, k); !equal(got, was) && !equal(got, will) {
+			if was, will := a.expected(was, k), b.expected(will, k); !got.Denied && !equal(got, was) && !equal(got, will) {
 				t.Fatalf("after %s: %s, in group %s, asks for %s: got %s, want %s or %s",
 					after, dir, d.Groups[group].Name, k, got, was, will)
 			}

@@ -80,6 +80,10 @@ type Verdict struct {
 // Runtime is what is decided outside the configuration.
 type Runtime struct {
 	Verdicts map[Endpoint]Verdict
+
+	// Policy is that of an earlier State of the same configuration: to compile it
+	// again would give the same. nil compiles it.
+	Policy *Policy
 }
 
 // State is what the maps should hold, by name: indexes are Diff's to choose.
@@ -89,6 +93,7 @@ type State struct {
 	VIPs    []*VIP   // by name, then family
 	Cgroups []Cgroup // by id
 	Edges   []Edge   // by node, then key
+	Policy  *Policy  // nil: everything is allowed
 
 	Complete bool      // see Membership
 	Walked   time.Time // see Membership
@@ -100,6 +105,8 @@ type State struct {
 type Group struct {
 	Name      string
 	Translate bool
+	Deny      bool // its policy's default
+	Strict    bool
 }
 
 // VIP is one VIP in one family: one default cell and what hangs on it.
@@ -183,5 +190,5 @@ type Edge struct {
 
 // need counts what a state takes in each table.
 type need struct {
-	frontends, cells, views, backends, groups, slots, cgroups, expect, patterns uint64
+	frontends, cells, views, backends, groups, slots, cgroups, expect, patterns, policy uint64
 }

@@ -7,10 +7,10 @@ import (
 )
 
 // Words of the label verdict, those of api.Counters.
-var verdicts = []string{"connects", "flows", "passed", "rejected"}
+var verdicts = []string{"connects", "flows", "passed", "rejected", "denied"}
 
 func byVerdict(c api.Counters) []uint64 {
-	return []uint64{c.Connects, c.Flows, c.Passed, c.Rejected}
+	return []uint64{c.Connects, c.Flows, c.Passed, c.Rejected, c.Denied}
 }
 
 // Families is every metric of slicelb's own.
@@ -19,7 +19,7 @@ var Families = slices.Concat(serving, kernel, following, checking, process)
 // serving is what callers get.
 var serving = []Family{
 	{Name: "slicelb_vip_calls_total", Type: Counter, Labels: []string{"vip", "verdict"},
-		Help: "Calls to a VIP by what they got: connects (translated), flows (backends chosen for unconnected UDP), passed (left untouched), rejected (EHOSTUNREACH).",
+		Help: "Calls to a VIP by what they got: connects (translated), flows (backends chosen for unconnected UDP), passed (left untouched), rejected (EHOSTUNREACH), denied (EPERM, by policy).",
 		collect: func(r *Reading, emit emit) {
 			for i := range r.Status.VIPs {
 				v := &r.Status.VIPs[i]

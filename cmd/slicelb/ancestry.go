@@ -11,6 +11,7 @@ import (
 
 	"github.com/slicelb/slicelb/api"
 	"github.com/slicelb/slicelb/bpf"
+	"github.com/slicelb/slicelb/config"
 	"github.com/slicelb/slicelb/unitwatch"
 )
 
@@ -75,6 +76,9 @@ type caller struct {
 	by    int                          // which of line decides; -1 = none
 	group uint32                       // 0 = the host
 	name  string
+
+	policy      *bpf.PolicyIndex // in force; nil: none
+	policyRules []config.Rule    // that it is made of; nil: not known
 }
 
 // callerOf looks the group up as group_of_current() in the programs does: the

@@ -50,7 +50,7 @@ type backendKey struct {
 func plus(a api.Counters, b bpf.Counters) api.Counters {
 	return api.Counters{
 		Connects: a.Connects + b.Connects, Flows: a.Flows + b.Flows,
-		Passed: a.Passed + b.Passed, Rejected: a.Rejected + b.Rejected,
+		Passed: a.Passed + b.Passed, Rejected: a.Rejected + b.Rejected, Denied: a.Denied + b.Denied,
 	}
 }
 
@@ -98,7 +98,7 @@ func (a answers) counters(v *view) (*counted, error) {
 		c.vip[name] = plus(c.vip[name], counters)
 	}
 	for pair, counters := range n.Pairs {
-		key := [2]string{d.CellInfos[pair.Cell].VIP, d.Groups[pair.Group].Name}
+		key := [2]string{d.CellInfos[pair.Cell].VIP, d.Groups[pair.Group].Name} // no VIP: networks
 		c.group[key] = plus(c.group[key], counters)
 	}
 	for index, b := range d.Backends {
@@ -201,8 +201,9 @@ func (a answers) status(v *view) (*api.Status, *counted) {
 			s.VIPs = append(s.VIPs, vip)
 		}
 		for i := range v.source.cfg.Groups {
-			s.Groups = append(s.Groups, v.groupOf(&v.source.cfg.Groups[i], false))
+			s.Groups = append(s.Groups, c.denied(v.groupOf(&v.source.cfg.Groups[i], false)))
 		}
+		s.Policy = policySummary(v.source.cfg, c)
 	}
 	s.DataPlane.Events, problems = v.events(problems)
 	notes = a.d.sweptNotes(&s.DataPlane.Sockets, notes)
@@ -235,6 +236,12 @@ func (v *view) events(problems []string) (map[string]uint64, []string) {
 	out["anchors_mapped"] = st.AnchorsMapped
 	out["failures_lost"] = st.FailuresLost
 	out["decisions_lost"] = st.DecisionsLost
+	out["policy_broken"] = st.PolicyBroken
+	out["seen_full"] = st.SeenFull
+	out["strict_refused"] = st.StrictRefused
+	if st.PolicyBroken > 0 {
+		problems = append(problems, fmt.Sprintf("the policy could not be read %s: the group's default decided", times(st.PolicyBroken)))
+	}
 	if st.CgroupsFull > 0 {
 		problems = append(problems, fmt.Sprintf("the table of cgroups was full %s: the kernel could not map as many cgroups, and they had the group of what they lie in", times(st.CgroupsFull)))
 	}
@@ -303,6 +310,11 @@ func (a answers) Group(_ context.Context, name string) (*api.Group, error) {
 			}
 			out := v.groupOf(g, true)
 			if !split {
+				c, err := a.counters(v)
+				if err != nil {
+					return nil, err
+				}
+				out = c.denied(out)
 				return &out, nil
 			}
 			child := strings.TrimPrefix(name, parent+"/")

@@ -259,10 +259,10 @@ func (d *daemon) note(err error) {
 }
 
 // apply makes the kernel equal to src and snap. Nothing is loaded or attached
-// before there is a VIP. The maps are filled before the first hook is attached,
+// before there is a VIP or a policy. The maps are filled before the first hook is attached,
 // so that no call meets a half of them.
 func (d *daemon) apply(ctx context.Context, src *source, snap *unitwatch.Snapshot) (writes int, err error) {
-	if d.dp.dataPath == nil && len(src.cfg.VIPs) == 0 && len(d.handed) == 0 {
+	if d.dp.dataPath == nil && idle(src.cfg) && len(d.handed) == 0 {
 		return 0, nil
 	}
 	state, err := d.compile(src, snap)
@@ -305,7 +305,11 @@ func (d *daemon) compile(src *source, snap *unitwatch.Snapshot) (*lb.State, erro
 	if d.desired != nil && d.desiredFor == src && d.desiredOf == b.version && !b.due(now) {
 		return d.desired.WithMembers(members), nil
 	}
-	state, err := lb.Compile(src.cfg, src.tree, members, b.runtime(src, now))
+	rt := b.runtime(src, now)
+	if d.desired != nil && d.desiredFor == src {
+		rt.Policy = d.desired.Policy
+	}
+	state, err := lb.Compile(src.cfg, src.tree, members, rt)
 	if err != nil {
 		return nil, err
 	}

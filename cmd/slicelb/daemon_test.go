@@ -95,6 +95,8 @@ func (m *memoryPath) LiveOf(i uint32) (uint64, error) { return m.live[i], nil }
 func (m *memoryPath) Stats() (bpf.Stats, error)       { return bpf.Stats{}, nil }
 func (m *memoryPath) Missing() []bpf.Feature          { return nil }
 func (m *memoryPath) Close() error                    { m.once.Do(func() { close(m.closed) }); return nil }
+func (m *memoryPath) RuleHits() ([]uint64, error)     { return nil, nil }
+func (m *memoryPath) Seen() ([]bpf.Seen, error)       { return nil, nil }
 
 // process is a daemon in this process, with a data plane in memory.
 type process struct {

@@ -28,6 +28,8 @@ type dataPath interface {
 	Counters() (*bpf.CounterSnapshot, error)
 	Recount() (corrected int, err error)
 	LiveOf(index uint32) (uint64, error)
+	RuleHits() ([]uint64, error)
+	Seen() ([]bpf.Seen, error)
 	Missing() []bpf.Feature
 	Close() error
 }

@@ -38,6 +38,7 @@ func (a answers) Explain(_ context.Context, q api.Question) (*api.Explanation, e
 		return nil, err
 	}
 	c := callerOf(d, line, v.snap)
+	c.under(d, v.source)
 	var x *api.Explanation
 	if q.Address == "" {
 		x = c.explanation()
@@ -90,13 +91,21 @@ func explain(d *bpf.Dump, n *bpf.CounterSnapshot, key bpf.FrontendKey, c caller)
 	index, ok := d.Frontends[key]
 	ref := d.FrontendRefs[index]
 	cell := d.Cells[ref.Cell]
-	if !ok || cell.Action == bpf.None {
+	frontend := ok && cell.Action != bpf.None
+	if frontend {
+		info := d.CellInfos[ref.Cell]
+		x.VIP = info.VIP
+		step("address "+frontendText(key), "VIP %s (IPv%d)", info.VIP, info.Family)
+	} else {
 		step("address "+frontendText(key), "no frontend")
+	}
+	if explainPolicy(key, c, x, frontend, step) {
+		return x
+	}
+	if !frontend {
 		return done("pass", "the address is no frontend of a VIP: untouched")
 	}
 	info := d.CellInfos[ref.Cell]
-	x.VIP = info.VIP
-	step("address "+frontendText(key), "VIP %s (IPv%d)", info.VIP, info.Family)
 
 	if g := d.Groups[group]; g.Name != "" && !g.Translate {
 		step("group "+who, "translate = false")

@@ -82,6 +82,13 @@ func printGroup(g *globals, out *output, v *api.Group) error {
 		fmt.Fprintf(tw, "split\t%s\n", foreign(v.Split))
 	}
 	fmt.Fprintf(tw, "translate\t%t\n", v.Translate)
+	fmt.Fprintf(tw, "policy\t%s by default\n", v.Policy)
+	if v.Strict {
+		fmt.Fprintf(tw, "strict\ttrue\n")
+	}
+	for _, d := range v.Denied {
+		fmt.Fprintf(tw, "denied\t%d to %s\n", d.Calls, networksOr(d.VIP))
+	}
 	if len(v.Pending) > 0 {
 		fmt.Fprintf(tw, "pending\t%s\n", strings.Join(foreignAll(v.Pending), " "))
 	}

@@ -55,7 +55,7 @@ Exit status: 0 ok, 1 failed (status: degraded; diff: differs), 2 usage,
 	})
 	root.AddCommand(
 		newServe(g), newCheck(g), newDiff(g), newReload(g), newStatus(g),
-		newVIP(g), newGroup(g), newBackend(g), newExplain(g), newObserve(g), newTop(g), newDump(g),
+		newVIP(g), newGroup(g), newPolicy(g), newBackend(g), newExplain(g), newObserve(g), newTop(g), newDump(g),
 		newDoctor(g), newVersion(g), newCompletion(g), newMan(g),
 	)
 	root.SetHelpCommand(&cobra.Command{Hidden: true, Use: "no-help"})

@@ -75,6 +75,9 @@ func printStatus(g *globals, s *api.Status, wide bool, now time.Time) error {
 	default:
 		line("data plane", "%s at %s, held by this process only: %s", plural(len(d.Hooks), "hook"), foreign(d.CgroupRoot), d.Held.Reason)
 	}
+	if text := summaryText(s.Policy); text != "" {
+		line("policy", "%s", text)
+	}
 	if wide {
 		line("hooks", "%s", strings.Join(d.Hooks, " "))
 		line("slots", "%d of %d", d.Slots.Used, d.Slots.Capacity)

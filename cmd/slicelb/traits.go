@@ -12,12 +12,14 @@ import (
 // optionalHooks are those that a configuration has a use for. They cost something
 // for every TCP socket of the host.
 func optionalHooks(cfg *config.Config) []string {
-	for i := range cfg.VIPs {
-		if h := cfg.VIPs[i].Health; h != nil && h.Passive {
-			return []string{bpf.SockOps}
-		}
+	out := []string{}
+	if slices.ContainsFunc(cfg.VIPs, func(v config.VIP) bool { return v.Health != nil && v.Health.Passive }) {
+		out = append(out, bpf.SockOps)
 	}
-	return []string{}
+	if slices.ContainsFunc(cfg.Groups, func(g config.Group) bool { return g.Strict }) {
+		out = append(out, bpf.SockCreate)
+	}
+	return out
 }
 
 // traitsOf says what is done with the sockets of each VIP's backends.

@@ -139,7 +139,7 @@ func (d *daemon) track(v *view, s *unitwatch.Snapshot, note func(string, ...any)
 // groupOf describes a configured group; cgroups, where they are wanted, are all
 // that have it or are a split child of it.
 func (v *view) groupOf(g *config.Group, cgroups bool) api.Group {
-	out := api.Group{Name: g.Name, Split: g.Split, Translate: g.Translate, Origin: g.Origin.String(), Slices: []string{}, Pending: []string{}}
+	out := api.Group{Name: g.Name, Split: g.Split, Translate: g.Translate, Policy: policyDefault(v.source.cfg, g), Strict: g.Strict, Origin: g.Origin.String(), Slices: []string{}, Pending: []string{}}
 	for _, a := range g.Anchors {
 		out.Slices = append(out.Slices, a.Text)
 		if v.snap != nil && slices.Contains(v.snap.Pending, a.Pattern) {

@@ -38,13 +38,13 @@ func newVIPList(g *globals) *cobra.Command {
 
 func vipTable(vips []api.VIP) *table {
 	t := &table{
-		columns: []string{"VIP", "FRONTENDS", "UP", "CONNECTS", "REJECTED", "CLIENTS", "EXCEPT", "WHEN-DOWN", "FLOWS", "PASSED", "ORIGIN"},
+		columns: []string{"VIP", "FRONTENDS", "UP", "CONNECTS", "REJECTED", "CLIENTS", "EXCEPT", "WHEN-DOWN", "FLOWS", "PASSED", "DENIED", "ORIGIN"},
 		wide:    6,
 	}
 	for _, v := range vips {
 		t.add(v.Name, list(v.Frontends), fmt.Sprintf("%d/%d", v.Up, len(v.Backends)),
 			count(v.Counters.Connects+v.Counters.Flows), count(v.Counters.Rejected), clients(v),
-			list(v.Except), v.WhenDown, count(v.Counters.Flows), count(v.Counters.Passed), v.Origin)
+			list(v.Except), v.WhenDown, count(v.Counters.Flows), count(v.Counters.Passed), count(v.Counters.Denied), v.Origin)
 	}
 	return t
 }
@@ -104,8 +104,8 @@ func printVIP(g *globals, out *output, v *api.VIP) error {
 	for _, u := range v.Units {
 		line("unit", unitText(u))
 	}
-	line("calls", fmt.Sprintf("%d connects, %d flows, %d passed, %d rejected",
-		v.Counters.Connects, v.Counters.Flows, v.Counters.Passed, v.Counters.Rejected))
+	line("calls", fmt.Sprintf("%d connects, %d flows, %d passed, %d rejected, %d denied",
+		v.Counters.Connects, v.Counters.Flows, v.Counters.Passed, v.Counters.Rejected, v.Counters.Denied))
 	line("live", plural(int(v.Live), "open socket"))
 	line("origin", v.Origin)
 	if err := tw.Flush(); err != nil {

@@ -20,7 +20,7 @@ var ErrUnsafe = errors.New("unsafe write")
 // DefaultLimits are those of the real maps, with fewer slots.
 var DefaultLimits = bpf.Limits{
 	Frontends: 65536, Cells: 65536, Views: 65536, Backends: 262144,
-	Slots: 1 << 20, Groups: 65536, Cgroups: 262144, Expect: 65536,
+	Slots: 1 << 20, Groups: 65536, Cgroups: 262144, Expect: 65536, PolicyLines: bpf.PolicyLines,
 }
 
 // Maps is a data plane in memory. Its methods may be called from any goroutine.
@@ -40,6 +40,8 @@ type Maps struct {
 	backends  map[uint32]bool
 	regions   map[uint32]uint32     // base -> count
 	words     map[uint32][]bpf.Cell // of selective default cells
+
+	policies policies
 
 	named   map[uint32]int               // frontends now at an index
 	viewsOf map[uint32]map[uint32]uint32 // default cell -> group -> view cell
@@ -74,7 +76,7 @@ func (m *Maps) Clone() *Maps {
 		limits: m.limits, d: *m.dump(), slots: slices.Clone(m.slots),
 		frontends: maps.Clone(m.frontends), views: maps.Clone(m.views), cells: maps.Clone(m.cells),
 		groups: maps.Clone(m.groups), callers: maps.Clone(m.callers), backends: maps.Clone(m.backends), regions: maps.Clone(m.regions),
-		words: map[uint32][]bpf.Cell{}, named: maps.Clone(m.named), viewsOf: map[uint32]map[uint32]uint32{},
+		words: map[uint32][]bpf.Cell{}, policies: m.policies.clone(), named: maps.Clone(m.named), viewsOf: map[uint32]map[uint32]uint32{},
 	}
 	for i, views := range m.viewsOf {
 		c.viewsOf[i] = maps.Clone(views)
@@ -131,6 +133,7 @@ func (m *Maps) Dump() (*bpf.Dump, error) {
 
 func (m *Maps) dump() *bpf.Dump {
 	return &bpf.Dump{
+		PolicyWord: m.d.PolicyWord, Policy: m.d.Policy, PolicyLines: m.d.PolicyLines, PolicySum: m.d.PolicySum,
 		Frontends: maps.Clone(m.d.Frontends), FrontendRefs: maps.Clone(m.d.FrontendRefs),
 		Cells: maps.Clone(m.d.Cells), CellInfos: maps.Clone(m.d.CellInfos), Views: maps.Clone(m.d.Views),
 		Backends: maps.Clone(m.d.Backends), BackendCells: maps.Clone(m.d.BackendCells),
@@ -172,6 +175,7 @@ func (m *Maps) Barrier() error {
 }
 
 func (m *Maps) pass() {
+	m.policies.pass(m.d.PolicyWord.Base)
 	m.words = map[uint32][]bpf.Cell{}
 	m.callers = map[uint32]bool{0: true}
 	m.frontends, m.views, m.cells = map[uint32]bool{}, map[uint32]bool{}, map[uint32]bool{}
@@ -387,6 +391,10 @@ func (m *Maps) apply(w bpf.Write) error {
 			return nil
 		}
 		d.Groups[w.Index] = w.Group
+	case bpf.SetPolicyTable:
+		return m.setPolicyTable(w)
+	case bpf.SetPolicy:
+		return m.setPolicy(w)
 	case bpf.PutCgroup:
 		if err := m.rule(w.Rule); err != nil {
 			return err

@@ -11,6 +11,7 @@ import (
 
 // Answer is what a call gets.
 type Answer struct {
+	Denied   bool // by policy
 	Action   bpf.Action
 	Backends map[netip.AddrPort]int // slots of each; nil unless Action is Balance
 
@@ -23,6 +24,9 @@ type Answer struct {
 var Untouched = Answer{}
 
 func (a Answer) String() string {
+	if a.Denied {
+		return "denied"
+	}
 	if a.Action != bpf.Balance {
 		return a.Action.String()
 	}
@@ -41,6 +45,9 @@ func (m *Maps) Resolve(group uint32, k bpf.FrontendKey) (Answer, error) {
 	defer m.mu.Unlock()
 	d := &m.d
 	index, ok := d.Frontends[k]
+	if action, _ := m.policies.decide(d.PolicyWord.Base, group, k, ok); action == bpf.PolicyDeny {
+		return Answer{Denied: true}, nil
+	}
 	if !ok {
 		return Untouched, nil
 	}

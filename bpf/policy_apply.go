@@ -1,0 +1,110 @@
+package bpf
+
+import (
+	"fmt"
+	"sync/atomic"
+
+	"github.com/cilium/ebpf"
+)
+
+// slicelbRules is SLB_RULES of api.h, and PolicyLines SLB_POLICY_LINES: what the
+// policy in force and the next one share.
+const (
+	slicelbRules = 65536
+	PolicyLines  = 65536
+)
+
+// Writes of the policy. SetPolicyTable fills lines that no PolicyWord has named
+// since the last barrier, and starts its bank's counts at zero; SetPolicy puts it
+// in force.
+type (
+	SetPolicyTable struct {
+		Base   uint32
+		Lines  uint32 // that it takes
+		Bank   uint8
+		Policy *Policy
+	}
+	SetPolicy struct{ Word PolicyWord }
+)
+
+func (SetPolicyTable) write() {}
+func (SetPolicy) write()      {}
+
+func (d *Datapath) setPolicyTable(w SetPolicyTable) error {
+	lines, err := w.Policy.encode()
+	if err != nil {
+		return err
+	}
+	if err := place(slicelbMapPolicyLines, w.Base, len(d.policyLines)); err != nil {
+		return err
+	}
+	if uint64(w.Base)+uint64(len(lines)) > uint64(len(d.policyLines)) {
+		return &FullError{
+			Table: slicelbMapPolicyLines, Limit: uint32(len(d.policyLines)),
+			Key: fmt.Sprintf("%d lines at %d", len(lines), w.Base),
+		}
+	}
+	cpus, err := ebpf.PossibleCPU()
+	if err != nil {
+		return err
+	}
+	zero := make([]uint64, cpus)
+	for rule := range w.Policy.Rules {
+		if err := d.maps[slicelbMapRuleHits].Put(uint32(w.Bank)*slicelbRules+rule, zero); err != nil {
+			return fmt.Errorf("clear %s: %w", slicelbMapRuleHits, err)
+		}
+	}
+	copy(d.policyLines[w.Base:], lines)
+	return nil
+}
+
+func (d *Datapath) setPolicy(w SetPolicy) error {
+	if w.Word.Base != 0 {
+		if _, err := policyAt(d.policyLines, w.Word.Base); err != nil {
+			return err
+		}
+	}
+	atomic.StoreUint64(d.policyWord, encodePolicyWord(w.Word))
+	return nil
+}
+
+// dumpPolicy reads the policy in force. One that cannot be what was written is
+// left out: its word alone is there, and the next policy takes its place.
+func (d *Datapath) dumpPolicy(out *Dump) {
+	out.PolicyWord = decodePolicyWord(atomic.LoadUint64(d.policyWord))
+	if out.PolicyWord.Base == 0 {
+		return
+	}
+	lines, err := policyAt(d.policyLines, out.PolicyWord.Base)
+	if err != nil {
+		d.opts.log().Warn("the policy cannot be read", "err", err)
+		return
+	}
+	out.PolicyLines, out.PolicySum = uint32(len(lines)), lines[0].W[policySum]
+	out.Policy = decodePolicy(lines)
+}
+
+// RuleHits is how often each rule of the policy in force has decided, from the
+// first on.
+func (d *Datapath) RuleHits() ([]uint64, error) {
+	if err := d.acquire(); err != nil {
+		return nil, err
+	}
+	defer d.release()
+	word := decodePolicyWord(atomic.LoadUint64(d.policyWord))
+	if word.Base == 0 || uint64(word.Base) >= uint64(len(d.policyLines)) {
+		return nil, nil
+	}
+	rules := min(uint32(d.policyLines[word.Base].W[policySize]>>32), slicelbRules)
+	out := make([]uint64, rules)
+	for i := range out {
+		var perCPU []uint64
+		if err := d.maps[slicelbMapRuleHits].Lookup(uint32(word.Bank)*slicelbRules+uint32(i), &perCPU); err != nil {
+			return nil, fmt.Errorf("read %s: %w", slicelbMapRuleHits, err)
+		}
+		for _, n := range perCPU {
+			out[i] += n
+		}
+	}
+	return out, nil
+}

@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+#ifndef SLICELB_STRICT_H
+#define SLICELB_STRICT_H
+
+#include "count.h"
+#include "group.h"
+
+/* Of headers that are not for the kernel. */
+enum { SLB_SOCK_STREAM = 1, SLB_SOCK_DGRAM = 2, SLB_ICMPV6 = 58 };
+
+/*
+ * Does every connection of such a socket pass a hook? MPTCP's first one does; the
+ * kernel opens others by itself. Echo requests of ICMP carry no connection.
+ */
+static __always_inline bool sock_hooked(const struct bpf_sock *sk)
+{
+	switch (sk->protocol) {
+	case IPPROTO_TCP:
+		return sk->type == SLB_SOCK_STREAM;
+	case IPPROTO_UDP:
+	case IPPROTO_ICMP:
+	case SLB_ICMPV6:
+		return sk->type == SLB_SOCK_DGRAM;
+	}
+	return false;
+}
+
+/* May the calling task make this socket? Those of a strict group make hooked ones only. */
+static __always_inline bool sock_allowed(const struct bpf_sock *sk)
+{
+	__u64 *word, split = 0;
+	__u32 group;
+
+	if (sock_hooked(sk) || bpf_get_retval() < 0)
+		return true;
+	group = slb_group_of_current(&split);
+	word = bpf_map_lookup_elem(&groups, &group);
+	if (!word || !(READ_ONCE(*word) & SLB_GROUP_STRICT))
+		return true;
+	count_stat(SLB_STAT_STRICT_REFUSED);
+	return false;
+}
+
+#endif

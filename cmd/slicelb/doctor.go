@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"text/tabwriter"
 
@@ -98,7 +96,7 @@ func examine(ctx context.Context, g *globals) []finding {
 	}
 	findings = append(findings, privileges(), serviceManager())
 	findings = append(findings, bootOrder(ctx, g)...)
-	return append(findings, bypasses()...)
+	return append(findings, bypasses("/")...)
 }
 
 func kernelVersion() finding {
@@ -201,29 +199,6 @@ func serviceManager() finding {
 		return finding{"systemd", verdictNote, "running, without a system bus", "slices are followed in cgroupfs alone; install dbus"}
 	}
 	return finding{"systemd", verdictOK, "running, with a system bus", ""}
-}
-
-// bypasses are what slicelb cannot serve and this host has.
-func bypasses() []finding {
-	var out []finding
-	note := func(text, hint string) { out = append(out, finding{"goes past", verdictNote, text, hint}) }
-	if b, err := os.ReadFile("/proc/sys/kernel/io_uring_disabled"); err == nil && strings.TrimSpace(string(b)) != "2" {
-		note("io_uring with SQPOLL: a ring that is inherited connects as the one that made it", "sysctl kernel.io_uring_disabled=2 closes it, for all")
-	}
-	if b, err := os.ReadFile("/proc/sys/net/mptcp/enabled"); err == nil && strings.TrimSpace(string(b)) == "1" {
-		note("MPTCP: later subflows are made by the kernel, outside any group", "the first subflow is translated")
-	}
-	for _, m := range []struct{ module, proto string }{{"sctp", "SCTP"}, {"dccp", "DCCP"}} {
-		if _, err := os.Stat(filepath.Join("/sys/module", m.module)); err == nil {
-			note(m.proto+": its connect runs no hook", "VIPs are for TCP and UDP")
-		}
-	}
-	for _, name := range []string{"runsc", "kata-runtime", "qemu-system-x86_64"} {
-		if path, err := exec.LookPath(name); err == nil {
-			note(path+": guests with a network stack of their own run no hook of this host", "")
-		}
-	}
-	return out
 }
 
 func printFindings(g *globals, findings []finding) error {

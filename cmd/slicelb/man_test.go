@@ -47,7 +47,7 @@ func TestManPage(t *testing.T) {
 
 	_, list, _ := strings.Cut(string(page), "\n.Sh COMMANDS\n")
 	list, _, _ = strings.Cut(list, "\n.Sh ")
-	for _, m := range regexp.MustCompile(`(?m)^\.(?:It )?Cm ([a-z]+(?: (?:list|show|maps|config|drain|maint|ready))?)\b`).FindAllStringSubmatch(list, -1) {
+	for _, m := range regexp.MustCompile(`(?m)^\.(?:It )?Cm ([a-z]+(?: (?:list|show|maps|config|drain|maint|ready|try|suggest))?)\b`).FindAllStringSubmatch(list, -1) {
 		if !commands[m[1]] {
 			t.Errorf("the page names %q, which is no command", m[1])
 		}

@@ -11,9 +11,9 @@ import (
 )
 
 func newPolicy(g *globals) *cobra.Command {
-	return family("policy", "List the rules of policy",
-		"List the rules that say who may connect where, with what they have decided.",
-		newPolicyList(g))
+	return family("policy", "List, try and suggest the rules of policy",
+		"List the rules that say who may connect where, with what they have decided;\nsay what other rules would change; print rules that allow what was seen.",
+		newPolicyList(g), newPolicyTry(g), newPolicySuggest(g))
 }
 
 func newPolicyList(g *globals) *cobra.Command {

@@ -2,9 +2,16 @@ package main
 
 import (
 	"context"
+	"net"
+	"net/netip"
+	"slices"
+	"testing"
 	"time"
 
 	"github.com/slicelb/slicelb/api"
+	"github.com/slicelb/slicelb/bpf"
+	"github.com/slicelb/slicelb/config"
+	"github.com/slicelb/slicelb/lb"
 )
 
 func (c canned) Policy(context.Context) (*api.Policy, error) {
@@ -31,4 +38,103 @@ func (c canned) Policy(context.Context) (*api.Policy, error) {
 		},
 		Lost: uint64(btoi(c.is("lost"))),
 	}, nil
+}
+
+// What suggest prints is a configuration, and allows what was seen.
+func TestSuggestionIsPolicy(t *testing.T) {
+	p, err := canned{}.Policy(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, rules := suggestion(p)
+	cfg, err := config.Parse("suggested", []byte(`
+[group.web]
+slices = ["web.slice"]
+[group.jobs]
+slices = ["jobs.slice"]
+[vip.db]
+frontends = ["10.96.0.10:5432"]
+[vip.cache]
+frontends = ["10.96.0.11:6379"]
+[policy]
+default = "deny"
+`+text))
+	if err != nil || rules != 3 || len(cfg.Policy.Rules) != 3 {
+		t.Fatalf("%d rules, %v:\n%s", rules, err, text)
+	}
+	for _, c := range []struct {
+		group, addr string
+		proto       config.Proto
+		want        bpf.PolicyAction
+	}{
+		{"jobs", "10.96.0.10:5432", config.TCP, bpf.PolicyAllow},
+		{"web", "10.96.0.10:5432", config.TCP, bpf.PolicyDeny}, // was denied
+		{"web", "10.96.0.11:6379", config.TCP, bpf.PolicyAllow},
+		{"jobs", "10.96.0.11:6379", config.TCP, bpf.PolicyDeny},
+		{"host", "10.0.0.9:53", config.UDP, bpf.PolicyAllow},
+		{"host", "10.0.0.9:53", config.TCP, bpf.PolicyDefault},
+		{"web", "10.0.0.9:53", config.UDP, bpf.PolicyDeny},
+		{"web", "[fd00::9]:443", config.TCP, bpf.PolicyAllow},
+	} {
+		if got := lb.Judge(cfg, c.group, netip.MustParseAddrPort(c.addr), c.proto); got.Action != c.want {
+			t.Errorf("%s to %s: %s, want %s", c.group, c.addr, got.Action, c.want)
+		}
+	}
+}
+
+// The kernel lists this process's connection with its peer and its cgroup, and
+// not the accepted end.
+func TestCurrentConnections(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	c, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	u, err := net.Dial("udp", "[::1]:9")
+	if err != nil {
+		t.Skip(err)
+	}
+	defer u.Close()
+	list, err := currentConnections(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, l := range list {
+		for _, c := range []net.Conn{c, u} {
+			if c.RemoteAddr().String() == l.peer.String() {
+				got = append(got, l.proto.String())
+			}
+			if c.LocalAddr().String() == l.peer.String() {
+				t.Errorf("the accepted end is listed: %+v", l)
+			}
+		}
+	}
+	if !slices.Contains(got, "tcp") || !slices.Contains(got, "udp") {
+		t.Errorf("found %v", got)
+	}
+}
+
+func TestGroupOfPath(t *testing.T) {
+	cfg, err := config.Parse("a.toml", []byte("[group.web]\nslices = [\"web.slice\"]\n[group.in]\nslices = [\"web-in.slice\"]\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	src, err := newSource(cfg, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]string{
+		"": "host", "/": "host", "/other.slice/x": "host", "/web.slice": "web", "/web.slice/a.service/b": "web",
+		"/web.slice/web-in.slice/c": "in", "/web-in.slice": "host",
+	} {
+		if got := groupOfPath(src.tree, path); got != want {
+			t.Errorf("%q is in %s, want %s", path, got, want)
+		}
+	}
 }

@@ -16,7 +16,8 @@ import (
 func TestMain(m *testing.M) { kerneltest.Main(m) }
 
 // The kernel denies what the rules say in their order, over TCP and UDP, by
-// connect and by sendto, IPv4, v4-mapped and IPv6, for each group.
+// connect and by sendto, IPv4, v4-mapped and IPv6, for each group; and nothing to
+// the daemon's own.
 // threat P8
 func TestKernelPolicyIsFirstMatch(t *testing.T) {
 	kerneltest.Root(t)
@@ -37,7 +38,7 @@ func TestKernelPolicyIsFirstMatch(t *testing.T) {
 	r := run(t, d)
 	clients := map[string]*kerneltest.Client{HostGroup: kerneltest.Start(t, root)}
 	ids := map[string]uint64{}
-	for _, name := range groupNames {
+	for _, name := range append([]string{DaemonGroup}, groupNames...) {
 		dir := root.Make(t, name)
 		ids[name], clients[name] = dir.ID(t), kerneltest.Start(t, dir)
 	}
@@ -48,7 +49,7 @@ func TestKernelPolicyIsFirstMatch(t *testing.T) {
 		if len(w.cfg.Policy.Rules) == 0 {
 			continue
 		}
-		m := Membership{Complete: true}
+		m := Membership{Complete: true, Self: ids[DaemonGroup]}
 		for _, g := range w.cfg.Groups {
 			m.Cgroups = append(m.Cgroups, Member{ID: ids[g.Name], Match: &anchor.Match{Group: g.Name}})
 		}
@@ -61,7 +62,7 @@ func TestKernelPolicyIsFirstMatch(t *testing.T) {
 		}
 		for name, c := range clients {
 			group := name
-			if !w.has(group) {
+			if group != DaemonGroup && !w.has(group) {
 				group = HostGroup
 			}
 			for _, k := range questions() {

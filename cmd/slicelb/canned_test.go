@@ -68,13 +68,13 @@ func topAt(n uint64) *api.Top {
 	return &api.Top{
 		At: time.Unix(1772600000+int64(n), 0),
 		VIPs: []api.TopVIP{
-			{Name: "db", Up: 2, Backends: 3, Live: 7, Counters: api.Counters{Connects: 100 * n, Flows: 5 * n, Rejected: 2 * n}, Took: took(60*m, 39*m, 0, 1*m)},
+			{Name: "db", Up: 2, Backends: 3, Live: 7, Counters: api.Counters{Connects: 100 * n, Flows: 5 * n, Rejected: 2 * n, Denied: 7 * n}, Took: took(60*m, 39*m, 0, 1*m)},
 			{Name: "www", Up: 1, Backends: 1, Live: 900, Counters: api.Counters{Connects: 20 * n, Passed: 3 * n}, Took: []api.TookCount{}},
 			{Name: "idle", Up: 0, Backends: 2},
 		},
 		Groups: []api.TopGroup{
 			{Group: "host", VIP: "www", Counters: api.Counters{Passed: 3 * n}},
-			{Group: "jobs/a\x1b[2J.scope", VIP: "db", Counters: api.Counters{Connects: 40 * n, Rejected: 2 * n}},
+			{Group: "jobs/a\x1b[2J.scope", VIP: "db", Counters: api.Counters{Connects: 40 * n, Rejected: 2 * n, Denied: 7 * n}},
 			{Group: "web", VIP: "db", Counters: api.Counters{Connects: 60 * n, Flows: 5 * n}},
 			{Group: "web", VIP: "www", Counters: api.Counters{Connects: 20 * n}},
 		},

@@ -25,7 +25,7 @@ func newTop(g *globals) *cobra.Command {
 		Use:   "top",
 		Short: "Show VIPs, groups and backends by what they do now",
 		Long: `Show VIPs, groups and backends by what they do now: connects a second (and new flows
-of UDP), live connections, calls that were rejected or left untouched, and how long TCP
+of UDP), live connections, calls that were rejected, denied or left untouched, and how long TCP
 connects took, which is measured for as long as somebody asks.
 
 Keys: v, g and b choose VIPs, groups or backends; enter goes to what belongs to a line,

@@ -46,6 +46,7 @@ type topRow struct {
 	up, state        string
 	connects         float64
 	rejected         float64
+	denied           float64
 	passed           float64
 	share            float64
 	live             float64
@@ -86,6 +87,7 @@ func (r *topRates) rate(before, after uint64) float64 {
 func (r *topRates) fill(row *topRow, before, after api.Counters) {
 	row.connects = r.rate(before.Connects+before.Flows, after.Connects+after.Flows)
 	row.rejected = r.rate(before.Rejected, after.Rejected)
+	row.denied = r.rate(before.Denied, after.Denied)
 	row.passed = r.rate(before.Passed, after.Passed)
 }
 
@@ -160,6 +162,7 @@ func (r *topRates) pairs(s topScreen) []topRow {
 		to.Flows += c.Flows
 		to.Passed += c.Passed
 		to.Rejected += c.Rejected
+		to.Denied += c.Denied
 	}
 	for i := range r.after.Groups {
 		if p := &r.after.Groups[i]; of(p) != nil {
@@ -270,13 +273,14 @@ func topColumns(kind topKind) []topColumn {
 	connects := numberColumn("CONN/S", 9, "%.1f", func(r *topRow) float64 { return r.connects })
 	live := numberColumn("LIVE", 7, "%.0f", func(r *topRow) float64 { return r.live })
 	rejected := numberColumn("REJ/S", 8, "%.1f", func(r *topRow) float64 { return r.rejected })
+	denied := numberColumn("DENY/S", 8, "%.1f", func(r *topRow) float64 { return r.denied })
 	passed := numberColumn("PASS/S", 8, "%.1f", func(r *topRow) float64 { return r.passed })
 	name := func(title string) topColumn {
 		return textColumn(title, 0, func(r *topRow) string { return r.name })
 	}
 	switch kind {
 	case topGroups:
-		return []topColumn{name("GROUP"), connects, rejected, passed}
+		return []topColumn{name("GROUP"), connects, rejected, denied, passed}
 	case topBackends:
 		return []topColumn{name("BACKEND"), connects, live,
 			numberColumn("SHARE", 6, "%.0f%%", func(r *topRow) float64 { return r.share }),
@@ -284,7 +288,7 @@ func topColumns(kind topKind) []topColumn {
 			textColumn("VIP", 12, func(r *topRow) string { return r.vip }),
 			textColumn("FOR", 8, func(r *topRow) string { return r.group })}
 	}
-	return []topColumn{name("VIP"), textColumn("UP", 6, func(r *topRow) string { return r.up }), connects, live, rejected, passed,
+	return []topColumn{name("VIP"), textColumn("UP", 6, func(r *topRow) string { return r.up }), connects, live, rejected, denied, passed,
 		latencyColumn("P50", func(r *topRow) time.Duration { return r.p50 }),
 		latencyColumn("P99", func(r *topRow) time.Duration { return r.p99 })}
 }

@@ -50,10 +50,12 @@ func TestCrowd(t *testing.T) {
 		if s.Tracking.Members < n {
 			t.Errorf("%s: %d members, want %d", what, s.Tracking.Members, n)
 		}
-		rss, most := h.memory("VmRSS"), h.memory("VmHWM")
-		t.Logf("%s with %d cgroups: ready after %v, %d MiB resident, %d MiB at most, %d MiB anonymous", what, n, took.Round(time.Millisecond), rss>>20, most>>20, h.memory("RssAnon")>>20)
-		if most > 128<<20 {
-			t.Errorf("%s: %d MiB", what, most>>20)
+		// The kernel's tables are mapped, and as large on an empty host: they count as
+		// resident, and not as the daemon's own.
+		most, own := h.memory("VmHWM"), h.memory("RssAnon")
+		t.Logf("%s with %d cgroups: ready after %v, %d MiB of its own, %d MiB resident at most", what, n, took.Round(time.Millisecond), own>>20, most>>20)
+		if own > 128<<20 {
+			t.Errorf("%s: %d MiB", what, own>>20)
 		}
 		if scale.Factor() >= 1 && took > 3*time.Second {
 			t.Errorf("%s took %v", what, took)

@@ -18,6 +18,8 @@ import (
 // returns an exit status.
 var parts = map[string]func(args []string) int{
 	"latency": playLatency,
+	"storm":   playStorm,
+	"forger":  playForger,
 	"crowd":   playCrowd,
 	"sample":  playSample,
 	"compare": playCompare,

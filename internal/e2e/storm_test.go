@@ -12,6 +12,18 @@ import (
 
 const bound = 128 << 20 // bytes that the daemon may have resident
 
+// ticks is the processor time of the daemon so far.
+func (h *host) ticks() time.Duration {
+	h.t.Helper()
+	stat := h.must("cat", "/proc/"+h.property("MainPID")+"/stat")
+	fields := strings.Fields(stat[strings.LastIndexByte(stat, ')')+1:])
+	n, err := numbers(fields[11], fields[12])
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return time.Duration(n[0]+n[1]) * time.Second / 100
+}
+
 // Cgroups that come and go by the ten thousand each second: bounded memory, every
 // connect in its group meanwhile, and what is there is known soon after.
 // fault F10, edge T17
@@ -38,6 +50,87 @@ func TestStormOfCgroups(t *testing.T) {
 	if most := h.memory("VmHWM"); most > bound {
 		t.Errorf("%d MiB resident", most>>20)
 	}
+}
+
+// Signals of systemd by the ten thousand each second. The real one cannot say so
+// much: another stands in for it on a bus of its own. fault F10, edge T14
+func TestStormOfSignals(t *testing.T) {
+	h := identify(t)
+	const rate, dir = 10_000, "/run/storm"
+	count := scale.Count(60 * rate)
+	bus := h.play("/roles", "storm", dir, strconv.Itoa(rate), strconv.Itoa(count))
+	t.Cleanup(func() {
+		bus.stdin.Close()
+		bus.cmd.Wait()
+	})
+	h.eventually(10*time.Second, "the bus is there", func() bool { return bus.out.last() == "bus" })
+	h.dropin("bus", "[Service]\nEnvironment=DBUS_SYSTEM_BUS_ADDRESS=unix:path="+dir+"/bus\n")
+	h.must("systemctl", "daemon-reload")
+	h.start()
+	begun := time.Now()
+	s := h.sample("/web.slice")
+	n := scale.Count(2000)
+	got := h.answered("in the storm", h.run("firsts", vip, strconv.Itoa(n), "web.slice", "run-%d.scope"))
+	h.right("first instructions in the storm", got, "127.0.0.1:7001", n)
+	h.eventually(3*time.Minute, "the storm is over", func() bool { return bus.out.last() != "bus" })
+	h.eventually(20*time.Second, "all was heard", func() bool { return h.status().Tracking.Sources["signals"] >= uint64(count) })
+	s.steady()
+	st := h.status()
+	most := h.memory("VmHWM")
+	t.Logf("%s signals a second, %d in all: %d walks in %v, %d MiB resident at most, %v of processor time", bus.out.last(), count,
+		st.Tracking.Resync.Count, time.Since(begun).Round(time.Second), most>>20, h.ticks())
+	if most > bound {
+		t.Errorf("%d MiB resident", most>>20)
+	}
+	h.converges("after the storm")
+}
+
+// An unprivileged user pretends to be systemd, and the bus. fault F9
+func TestForger(t *testing.T) {
+	h := install(t)
+	h.echo()
+	h.configure(oldTOML)
+	h.start()
+	before := h.settled()
+	l := h.load(oldOnes...)
+	s := h.sample("/web.slice")
+	maps := h.must("slicelb", "dump", "maps")
+	pid := h.property("MainPID")
+	n := scale.Count(1_000_000)
+	used, begun := h.ticks(), time.Now()
+	rate := strings.TrimSpace(h.run("forger", pid, strconv.Itoa(n)))
+	used, took := h.ticks()-used, time.Since(begun)
+	var after = h.status()
+	h.eventually(20*time.Second, "all were counted", func() bool {
+		after = h.status()
+		return difference(before, after, "signals_forged")+difference(before, after, "signals_malformed") >= uint64(n)
+	})
+	t.Logf("%d forged signals, %s a second: %d counted as forged, %d as oversized; %.1f%% of a processor", n, rate,
+		difference(before, after, "signals_forged"), difference(before, after, "signals_malformed"), 100*used.Seconds()/took.Seconds())
+	if share := used.Seconds() / took.Seconds(); share > 0.2 && scale.Factor() >= 1 {
+		t.Errorf("%.1f%% of a processor", 100*share)
+	}
+	for _, source := range []string{"signals", "calls", "connects", "looks"} {
+		if d := difference(before, after, source); d > 2 { // of the load's scope
+			t.Errorf("%d more %s", d, source)
+		}
+	}
+	if after.Tracking.Mode != "bus" || after.PID != before.PID {
+		t.Errorf("mode %q, pid %d; before %d", after.Tracking.Mode, after.PID, before.PID)
+	}
+	if now := h.must("slicelb", "dump", "maps"); now != maps {
+		t.Errorf("the maps changed from\n%s\nto\n%s", maps, now)
+	}
+	if said := strings.Count(h.must("journalctl", "--unit="+unit, "--output=cat", "--no-pager", "_PID="+pid), "its sender is not systemd"); said != 1 {
+		t.Errorf("logged %d times", said)
+	}
+	// It still listens.
+	heard := after.Tracking.Sources["signals"]
+	h.must("systemctl", "start", "after-forgery.slice")
+	h.eventually(10*time.Second, "signals arrive", func() bool { return h.status().Tracking.Sources["signals"] > heard })
+	h.must("systemctl", "stop", "after-forgery.slice")
+	s.steady()
+	l.flawless()
 }
 
 func difference(before, after *api.Status, source string) uint64 {

@@ -38,6 +38,7 @@ type options struct {
 	apply       bool
 	depth       bool
 	flood       bool
+	policy      bool
 }
 
 func main() {
@@ -51,6 +52,7 @@ func main() {
 	flag.BoolVar(&o.apply, "apply", false, "measure the control plane instead of connects")
 	flag.BoolVar(&o.depth, "depth", false, "measure connects by how deep the caller is below its group")
 	flag.BoolVar(&o.flood, "flood", false, "tell of 100,000 decisions a second instead")
+	flag.BoolVar(&o.policy, "policy", false, "measure connects under a policy")
 	flag.Parse()
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -89,7 +91,11 @@ func runConnects(ctx context.Context, o options, out io.Writer) (err error) {
 			err = errors.Join(err, v.close())
 		}
 	}()
-	for _, spec := range specs {
+	list := specs
+	if o.policy {
+		list = policySpecs
+	}
+	for _, spec := range list {
 		v, err := newVariant(base, spec.name, spec.addr)
 		if err != nil {
 			return err

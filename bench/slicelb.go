@@ -19,11 +19,7 @@ import (
 )
 
 // The variants, in the order in which they take turns.
-var specs = []struct {
-	name   string
-	addr   netip.AddrPort
-	attach func(*variant) error
-}{
+var specs = []spec{
 	{"bare", directAddr, nil},
 	{"empty program", directAddr, (*variant).attachEmpty},
 	{"VIP hit", vipAddr, func(v *variant) error { return v.attachSlicelb(1, 1, 1) }},
@@ -37,6 +33,12 @@ var specs = []struct {
 	{"no VIP, no release", directAddr, func(v *variant) error { return v.attachSlicelb(1, 1, 1, "slb_sock_release") }},
 	{"hit of 10,000", vipAddr, func(v *variant) error { return v.attachSlicelb(10000, 10, 1000) }},
 	{"none of 10,000", directAddr, func(v *variant) error { return v.attachSlicelb(10000, 10, 1000) }},
+}
+
+type spec struct {
+	name   string
+	addr   netip.AddrPort
+	attach func(*variant) error
 }
 
 // controlPlane is everything from TOML to the maps, without systemd: the one
@@ -125,6 +127,13 @@ func (v *variant) attachChoosing(keys string) error {
 		toml += fmt.Sprintf("[[vip.v0.backend]]\naddress = \"127.0.0.%d:%d\"\n", b+2, backendAddr.Port())
 	}
 	_, err := v.attach(func(cgroup uint64) (*controlPlane, error) { return parse(toml, cgroup) })
+	return err
+}
+
+// attachRuled attaches one VIP and group under a policy, as TOML.
+func (v *variant) attachRuled(rules string) error {
+	toml := fmt.Sprintf("[group.g0]\nslices = [\"g0.slice\"]\n[vip.v0]\nfrontends = [\"%s\", \"%s/udp\"]\n[[vip.v0.backend]]\naddress = \"%s\"\n", vipAddr, vipAddr, backendAddr)
+	_, err := v.attach(func(cgroup uint64) (*controlPlane, error) { return parse(toml+rules, cgroup) })
 	return err
 }
 

@@ -215,9 +215,10 @@ type sampler struct {
 	h *host
 }
 
-// sample begins to watch what lies below a cgroup.
+// sample begins to watch what lies below a cgroup, which is made if it is not there.
 func (h *host) sample(path string) *sampler {
 	h.t.Helper()
+	h.must("mkdir", "-p", lab.CgroupRoot+path)
 	s := &sampler{h.play("/roles", "sample", h.property("MainPID"), path), h}
 	ended := false
 	h.t.Cleanup(func() {

@@ -62,7 +62,7 @@ struct slb_addr {
 /* Key of frontends. No implicit padding: all 24 bytes are compared. */
 struct slb_frontend_key {
 	struct slb_addr addr;
-	__u16 port_be;
+	__u16 port_be; /* 0 = every other port of the address, which is refused */
 	__u8 proto; /* IPPROTO_TCP or IPPROTO_UDP */
 	__u8 pad[5];
 };
@@ -104,8 +104,9 @@ struct slb_frontend_key {
  * out: zeroed memory names nothing (group 0 is the host).
  */
 #define SLB_FRONTEND(cell, gen) ((__u64)(cell) | ((__u64)(gen) << 32))
+#define SLB_FRONTEND_REST(w) ((w) >> 63) /* stands for every other port of its address */
 #define SLB_FRONTEND_CELL(w) ((__u32)(w))
-#define SLB_FRONTEND_GEN(w) ((__u32)((w) >> 32))
+#define SLB_FRONTEND_GEN(w) ((__u32)((w) >> 32) & 0x7fffffff)
 
 /*
  * Word of cells: what happens to a call.
@@ -621,6 +622,7 @@ enum slb_reason {
 	SLB_WHY_RULE = 8,     /* a policy's rule */
 	SLB_WHY_DEFAULT = 9,  /* the policy's default */
 	SLB_WHY_ERROR = 10,   /* a policy could not be looked up */
+	SLB_WHY_PORT = 11,    /* the VIP has no such port, and reject_unknown_ports */
 };
 
 #define SLB_WHAT_CONNECT 0

@@ -22,6 +22,7 @@ struct slb_decision {
 	bool denied;   /* by policy: EPERM */
 	bool audited;  /* let through by a rule that wants to be told */
 	__u32 rule;    /* of the policy, that decided; 0 = its default, or none */
+	__u8 unknown;  /* 1 = the address is a VIP's, the port is not, and it says to refuse it */
 	__u64 word;    /* the cell's, read once */
 	__u64 split;   /* the caller's cgroup at the split level; 0 = its group is not split */
 };
@@ -63,24 +64,47 @@ static __always_inline enum slb_reason reason_of(enum slb_action action)
 	}
 }
 
+/* The index of a key's entry; 0 = there is none. */
+static __always_inline __u32 frontend_index(const struct slb_frontend_key *key)
+{
+	__u64 *ref = bpf_map_lookup_elem(&frontends, key), r;
+
+	if (!ref)
+		return 0;
+	r = READ_ONCE(*ref);
+	/* Else deleted while we looked. */
+	return SLB_REF_CHECK(r) == SLB_FRONTEND_CHECK(key) ? SLB_REF_INDEX(r) : 0;
+}
+
+/*
+ * The frontend, else what stands at port 0 for every port that is none
+ * (reject_unknown_ports). Not inlined: what follows is verified once for both.
+ */
+static __noinline __u32 frontend_at(const struct slb_frontend_key *key)
+{
+	struct slb_frontend_key any = *key;
+	__u32 index = frontend_index(key);
+
+	if (index)
+		return index;
+	any.port_be = 0;
+	return frontend_index(&any);
+}
+
 /* Is the address a frontend? Then what it leads to is in d. */
 static __always_inline bool frontend_of(const struct slb_frontend_key *key,
 					struct slb_decision *d)
 {
-	__u64 *ref, r, w;
+	__u64 w;
 
 	if (!filter_has(frontend_filter, &key->addr))
 		return false;
-	ref = bpf_map_lookup_elem(&frontends, key);
-	if (!ref)
+	d->frontend = frontend_at(key);
+	if (!d->frontend)
 		return false;
-	r = READ_ONCE(*ref);
-	if (SLB_REF_CHECK(r) != SLB_FRONTEND_CHECK(key))
-		return false; /* deleted while we looked */
-
-	d->frontend = SLB_REF_INDEX(r);
 	w = frontend_word(d->frontend);
 	d->frontend_gen = SLB_FRONTEND_GEN(w);
+	d->unknown = SLB_FRONTEND_REST(w);
 	d->default_cell = d->cell = SLB_FRONTEND_CELL(w);
 	d->word = cell_word(d->cell);
 	return SLB_CELL_ACTION(d->word) != SLB_NONE;
@@ -120,7 +144,9 @@ static __always_inline enum slb_verdict decide(const struct slb_frontend_key *ke
 		d->default_cell = SLB_CELL_NETWORKS;
 	}
 	d->group = slb_group_of_current(&d->split);
-	if ((named || policy & SLB_POLICY_DENY) && policy_denies(policy, key, d, named, frontend))
+	/* A port that is no frontend meets the rules that name its address, no others. */
+	if ((named || (policy & SLB_POLICY_DENY && !d->unknown)) &&
+	    policy_denies(policy, key, d, named, frontend && !d->unknown))
 		return SLB_REJECT;
 	if (!frontend)
 		return SLB_UNTOUCHED;
@@ -149,9 +175,15 @@ static __always_inline enum slb_verdict decide(const struct slb_frontend_key *ke
 	d->reason = reason_of(SLB_CELL_ACTION(d->word));
 	switch (SLB_CELL_ACTION(d->word)) {
 	case SLB_BALANCE:
-		return SLB_TRANSLATE;
-	case SLB_REJECT_HIDDEN:
+		if (!d->unknown)
+			return SLB_TRANSLATE;
+		d->reason = SLB_WHY_PORT;
+		return SLB_REJECT;
 	case SLB_REJECT_DOWN:
+		if (d->unknown)
+			d->reason = SLB_WHY_PORT;
+		return SLB_REJECT;
+	case SLB_REJECT_HIDDEN:
 		return SLB_REJECT;
 	default:
 		count(d->default_cell, d->group, SLB_COUNT_PASSED);
@@ -159,11 +191,14 @@ static __always_inline enum slb_verdict decide(const struct slb_frontend_key *ke
 	}
 }
 
-/* Ends a call with EHOSTUNREACH, or with EPERM where policy denies it, and counts it. */
+/*
+ * Ends a call with EHOSTUNREACH, with EPERM where policy denies it, or with
+ * ECONNREFUSED where its port is the reason, and counts it.
+ */
 static __always_inline int reject(const struct slb_decision *d)
 {
 	count(d->default_cell, d->group, d->denied ? SLB_COUNT_DENIED : SLB_COUNT_REJECTED);
-	bpf_set_retval(d->denied ? -EPERM : -EHOSTUNREACH);
+	bpf_set_retval(d->denied ? -EPERM : d->reason == SLB_WHY_PORT ? -ECONNREFUSED : -EHOSTUNREACH);
 	return 0;
 }
 

@@ -69,6 +69,7 @@ const (
 	ByRule        Reason = Reason(slicelbSlbReasonSLB_WHY_RULE)     // a policy's rule
 	ByDefault     Reason = Reason(slicelbSlbReasonSLB_WHY_DEFAULT)  // the policy's default
 	PolicyError   Reason = Reason(slicelbSlbReasonSLB_WHY_ERROR)    // a policy could not be looked up
+	UnknownPort   Reason = Reason(slicelbSlbReasonSLB_WHY_PORT)     // the VIP has no such port, and refuses it
 )
 
 func (r Reason) String() string {
@@ -81,6 +82,8 @@ func (r Reason) String() string {
 		return "except"
 	case NoClient:
 		return "hidden"
+	case UnknownPort:
+		return "port"
 	case AllDown:
 		return "down"
 	case OtherLoopback:

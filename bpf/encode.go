@@ -93,13 +93,23 @@ func decodeFrontendKey(k slicelbSlbFrontendKey) FrontendKey {
 }
 
 // word joins two halves (SLB_REF, SLB_FRONTEND, backend_cells).
-func word(low, high uint32) uint64           { return uint64(low) | uint64(high)<<32 }
-func halves(w uint64) (low, high uint32)     { return uint32(w), uint32(w >> 32) }
-func encodeFrontendRef(r FrontendRef) uint64 { return word(r.Cell, r.Gen) }
+func word(low, high uint32) uint64       { return uint64(low) | uint64(high)<<32 }
+func halves(w uint64) (low, high uint32) { return uint32(w), uint32(w >> 32) }
+
+// FrontendGenMask is what a FrontendRef's generation wraps at.
+const FrontendGenMask = 1<<31 - 1
+
+func encodeFrontendRef(r FrontendRef) uint64 {
+	w := word(r.Cell, r.Gen&FrontendGenMask)
+	if r.Rest {
+		w |= 1 << 63
+	}
+	return w
+}
 
 func decodeFrontendRef(w uint64) FrontendRef {
 	cell, gen := halves(w)
-	return FrontendRef{Cell: cell, Gen: gen}
+	return FrontendRef{Cell: cell, Gen: gen & FrontendGenMask, Rest: w>>63 == 1}
 }
 
 func encodeBackendCell(c BackendCell) uint64 { return word(uint32(c.State), c.Gen) }

@@ -180,7 +180,7 @@ func TestRoundTrip(t *testing.T) {
 		rawKey, err := encodeFrontendKey(fk)
 		same("frontend", fk, decodeFrontendKey(rawKey), err)
 
-		ref := FrontendRef{rapid.Uint32().Draw(t, "cell"), rapid.Uint32().Draw(t, "gen")}
+		ref := FrontendRef{rapid.Uint32().Draw(t, "cell"), rapid.Uint32Max(FrontendGenMask).Draw(t, "gen"), rapid.Bool().Draw(t, "rest")}
 		same("frontend ref", ref, decodeFrontendRef(encodeFrontendRef(ref)), nil)
 
 		cell := Cell{

@@ -255,6 +255,7 @@ const (
 	slicelbSlbReasonSLB_WHY_RULE     slicelbSlbReason = 8
 	slicelbSlbReasonSLB_WHY_DEFAULT  slicelbSlbReason = 9
 	slicelbSlbReasonSLB_WHY_ERROR    slicelbSlbReason = 10
+	slicelbSlbReasonSLB_WHY_PORT     slicelbSlbReason = 11
 )
 
 type slicelbSlbSeen struct {

@@ -12,7 +12,8 @@ const (
 	UDP uint8 = 17
 )
 
-// FrontendKey is a VIP's address as a caller names it. Addr is unmapped.
+// FrontendKey is a VIP's address as a caller names it. Addr is unmapped. Port 0
+// stands for every port of the address that has no entry of its own: it is refused.
 type FrontendKey struct {
 	Addr  netip.AddrPort
 	Proto uint8
@@ -22,7 +23,8 @@ type FrontendKey struct {
 // VIP and family. Gen grows each time an index is given to another frontend.
 type FrontendRef struct {
 	Cell uint32
-	Gen  uint32
+	Gen  uint32 // 31 bits
+	Rest bool   // its key's port is 0: calls are refused
 }
 
 // Action is what a cell does with a call (enum slb_action).

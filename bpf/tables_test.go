@@ -98,7 +98,7 @@ func (p *plane) vip(name string, frontends ...string) *service {
 		p.frontend++
 		v.frontends[key] = p.frontend
 		p.apply(
-			SetFrontendRef{p.frontend, FrontendRef{Cell: v.cell, Gen: 1}},
+			SetFrontendRef{p.frontend, FrontendRef{Cell: v.cell, Gen: 1, Rest: key.Addr.Port() == 0}},
 			PutFrontend{key, p.frontend},
 		)
 	}

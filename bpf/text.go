@@ -70,7 +70,13 @@ func protocolName(p uint8) string {
 	return strconv.Itoa(int(p))
 }
 
-func (r FrontendRef) String() string { return fmt.Sprintf("cell=%d gen=%d", r.Cell, r.Gen) }
+func (r FrontendRef) String() string {
+	s := fmt.Sprintf("cell=%d gen=%d", r.Cell, r.Gen)
+	if r.Rest {
+		s += " rest"
+	}
+	return s
+}
 
 func (c Cell) String() string {
 	var b strings.Builder

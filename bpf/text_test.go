@@ -14,7 +14,7 @@ func TestWritesRead(t *testing.T) {
 	}{
 		{PutFrontend{FrontendKey{v4, TCP}, 3}, "put frontend 10.96.0.10:5432/tcp index=3"},
 		{DelFrontend{FrontendKey{v6, UDP}}, "del frontend [fd00:96::10]:53/udp"},
-		{SetFrontendRef{3, FrontendRef{5, 2}}, "set frontend-ref 3 cell=5 gen=2"},
+		{SetFrontendRef{3, FrontendRef{Cell: 5, Gen: 2}}, "set frontend-ref 3 cell=5 gen=2"},
 		{SetCell{5, Cell{Base: 16, Count: 3, Action: Balance, Selective: true, Gen: 2}}, "set cell 5 balance base=16 count=3 selective gen=2"},
 		{SetCell{5, Cell{Action: RejectDown}}, "set cell 5 reject-down gen=0"},
 		{SetCellInfo{5, CellInfo{VIP: "db", Family: 4}}, `set cell-info 5 vip="db" family=4`},

@@ -447,8 +447,25 @@ func TestKernelPortsAndProtocols(t *testing.T) {
 	succeeds(t, "another port", other.Connect(direct.Addr.String()))
 	answers(t, "another port", other, "direct")
 	peerIs(t, "another port", other, direct.Addr.String())
-	// reject_unknown_ports is not there yet: such a port is the address's own.
 	failsWith(t, "a port with nothing", c.TCP(vip).Connect("10.96.0.10:82"), unix.ECONNREFUSED)
+
+	// reject_unknown_ports: nothing gets there, whatever listens, but from those
+	// who do not see the VIP.
+	p.vip("refusing", "10.96.0.10:443", "10.96.0.10:0", "10.96.0.10:0/udp").to(a.Addr.String())
+	failsWith(t, "another port", c.TCP(vip).Connect(direct.Addr.String()), unix.ECONNREFUSED)
+	failsWith(t, "another port, UDP", c.UDP(vip).Connect("10.96.0.10:82"), unix.ECONNREFUSED)
+	failsWith(t, "another port, datagram", c.UDP(vip).SendTo("x", "10.96.0.10:82", 0), unix.ECONNREFUSED)
+	tcp = c.TCP(vip)
+	succeeds(t, "a frontend of another VIP", tcp.Connect(vip))
+	answers(t, "a frontend of another VIP", tcp, "a")
+	alone := p.root.Make(t, "alone.slice")
+	p.mapTo(alone, p.newGroup("alone", false), 0)
+	if err := c.Enter(alone); err != nil {
+		t.Fatal(err)
+	}
+	other = c.TCP(vip)
+	succeeds(t, "translate = false", other.Connect(direct.Addr.String()))
+	answers(t, "translate = false", other, "direct")
 }
 
 // A client that is the chosen backend reaches itself. // edge D30

@@ -1,6 +1,9 @@
 package config
 
-import "time"
+import (
+	"net/netip"
+	"time"
+)
 
 // Algorithm says how a backend is chosen, by weight in each case.
 type Algorithm string
@@ -89,5 +92,25 @@ func (r *renderer) choice(v *VIP) {
 	r.line("algorithm = " + tomlString(string(algorithm)))
 	if v.Affinity > 0 {
 		r.line("affinity = " + tomlString(durationText(v.Affinity)))
+	}
+}
+
+// checkUnknownPorts: one VIP says for an address what becomes of its other ports.
+func (b *builder) checkUnknownPorts() {
+	first := map[netip.Addr]*vipDraft{}
+	for _, v := range b.vips {
+		if !v.RejectUnknownPorts {
+			continue
+		}
+		for _, f := range v.Frontends {
+			addr := f.Addr.Addr()
+			if o := first[addr]; o != nil && o != v {
+				b.errorf(v.unknownPortsAt, "leave it out here: it holds for the address",
+					"vip.%s has the address %s in common with vip.%s, which has reject_unknown_ports already: %s",
+					printable(v.Name), addr, printable(o.Name), o.unknownPortsAt.position())
+				break
+			}
+			first[addr] = v
+		}
 	}
 }

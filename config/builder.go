@@ -55,6 +55,7 @@ type (
 		clientsAt, hiddenAt span
 		healthAt            span
 		algorithmAt         span
+		unknownPortsAt      span
 		views               []*viewDraft
 		frontendsOK         bool // all could be read
 		backendsOK          bool

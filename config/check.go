@@ -13,6 +13,7 @@ import (
 func (b *builder) check() {
 	b.checkSlices()
 	b.checkFrontends()
+	b.checkUnknownPorts()
 	for _, v := range b.vips {
 		b.checkWho(v)
 		b.checkHealth(v)

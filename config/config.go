@@ -144,6 +144,10 @@ type VIP struct {
 	Terminate Terminate
 	Health    *Health // nil = not checked
 
+	// RejectUnknownPorts: a port of one of its addresses that no VIP's frontend
+	// names is refused, with ECONNREFUSED, to those who see the VIP.
+	RejectUnknownPorts bool
+
 	// DrainTimeout is how long connections of a drained backend are waited for;
 	// 0 = until they end.
 	DrainTimeout time.Duration

@@ -14,8 +14,8 @@ var (
 	daemonLater  []string
 	groupKeys    = []string{"slices", "split", "translate", "policy", "strict"}
 	groupLater   []string
-	vipKeys      = []string{"frontends", "algorithm", "affinity", "clients", "except", "hidden", "when_down", "drain_timeout", "terminate", "backend", "health", "for"}
-	vipLater     = []string{"reject_unknown_ports", "discover"}
+	vipKeys      = []string{"frontends", "algorithm", "affinity", "clients", "except", "hidden", "when_down", "drain_timeout", "terminate", "reject_unknown_ports", "backend", "health", "for"}
+	vipLater     = []string{"discover"}
 	backendKeys  = []string{"address", "unit", "weight"}
 	backendLater []string
 	viewKeys     = []string{"backend", "when_down"}
@@ -149,6 +149,8 @@ func (b *builder) readVIP(t *table, name string) {
 	v.Name = name
 
 	b.readChoice(t, v)
+	_, v.unknownPortsAt = t.places("reject_unknown_ports")
+	v.RejectUnknownPorts = t.boolean("reject_unknown_ports", false)
 	v.WhenDown = WhenDown(t.choice("when_down", string(DownReject), string(DownReject), string(DownUseAll), string(DownPass)))
 	_, v.hiddenAt = t.places("hidden")
 	if _, ok := t.m["hidden"]; !ok {

@@ -214,7 +214,10 @@ func TestRefuse(t *testing.T) {
 		{"bad affinity part", okVIP + "affinity = \"1.5s\"\n", "affinity 1.5s in [vip.db]: whole seconds only"},
 		{"OK terminate", okVIP + "terminate = \"none\"\n", ""},
 		{"bad terminate", okVIP + "terminate = \"tcp\"\n", "one of udp, all, none"},
-		{"bad reject_unknown_ports", okVIP + "reject_unknown_ports = true\n", "not supported by this version"},
+		{"OK reject_unknown_ports", okVIP + "reject_unknown_ports = true\n", ""},
+		{"bad reject_unknown_ports", okVIP + "reject_unknown_ports = 1\n", "must be a boolean"},
+		{"bad reject_unknown_ports twice", "[vip.a]\nfrontends = [\"10.0.0.1:80\"]\nreject_unknown_ports = true\n[vip.b]\nfrontends = [\"10.0.0.1:81\"]\nreject_unknown_ports = true\n",
+			"vip.b has the address 10.0.0.1 in common with vip.a, which has reject_unknown_ports already: a.toml:"},
 		{"OK health", health(""), ""},
 		{"OK health all", health("type = \"https\"\ninterval = \"100ms\"\ntimeout = \"10ms\"\nfall = 1\nrise = 100\ninitial = \"up\"\npanic_threshold = 0\nslow_start = \"1h\"\n" +
 			"path = \"/\"\nhost = \"a.example.com:8443\"\nexpect = \"200, 300-399\"\nheaders = { A = \"b c\" }\ninsecure = true"), ""},

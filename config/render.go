@@ -90,6 +90,7 @@ func (r *renderer) vip(v *VIP) {
 	}
 	r.line("]")
 	r.choice(v)
+	r.line(fmt.Sprintf("reject_unknown_ports = %t", v.RejectUnknownPorts))
 	if v.Clients != nil {
 		r.line("clients = " + tomlStrings(v.Clients))
 	}

@@ -177,6 +177,12 @@ func (c *vipCompiler) compile(known map[string]bool) (*VIP, error) {
 	if len(c.out.Frontends) == 0 {
 		return nil, nil
 	}
+	if c.v.RejectUnknownPorts {
+		for _, f := range c.out.Frontends {
+			rest := netip.AddrPortFrom(f.Addr.Addr(), 0)
+			c.out.Frontends = append(c.out.Frontends, bpf.FrontendKey{Addr: rest, Proto: bpf.TCP}, bpf.FrontendKey{Addr: rest, Proto: bpf.UDP})
+		}
+	}
 	slices.SortFunc(c.out.Frontends, compareFrontends)
 	c.out.Frontends = slices.Compact(c.out.Frontends)
 

@@ -53,6 +53,7 @@ type planner struct {
 	added  map[uint32]bool // groups that this plan adds
 	awake  []bpf.Write     // groups that are translated from now on
 	asleep []bpf.Write     // and those that are not
+	rests  []bpf.Write     // frontends that stand for all other ports
 	moves  moves
 
 	frontends, cells, backends, slots, freeGroups *space
@@ -80,11 +81,13 @@ func (p *planner) run() error {
 	}
 	p.do(p.asleep...)
 	p.dropOrphans()
+	p.dropRests(changes, owner)
 	for _, c := range changes {
 		if err := p.visit(c, owner); err != nil {
 			return err
 		}
 	}
+	p.do(p.rests...)
 	p.do(p.awake...)
 	p.do(after...)
 	p.dropEdges()

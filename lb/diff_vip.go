@@ -130,13 +130,34 @@ func (p *planner) dropUnit(u *unit, owner map[bpf.FrontendKey]*change) {
 
 func (p *planner) dropFrontends(u *unit, keep func(bpf.FrontendKey) bool) {
 	for _, k := range sortedFrontends(u.frontends) {
-		if keep(k) {
+		if !keep(k) && !isRest(k) {
+			p.dropFrontend(k, u.frontends[k])
+		}
+	}
+}
+
+func (p *planner) dropFrontend(k bpf.FrontendKey, index uint32) {
+	p.do(bpf.DelFrontend{Key: k})
+	if ref := p.have.maps.FrontendRefs[index]; ref.Cell != 0 {
+		p.do(bpf.SetFrontendRef{Index: index, Ref: bpf.FrontendRef{Gen: ref.Gen}})
+	}
+}
+
+// isRest: the key stands for all ports of an address that no other key names. Such
+// keys come last and go first, so that no port is refused that is a frontend before
+// and after, or neither.
+func isRest(k bpf.FrontendKey) bool { return k.Addr.Port() == 0 }
+
+// dropRests comes before all VIPs change.
+func (p *planner) dropRests(changes []*change, owner map[bpf.FrontendKey]*change) {
+	for _, c := range changes {
+		if c.have == nil {
 			continue
 		}
-		index := u.frontends[k]
-		p.do(bpf.DelFrontend{Key: k})
-		if ref := p.have.maps.FrontendRefs[index]; ref.Cell != 0 {
-			p.do(bpf.SetFrontendRef{Index: index, Ref: bpf.FrontendRef{Gen: ref.Gen}})
+		for _, k := range sortedFrontends(c.have.frontends) {
+			if isRest(k) && owner[k] == nil {
+				p.dropFrontend(k, c.have.frontends[k])
+			}
 		}
 	}
 }
@@ -478,7 +499,7 @@ func (v *vipPlan) planFrontends() error {
 		if index, ok := h.maps.Frontends[f]; ok {
 			ref := h.maps.FrontendRefs[index]
 			if ref.Cell != v.cell {
-				v.do(bpf.SetFrontendRef{Index: index, Ref: bpf.FrontendRef{Cell: v.cell, Gen: ref.Gen}})
+				v.do(bpf.SetFrontendRef{Index: index, Ref: bpf.FrontendRef{Cell: v.cell, Gen: ref.Gen, Rest: isRest(f)}})
 			}
 			continue
 		}
@@ -489,12 +510,19 @@ func (v *vipPlan) planFrontends() error {
 		if !ok {
 			return v.full("frontends", h.limits.Frontends, v.planner.want.need.frontends, f.String())
 		}
-		gen := h.maps.FrontendRefs[index].Gen + 1
+		gen := (h.maps.FrontendRefs[index].Gen + 1) & bpf.FrontendGenMask
 		if gen == 0 {
 			gen = 1
 		}
-		v.do(bpf.SetFrontendRef{Index: index, Ref: bpf.FrontendRef{Cell: v.cell, Gen: gen}},
-			bpf.PutFrontend{Key: f, Index: index})
+		writes := []bpf.Write{
+			bpf.SetFrontendRef{Index: index, Ref: bpf.FrontendRef{Cell: v.cell, Gen: gen, Rest: isRest(f)}},
+			bpf.PutFrontend{Key: f, Index: index},
+		}
+		if isRest(f) {
+			v.rests = append(v.rests, writes...)
+		} else {
+			v.do(writes...)
+		}
 	}
 	return nil
 }

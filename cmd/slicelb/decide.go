@@ -89,6 +89,12 @@ func explain(d *bpf.Dump, n *bpf.CounterSnapshot, key bpf.FrontendKey, c caller)
 	}
 
 	index, ok := d.Frontends[key]
+	unknown := false
+	if !ok {
+		rest := bpf.FrontendKey{Addr: netip.AddrPortFrom(key.Addr.Addr(), 0), Proto: key.Proto}
+		index, ok = d.Frontends[rest]
+		unknown = ok
+	}
 	ref := d.FrontendRefs[index]
 	cell := d.Cells[ref.Cell]
 	frontend := ok && cell.Action != bpf.None
@@ -118,6 +124,9 @@ func explain(d *bpf.Dump, n *bpf.CounterSnapshot, key bpf.FrontendKey, c caller)
 		} else {
 			step("VIP "+info.VIP, "nothing of its own for %s: what everybody gets", who)
 		}
+	}
+	if unknown && (cell.Action == bpf.Balance || cell.Action == bpf.RejectDown) {
+		return done("reject", "VIP %s has no such port, and reject_unknown_ports = true: ECONNREFUSED", info.VIP)
 	}
 	switch cell.Action {
 	case bpf.Balance:
@@ -193,6 +202,9 @@ func shares(d *bpf.Dump, n *bpf.CounterSnapshot, cell bpf.Cell, vip, group strin
 func verdicts(d *bpf.Dump, c caller) []api.Verdict {
 	first := map[uint32]bpf.FrontendKey{} // by default cell
 	for k, index := range d.Frontends {
+		if k.Addr.Port() == 0 {
+			continue // every other port of the address
+		}
 		cell := d.FrontendRefs[index].Cell
 		if was, ok := first[cell]; !ok || frontendText(k) < frontendText(was) {
 			first[cell] = k

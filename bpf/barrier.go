@@ -6,14 +6,12 @@ import (
 	"sync"
 
 	"github.com/cilium/ebpf"
-	"golang.org/x/sys/unix"
 )
 
-const membarrierGlobal = 1 // MEMBARRIER_CMD_GLOBAL
-
-// barrier waits until no program runs that began before. membarrier is refused
-// where CPUs run without a tick (nohz_full); an update of a map in a map waits
-// for an RCU grace period before it returns to user space, too.
+// barrier waits until no program runs that began before: an update of a map in a
+// map waits for an RCU grace period before it returns to user space. membarrier(2)
+// is no such wait where one CPU is online: it returns at once there, though a
+// preempted program may still hold an old word.
 type barrier struct {
 	mu           sync.Mutex
 	outer, inner *ebpf.Map
@@ -21,36 +19,40 @@ type barrier struct {
 
 // Barrier returns when every program that was running when it was called has
 // ended: what was taken out of the tables before is used by none. It takes some
-// 10 ms, and holds no lock.
+// 10 ms, and no write waits for it.
 func (d *Datapath) Barrier() error {
-	_, _, errno := unix.Syscall(unix.SYS_MEMBARRIER, membarrierGlobal, 0, 0)
-	if errno == 0 {
-		return nil
+	if err := d.acquire(); err != nil {
+		return err
 	}
-	if err := d.barrier.wait(); err != nil {
-		return fmt.Errorf("wait for running programs: membarrier: %w; map in map: %w", errno, err)
+	defer d.release()
+	outer, inner, err := d.barrier.maps()
+	if err == nil {
+		err = outer.Put(uint32(0), inner)
+	}
+	if err != nil {
+		return fmt.Errorf("wait for running programs: %w", err)
 	}
 	return nil
 }
 
-func (b *barrier) wait() error {
+func (b *barrier) maps() (outer, inner *ebpf.Map, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.outer == nil {
-		inner := &ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: 4, MaxEntries: 1}
-		outer, err := ebpf.NewMap(&ebpf.MapSpec{
-			Type: ebpf.ArrayOfMaps, KeySize: 4, ValueSize: 4, MaxEntries: 1, InnerMap: inner,
-		})
-		if err != nil {
-			return err
-		}
-		m, err := ebpf.NewMap(inner)
-		if err != nil {
-			return errors.Join(err, outer.Close())
-		}
-		b.outer, b.inner = outer, m
+	if b.outer != nil {
+		return b.outer, b.inner, nil
 	}
-	return b.outer.Put(uint32(0), b.inner)
+	spec := &ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: 4, MaxEntries: 1}
+	outer, err = ebpf.NewMap(&ebpf.MapSpec{
+		Type: ebpf.ArrayOfMaps, KeySize: 4, ValueSize: 4, MaxEntries: 1, InnerMap: spec,
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	if inner, err = ebpf.NewMap(spec); err != nil {
+		return nil, nil, errors.Join(err, outer.Close())
+	}
+	b.outer, b.inner = outer, inner
+	return outer, inner, nil
 }
 
 func (b *barrier) close() error {

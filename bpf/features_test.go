@@ -19,10 +19,6 @@ var featureProbes = map[string]func(*testing.T) bool{
 		}
 		return err == nil
 	},
-	"membarrier": func(t *testing.T) bool {
-		_, _, errno := unix.Syscall(unix.SYS_MEMBARRIER, membarrierGlobal, 0, 0)
-		return errno == 0
-	},
 	"bpf_sock_destroy": func(t *testing.T) bool {
 		kernel, err := btf.LoadKernelSpec()
 		if err != nil {

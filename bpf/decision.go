@@ -143,8 +143,13 @@ func untilNUL(b []byte) string {
 }
 
 // pollInterval is how often the ring buffer is looked at while somebody watches:
-// the programs do not wake the reader up then.
-const pollInterval = 5 * time.Millisecond
+// the programs do not wake the reader up then. idleInterval is how often besides:
+// they do, but not for what comes after a record that was told without and that
+// nobody has read yet.
+const (
+	pollInterval = 5 * time.Millisecond
+	idleInterval = time.Second
+)
 
 // DecisionReader reads decisions; they are lost, and counted in
 // Stats.DecisionsLost, while nobody does.
@@ -167,21 +172,22 @@ func (d *Datapath) Decisions() (*DecisionReader, error) {
 	return &DecisionReader{ring: r}, nil
 }
 
-// Poll says whether somebody watches: Read looks by itself then.
+// Poll says whether somebody watches: Read looks more often then. It is turned on
+// before Watch wants something, and off after Watch wants nothing more.
 func (r *DecisionReader) Poll(on bool) {
 	if r.poll.Swap(on) != on && on {
-		_ = r.ring.Flush() // a Read that waits without end; the reader may be closed
+		_ = r.ring.Flush() // a Read that waits; the reader may be closed
 	}
 }
 
 // Read waits for the next decision; io.EOF after Close.
 func (r *DecisionReader) Read(d *Decision) error {
 	for {
-		var until time.Time
+		wait := idleInterval
 		if r.poll.Load() {
-			until = time.Now().Add(pollInterval)
+			wait = pollInterval
 		}
-		r.ring.SetDeadline(until)
+		r.ring.SetDeadline(time.Now().Add(wait))
 		err := r.ring.ReadInto(&r.record)
 		switch {
 		case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, ringbuf.ErrFlushed):

@@ -278,6 +278,23 @@ func TestKernelDecisionBudget(t *testing.T) {
 	}
 }
 
+// What was told without a wakeup is read soon, though the reader knows of no
+// watcher: no wakeup comes for what follows it either.
+func TestKernelDecisionsUnannounced(t *testing.T) {
+	p := newPlane(t, small)
+	backend := kerneltest.Serve(t, "backend", "127.0.0.1:0").Addr.String()
+	const vip = "10.96.0.10:80"
+	p.vip("a", vip).to(backend)
+	c := kerneltest.Start(t, p.root)
+	_, told := listening(t, p)
+	if err := p.Watch(everything()); err != nil {
+		t.Fatal(err)
+	}
+	atomic.StoreUint64(p.watch.until, 1<<62) // for as long as the test takes
+	succeeds(t, "connect", c.TCP(vip).Connect(vip))
+	next(t, told)
+}
+
 // The macros of api.h, which are in no type.
 const slbTellBurst, slbTellWindowShift = 10, 30
 

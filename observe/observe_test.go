@@ -22,6 +22,7 @@ type fake struct {
 	wish       *bpf.Watch
 	wishes     int
 	polls      bool
+	unheard    bool // the programs would have told without waking up a reader that waits
 	timed      bool
 	lost       uint64
 	suppressed map[uint32]uint64
@@ -39,6 +40,7 @@ func (f *fake) Watch(w *bpf.Watch) error {
 	defer f.mu.Unlock()
 	f.wish = w
 	f.wishes++
+	f.unheard = f.unheard || w != nil && !f.polls
 	return nil
 }
 
@@ -95,6 +97,7 @@ func (f *fake) Poll(on bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.polls = on
+	f.unheard = f.unheard || f.wish != nil && !on
 }
 
 func (f *fake) Close() error { f.once.Do(func() { close(f.closed) }); return nil }
@@ -210,6 +213,9 @@ func TestWatchers(t *testing.T) {
 		}
 		if f.wants() != nil || f.polls {
 			t.Error("wanted with nobody left")
+		}
+		if f.unheard {
+			t.Error("told while the reader waited to be woken up")
 		}
 	})
 }

@@ -214,8 +214,14 @@ func (o *Observer) ask() {
 	if o.source == nil {
 		return
 	}
-	o.reader.Poll(len(o.watchers) > 0)
+	// While the programs do not wake the reader up, it looks by itself.
+	if len(o.watchers) > 0 {
+		o.reader.Poll(true)
+	}
 	err := o.source.Watch(o.wanted())
+	if len(o.watchers) == 0 {
+		o.reader.Poll(false)
+	}
 	if err == nil {
 		err = o.source.Time(o.timed())
 	}

@@ -177,7 +177,9 @@ func unitCgroup(ctx context.Context, unit string) (string, error) {
 		return "", fmt.Errorf("ask systemd about %s: %w", foreign(unit), err)
 	}
 	defer conn.Close()
-	loaded, err := conn.ListUnitsByPatternsContext(ctx, nil, []string{globEscape(unit)})
+	// A pattern takes backslashes as they are (FNM_NOESCAPE); nothing else that has a
+	// meaning in one can stand in a unit's name.
+	loaded, err := conn.ListUnitsByPatternsContext(ctx, nil, []string{unit})
 	if err != nil {
 		return "", fmt.Errorf("ask systemd about %s: %w", foreign(unit), err)
 	}
@@ -199,10 +201,6 @@ func unitCgroup(ctx context.Context, unit string) (string, error) {
 		return "", &exitError{code: exitNoObject, err: fmt.Errorf("unit %s has no cgroup: it is %s", foreign(unit), u.ActiveState)}
 	}
 	return "", &exitError{code: exitNoObject, err: fmt.Errorf("unit %s: not loaded", foreign(unit)), hint: "give the whole name, such as web@1.service"}
-}
-
-func globEscape(s string) string {
-	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(s)
 }
 
 func printExplanation(g *globals, out *output, x *api.Explanation) error {

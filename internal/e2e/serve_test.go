@@ -52,6 +52,7 @@ func TestCommandLine(t *testing.T) {
 	h.start()
 	h.healthy()
 	h.ask("/web.slice/one.scope")
+	h.must("systemd-run", "--quiet", `--unit=data\x2dbase.service`, "--slice=web.slice", "sleep", "infinity")
 	for _, test := range []struct {
 		args []string
 		code int
@@ -71,6 +72,7 @@ func TestCommandLine(t *testing.T) {
 		{[]string{"explain", vip, "--cgroup", "/web.slice"}, 0, "balance: one of 2 backends of VIP db"},
 		{[]string{"explain", vip, "--unit", "slicelb.service"}, 0, "group @daemon has translate = false"},
 		{[]string{"explain", vip, "--unit", "nope.service"}, 4, "not loaded"},
+		{[]string{"explain", vip, "--unit", `data\x2dbase.service`}, 0, "balance: one of 2 backends of VIP db"}, // edge T19
 		{[]string{"explain", vip, "--pid", "1"}, 0, "not among the clients"},
 		{[]string{"explain", "10.96.0.10:7001", "--cgroup", "/web.slice"}, 0, "no frontend"},
 		{[]string{"explain", vip, "--cgroup", "/nope.slice"}, 4, "does not exist"},

@@ -21,15 +21,16 @@ static __always_inline __u64 caller_of(const struct slb_decision *d)
 	return SLB_WHO_GROUP(word ? SLB_GROUP_HASH(READ_ONCE(*word)) : 0, group);
 }
 
-/* Does the backend still take new connections? */
-static __always_inline bool affinity_alive(__u32 index, __u32 gen)
+/* Does the backend still take new connections, of this default cell? */
+static __always_inline bool affinity_alive(__u32 index, __u32 gen, __u32 of)
 {
 	__u64 *word = bpf_map_lookup_elem(&backend_cells, &index), w;
 
 	if (!word)
 		return false;
 	w = READ_ONCE(*word);
-	return SLB_BACKEND_GEN(w) == gen && SLB_BACKEND_STATE(w) == SLB_BACKEND_ACTIVE;
+	return SLB_BACKEND_GEN(w) == gen && SLB_BACKEND_STATE(w) == SLB_BACKEND_ACTIVE &&
+	       backend_is_of(index, of);
 }
 
 static __always_inline __u64 affinity_word(__u32 cell)
@@ -40,7 +41,8 @@ static __always_inline __u64 affinity_word(__u32 cell)
 }
 
 /* The backend that the caller keeps, or 0. */
-static __always_inline __u32 affinity_kept(const struct slb_affinity_key *key, __u64 cell)
+static __always_inline __u32 affinity_kept(const struct slb_affinity_key *key,
+					   const struct slb_decision *d)
 {
 	struct slb_affinity *a = bpf_map_lookup_elem(&affinity, key);
 	__u64 rule, limit, now, used;
@@ -54,11 +56,11 @@ static __always_inline __u32 affinity_kept(const struct slb_affinity_key *key, _
 	index = a->backend;
 	gen = a->backend_gen;
 	used = READ_ONCE(a->used_ns);
-	if (now - used >= limit || (SLB_AFFINITY_STRICT(rule) && a->word != cell) ||
+	if (now - used >= limit || (SLB_AFFINITY_STRICT(rule) && a->word != d->word) ||
 	    a->layout != SLB_LAYOUT || READ_ONCE(a->key.who) != key->who ||
 	    a->key.netns != key->netns || a->key.cell != key->cell)
 		return 0;
-	if (!affinity_alive(index, gen))
+	if (!affinity_alive(index, gen, d->default_cell))
 		return 0;
 	/* Rarely, so that callers on several CPUs do not write to one line all the time. */
 	if (now - used > limit / 16)

@@ -168,3 +168,35 @@ func TestKernelAffinity(t *testing.T) {
 		t.Errorf("kept over a change: %+v", now)
 	}
 }
+
+// A cell's index is another VIP's by now: what callers and sockets keep of it is
+// the former VIP's, whose backend is still there.
+func TestKernelKeptByFormerVIP(t *testing.T) {
+	p := newPlane(t, small)
+	a := kerneltest.Serve(t, "a", "127.0.0.1:0").Addr.String()
+	b := kerneltest.Serve(t, "b", "127.0.0.1:0").Addr.String()
+	const vip = "10.96.0.10:53"
+	first := p.vip("first", vip+"/udp").steered(Cell{Affinity: 60}, map[string]uint32{a: 1})
+	c := kerneltest.Start(t, p.root)
+	s := c.UDP(vip)
+	succeeds(t, "sendto", s.SendTo("x", vip, 0))
+	answers(t, "the first VIP", s, "a")
+
+	// The frontend goes over to a cell whose view has the index of the former one's.
+	second := p.vip("second", "10.96.0.11:53/udp").steered(Cell{Affinity: 60}, map[string]uint32{b: 1})
+	p.apply(PutView{ViewKey{second.cell, 0}, first.cell})
+	base, count := second.slots(b)
+	first.gen++
+	p.apply(SetCell{first.cell, Cell{Action: Balance, Base: base, Count: count, Affinity: 60, Gen: first.gen}})
+	second.now.Selective = true
+	second.set(second.now)
+	for _, i := range first.frontends {
+		p.apply(SetFrontendRef{i, FrontendRef{Cell: second.cell, Gen: 1}})
+	}
+	if got := second.chosen(func() { succeeds(t, "connect", c.UDP(vip).Connect(vip)) }); got != b {
+		t.Errorf("a caller went to %q, want %s: it keeps what was another VIP's", got, b)
+	}
+	if got := second.chosen(func() { succeeds(t, "sendto", s.SendTo("x", vip, 0)) }); got != b {
+		t.Errorf("a datagram went to %q, want %s: its flow keeps what was another VIP's", got, b)
+	}
+}

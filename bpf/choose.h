@@ -65,7 +65,7 @@ static __noinline __u32 steered_backend(const struct slb_decision *d, __u64 netn
 	if (keeps || SLB_CELL_ALGORITHM(d->word) == SLB_MAGLEV)
 		key.who = caller_of(d);
 	if (keeps) {
-		index = affinity_kept(&key, d->word);
+		index = affinity_kept(&key, d);
 		if (index)
 			return index;
 	}

@@ -35,7 +35,8 @@ static __always_inline __u32 udp_kept(const struct slb_udp_choice_key *key,
 		return 0;
 	w = READ_ONCE(*word);
 	if (SLB_BACKEND_GEN(w) != gen || (SLB_BACKEND_STATE(w) != SLB_BACKEND_ACTIVE &&
-					  SLB_BACKEND_STATE(w) != SLB_BACKEND_DRAINING))
+					  SLB_BACKEND_STATE(w) != SLB_BACKEND_DRAINING) ||
+	    !backend_is_of(index, d->default_cell))
 		return 0;
 	return index;
 }

@@ -45,26 +45,28 @@ static __always_inline __u32 affinity_kept(const struct slb_affinity_key *key,
 					   const struct slb_decision *d)
 {
 	struct slb_affinity *a = bpf_map_lookup_elem(&affinity, key);
-	__u64 rule, limit, now, used;
+	__u64 rule, used;
+	__s64 limit, idle;
 	__u32 index, gen;
 
 	if (!a)
 		return 0;
 	rule = affinity_word(key->cell);
-	limit = SLB_AFFINITY_SECONDS(rule) * 1000000000ULL;
-	now = bpf_ktime_get_ns();
+	limit = SLB_AFFINITY_SECONDS(rule) * 1000000000LL;
 	index = a->backend;
 	gen = a->backend_gen;
 	used = READ_ONCE(a->used_ns);
-	if (now - used >= limit || (SLB_AFFINITY_STRICT(rule) && a->word != d->word) ||
+	/* Read after used; another CPU that has just called may be ahead nevertheless. */
+	idle = bpf_ktime_get_ns() - used;
+	if (idle >= limit || (SLB_AFFINITY_STRICT(rule) && a->word != d->word) ||
 	    a->layout != SLB_LAYOUT || READ_ONCE(a->key.who) != key->who ||
 	    a->key.netns != key->netns || a->key.cell != key->cell)
 		return 0;
 	if (!affinity_alive(index, gen, d->default_cell))
 		return 0;
 	/* Rarely, so that callers on several CPUs do not write to one line all the time. */
-	if (now - used > limit / 16)
-		WRITE_ONCE(a->used_ns, now);
+	if (idle > limit / 16)
+		WRITE_ONCE(a->used_ns, used + idle);
 	return index;
 }
 

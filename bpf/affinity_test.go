@@ -154,6 +154,21 @@ func TestKernelAffinity(t *testing.T) {
 		t.Errorf("a call does not make it last: %+v, %+v", a, now)
 	}
 
+	// Another CPU's call may have stored a time that is ahead of this one's.
+	a = p.kept()[key]
+	a.UsedNs += 30e9
+	if err := p.maps[slicelbMapAffinity].Put(key, a); err != nil {
+		t.Fatal(err)
+	}
+	v.chosen(call)
+	if now := p.kept()[key]; now != a {
+		t.Errorf("a time ahead ended it: %+v, %+v", a, now)
+	}
+	a.UsedNs -= 30e9
+	if err := p.maps[slicelbMapAffinity].Put(key, a); err != nil {
+		t.Fatal(err)
+	}
+
 	// Strict: a change of the cell ends it.
 	v.steered(Cell{Affinity: 60, Strict: true}, weights)
 	v.chosen(call)

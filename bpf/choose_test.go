@@ -87,9 +87,10 @@ func TestKernelLeastConnections(t *testing.T) {
 	}
 }
 
-// A backend that keeps its connections ten times as long has as many of them as
-// the others, give or take two: over the whole run, since a moment is a matter of
-// chance.
+// A backend that keeps its connections ten times as long has at most two more of
+// them than the busiest of the others: over the whole run, since a moment is a
+// matter of chance. It stands where the busiest do, which is some two above the
+// mean, because it is chosen only where it is not the worse of two.
 func TestKernelLeastConnectionsSlow(t *testing.T) {
 	p := newPlane(t, small)
 	const vip, slow = "10.96.0.10:53", "127.0.0.4:9"
@@ -122,18 +123,18 @@ func TestKernelLeastConnectionsSlow(t *testing.T) {
 			end = now + 10*fast
 		}
 		ends[end] = append(ends[end], s)
-		sum := 0
+		most := 0
 		for _, a := range others {
-			sum += live(a)
+			most = max(most, live(a))
 		}
 		if now > 10*fast {
-			more += float64(live(slow)) - float64(sum)/float64(len(others))
+			more += float64(live(slow) - most)
 			counted++
 		}
 	}
-	t.Logf("the slow one has %.2f more open than the others", more/counted)
-	if math.Abs(more/counted) > 2 {
-		t.Errorf("the slow one has %.2f more open than the others", more/counted)
+	t.Logf("the slow one has %.2f more open than the busiest of the others", more/counted)
+	if more/counted > 2 || more/counted < -3 {
+		t.Errorf("the slow one has %.2f more open than the busiest of the others", more/counted)
 	}
 }
 

@@ -21,16 +21,28 @@ static __always_inline __u64 caller_of(const struct slb_decision *d)
 	return SLB_WHO_GROUP(word ? SLB_GROUP_HASH(READ_ONCE(*word)) : 0, group);
 }
 
-/* Does the backend still take new connections, of this default cell? */
-static __always_inline bool affinity_alive(__u32 index, __u32 gen, __u32 of)
+/*
+ * Can the caller reach it? Else it is not kept: a pool may have others
+ * (backend_reachable).
+ */
+static __always_inline bool affinity_reaches(const struct slb_affinity_key *key,
+					     const struct slb_backend *b)
+{
+	return !(b->flags & SLB_BACKEND_LOOPBACK) || key->netns == host_netns_cookie;
+}
+
+/* Does the backend still take new connections, of this default cell and this caller? */
+static __always_inline bool affinity_alive(const struct slb_affinity_key *key, __u32 index,
+					   __u32 gen, __u32 of)
 {
 	__u64 *word = bpf_map_lookup_elem(&backend_cells, &index), w;
+	struct slb_backend *b = backend_at(index);
 
-	if (!word)
+	if (!word || !b)
 		return false;
 	w = READ_ONCE(*word);
 	return SLB_BACKEND_GEN(w) == gen && SLB_BACKEND_STATE(w) == SLB_BACKEND_ACTIVE &&
-	       backend_is_of(index, of);
+	       b->cell == of && affinity_reaches(key, b);
 }
 
 static __always_inline __u64 affinity_word(__u32 cell)
@@ -62,7 +74,7 @@ static __always_inline __u32 affinity_kept(const struct slb_affinity_key *key,
 	    a->layout != SLB_LAYOUT || READ_ONCE(a->key.who) != key->who ||
 	    a->key.netns != key->netns || a->key.cell != key->cell)
 		return 0;
-	if (!affinity_alive(index, gen, d->default_cell))
+	if (!affinity_alive(key, index, gen, d->default_cell))
 		return 0;
 	/* Rarely, so that callers on several CPUs do not write to one line all the time. */
 	if (idle > limit / 16)
@@ -75,7 +87,7 @@ static __always_inline void affinity_keep(const struct slb_affinity_key *key, __
 	struct slb_backend *b = backend_at(index);
 	struct slb_affinity a = {};
 
-	if (!b)
+	if (!b || !affinity_reaches(key, b))
 		return;
 	a.key = *key;
 	a.used_ns = bpf_ktime_get_ns();

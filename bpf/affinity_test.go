@@ -72,14 +72,14 @@ func TestKernelAffinity(t *testing.T) {
 	}
 	kerneltest.NewNetns(t).Do(t, func() {
 		away := kerneltest.Start(t, p.root)
-		_ = away.UDP(vip).Connect(vip) // loopback is the daemon's: it is told so
+		_ = away.UDP(vip).Connect(vip) // loopback is the daemon's: it is told so, and keeps none
 	})
 	who := map[uint64]int{}
 	for k := range p.kept() {
 		who[k.Who]++
 	}
 	host := uint64(1<<63 | uint64(nameHash("host"))<<20)
-	if who[host] != 2 || who[1<<63|uint64(nameHash("web"))<<20|1] != 1 || who[split.ID(t)] != 1 || len(who) != 3 {
+	if who[host] != 1 || who[1<<63|uint64(nameHash("web"))<<20|1] != 1 || who[split.ID(t)] != 1 || len(who) != 3 {
 		t.Errorf("callers: %v", who)
 	}
 	stays("after the others", mine)
@@ -214,4 +214,36 @@ func TestKernelKeptByFormerVIP(t *testing.T) {
 	if got := second.chosen(func() { succeeds(t, "sendto", s.SendTo("x", vip, 0)) }); got != b {
 		t.Errorf("a datagram went to %q, want %s: its flow keeps what was another VIP's", got, b)
 	}
+}
+
+// A caller in another network namespace keeps no backend that lies on the daemon's
+// loopback, where the pool has others. // edge D29
+func TestKernelAffinityLoopback(t *testing.T) {
+	p := newPlane(t, small)
+	const vip, here, there = "10.96.0.10:53", "127.0.0.1:9", "192.0.2.1:9"
+	v := p.vip("mixed", vip+"/udp").steered(Cell{Affinity: 60}, map[string]uint32{here: 1, there: 1})
+	index := func(a string) uint32 { return v.backends[netip.MustParseAddrPort(a)] }
+	kerneltest.NewNetns(t).Do(t, func() {
+		c := kerneltest.Start(t, p.root)
+		comesToKeep := func(what string) {
+			t.Helper()
+			for range 64 { // by chance: 1 in 2^64
+				_ = c.UDP(vip).Connect(vip) // there is no route there
+				for _, a := range p.kept() {
+					if a.Backend == index(there) {
+						return
+					}
+				}
+			}
+			t.Fatalf("%s: keeps %+v", what, p.kept())
+		}
+		comesToKeep("new")
+		for k, a := range p.kept() { // as if it had kept it before
+			a.Backend = index(here)
+			if err := p.maps[slicelbMapAffinity].Put(k, a); err != nil {
+				t.Fatal(err)
+			}
+		}
+		comesToKeep("one that it cannot reach")
+	})
 }

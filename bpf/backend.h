@@ -34,17 +34,6 @@ static __always_inline struct slb_backend *backend_at(__u32 index)
 }
 
 /*
- * Is this default cell, or a view of it, whose backend it is? What a socket or a
- * caller keeps is known by the index of its cell, which may be another VIP's by now.
- */
-static __always_inline bool backend_is_of(__u32 index, __u32 default_cell)
-{
-	struct slb_backend *b = backend_at(index);
-
-	return b && b->cell == default_cell;
-}
-
-/*
  * A loopback backend means the daemon's loopback. A caller in another network
  * namespace would reach its own: it gets EHOSTUNREACH instead (D29).
  */

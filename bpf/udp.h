@@ -18,6 +18,7 @@ static __always_inline __u32 udp_kept(const struct slb_udp_choice_key *key,
 				      const struct slb_decision *d)
 {
 	struct slb_udp_choice *c = bpf_map_lookup_elem(&udp_choice, key);
+	struct slb_backend *b;
 	__u32 index, gen, cell;
 	__u64 *word, w;
 
@@ -30,13 +31,15 @@ static __always_inline __u32 udp_kept(const struct slb_udp_choice_key *key,
 	    READ_ONCE(c->key.cookie) != key->cookie || c->key.frontend != key->frontend ||
 	    c->key.frontend_gen != key->frontend_gen)
 		return 0;
+	/* The cell's index may be another VIP's by now, and the backend still its former one's. */
+	b = backend_at(index);
 	word = bpf_map_lookup_elem(&backend_cells, &index);
 	if (!word)
 		return 0;
 	w = READ_ONCE(*word);
 	if (SLB_BACKEND_GEN(w) != gen || (SLB_BACKEND_STATE(w) != SLB_BACKEND_ACTIVE &&
 					  SLB_BACKEND_STATE(w) != SLB_BACKEND_DRAINING) ||
-	    !backend_is_of(index, d->default_cell))
+	    !b || b->cell != d->default_cell)
 		return 0;
 	return index;
 }

@@ -60,6 +60,7 @@ static __always_inline __u32 affinity_kept(const struct slb_affinity_key *key,
 	__u64 rule, used;
 	__s64 limit, idle;
 	__u32 index, gen;
+	__u64 word;
 
 	if (!a)
 		return 0;
@@ -67,10 +68,12 @@ static __always_inline __u32 affinity_kept(const struct slb_affinity_key *key,
 	limit = SLB_AFFINITY_SECONDS(rule) * 1000000000LL;
 	index = a->backend;
 	gen = a->backend_gen;
+	word = a->word;
 	used = READ_ONCE(a->used_ns);
 	/* Read after used; another CPU that has just called may be ahead nevertheless. */
 	idle = bpf_ktime_get_ns() - used;
-	if (idle >= limit || (SLB_AFFINITY_STRICT(rule) && a->word != d->word) ||
+	barrier(); /* its key last: see udp.h */
+	if (idle >= limit || (SLB_AFFINITY_STRICT(rule) && word != d->word) ||
 	    a->layout != SLB_LAYOUT || READ_ONCE(a->key.who) != key->who ||
 	    a->key.netns != key->netns || a->key.cell != key->cell)
 		return 0;

@@ -247,3 +247,31 @@ func TestKernelAffinityLoopback(t *testing.T) {
 		comesToKeep("one that it cannot reach")
 	})
 }
+
+// A backend that a group must not have any more, while others of the VIP's groups
+// still may: a flow that has it chooses anew. One that drains keeps its flows.
+func TestKernelUDPLeavesPool(t *testing.T) {
+	for _, strict := range []bool{false, true} {
+		p := newPlane(t, small)
+		const vip, a, b = "10.96.0.10:53", "127.0.0.1:9", "127.0.0.2:9"
+		v := p.vip("v", vip+"/udp").steered(Cell{Strict: strict}, map[string]uint32{a: 1})
+		s := kerneltest.Start(t, p.root).UDP(vip)
+		send := func() { succeeds(t, "sendto", s.SendTo("x", vip, 0)) }
+		if got := v.chosen(send); got != a {
+			t.Fatalf("strict=%v: went to %q, want %s", strict, got, a)
+		}
+		v.state(a, BackendDraining)
+		v.steered(Cell{Strict: strict}, map[string]uint32{b: 1})
+		if got := v.chosen(send); got != "" {
+			t.Errorf("strict=%v: left a backend that drains for %q", strict, got)
+		}
+		v.state(a, BackendActive) // as a backend of another of the VIP's pools
+		want := ""
+		if strict {
+			want = b
+		}
+		if got := v.chosen(send); got != want {
+			t.Errorf("strict=%v: chose %q, want %q", strict, got, want)
+		}
+	}
+}

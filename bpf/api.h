@@ -147,8 +147,9 @@ enum slb_algorithm {
 
 /*
  * Word of cell_affinity: for how long without a call a caller keeps its backend,
- * and whether a change of the cell ends it at once (VIPs of several pools, where
- * a backend's state does not say whether it still is in this cell's).
+ * where the cell has affinity, and of any cell whether a change of it has callers
+ * and unconnected UDP choose anew at once (VIPs of several pools, where a backend's
+ * state does not say whether it still is in this cell's).
  */
 #define SLB_AFFINITY_SECONDS(w) ((__u32)(w))
 #define SLB_AFFINITY_STRICT(w) (((w) >> 32) & 1)
@@ -414,7 +415,7 @@ struct slb_udp_choice {
 	__u32 cell; /* that decided; another one decides anew */
 	__u16 layout;
 	__u16 pad;
-	__u64 spare;
+	__u64 word; /* the cell's, when the backend was chosen */
 };
 
 /* udp_reverse: which VIP an unconnected UDP socket means by a backend. */
@@ -535,7 +536,7 @@ struct slb_backend_counters {
 };
 
 enum slb_stat {
-	SLB_STAT_STORAGE_FAILED,      /* no socket storage: the peer name is lost */
+	SLB_STAT_STORAGE_FAILED,      /* no storage, or no entry of udp_reverse: the peer's name is lost */
 	SLB_STAT_LOOPBACK_NETNS,      /* loopback backend asked for from another netns */
 	SLB_STAT_REPLY_UNKNOWN,	      /* datagram from a backend without a reverse entry */
 	SLB_STAT_STALE_FRONTEND,      /* reverse look-up declined: the frontend is gone */

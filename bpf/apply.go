@@ -205,8 +205,6 @@ func (d *Datapath) setCell(w SetCell) error {
 		if err := d.placeSlots(w.Cell.Base, w.Cell.Count); err != nil {
 			return err
 		}
-	}
-	if w.Cell.Affinity > 0 {
 		if err := store(d.cellAffinity, slicelbMapCellAffinity, w.Index, encodeAffinity(w.Cell)); err != nil {
 			return err
 		}

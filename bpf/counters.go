@@ -40,7 +40,7 @@ type Places struct{ Used, Limit uint32 }
 
 // Stats count what should be rare, over all CPUs, since the maps were made.
 type Stats struct {
-	StorageFailed uint64 // no socket storage: the peer's name is lost
+	StorageFailed uint64 // no room for what a socket remembers: the peer's name is lost, or a sender's
 	LoopbackNetns uint64 // a loopback backend was asked for from another network namespace
 	ReplyUnknown  uint64 // datagrams from a backend that the socket asked by no VIP's name, or no more
 	StaleFrontend uint64 // a peer's name was declined: the frontend is gone

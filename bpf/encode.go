@@ -131,7 +131,7 @@ func encodeCell(c Cell) (uint64, error) {
 		return 0, fmt.Errorf("%s with %d slots", c.Action, c.Count)
 	case c.Algorithm > Maglev:
 		return 0, fmt.Errorf("unknown algorithm %d", c.Algorithm)
-	case c.Action != Balance && (c.Algorithm != Random || c.Affinity != 0 || c.Strict), c.Affinity == 0 && c.Strict:
+	case c.Action != Balance && (c.Algorithm != Random || c.Affinity != 0 || c.Strict):
 		return 0, fmt.Errorf("%s: nothing to choose or to keep", c)
 	case c.Gen > CellGenMask:
 		return 0, fmt.Errorf("generation %d: at most %d bits", c.Gen, cellGenBits)
@@ -168,8 +168,9 @@ func decodeCell(w, affinity uint64) Cell {
 		Gen:       uint16(w >> cellGenShift),
 	}
 	if w>>cellAffinityShift&1 == 1 {
-		c.Affinity, c.Strict = uint32(affinity), affinity&affinityStrict != 0
+		c.Affinity = uint32(affinity)
 	}
+	c.Strict = c.Action == Balance && affinity&affinityStrict != 0
 	return c
 }
 

@@ -50,5 +50,7 @@ struct task_struct {
 
 #define READ_ONCE(x) (*(const volatile typeof(x) *)&(x))
 #define WRITE_ONCE(x, v) (*(volatile typeof(x) *)&(x) = (v))
+/* The compiler moves no access across. */
+#define barrier() asm volatile("" ::: "memory")
 
 #endif

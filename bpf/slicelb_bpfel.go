@@ -324,7 +324,7 @@ type slicelbSlbUdpChoice struct {
 	Cell       uint32
 	Layout     uint16
 	Pad        uint16
-	Spare      uint64
+	Word       uint64
 }
 
 type slicelbSlbUdpChoiceKey struct {

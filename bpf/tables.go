@@ -56,7 +56,7 @@ type Cell struct {
 	Action      Action
 	Algorithm   Algorithm // Random unless Action is Balance
 	Affinity    uint32    // seconds without a call for which a caller keeps its backend; 0 = none
-	Strict      bool      // a change of this cell ends affinity at once
+	Strict      bool      // a change of this cell has callers and unconnected UDP choose anew
 	Selective   bool      // views exist: {cell, group} is asked first
 	Gen         uint16    // 10 bits, wraps
 }

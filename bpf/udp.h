@@ -3,7 +3,11 @@
  * Unconnected UDP. A socket may use several VIPs, so what it remembers is keyed
  * by its cookie: which backend a VIP means (udp_choice), and which VIP a backend
  * means (udp_reverse). Elements of an LRU are reused at will, under a reader
- * too, so each value repeats its key and is checked after it was read.
+ * too, so each value repeats its key, as its first bytes, and is checked after it
+ * was read. A reader that saw anything of the new value sees the new key then. A
+ * CPU that reorders loads or stores (arm64) can slip through, by a few
+ * instructions: what it reads must name a living backend of this VIP, or a living
+ * frontend, in any case.
  */
 #ifndef SLICELB_UDP_H
 #define SLICELB_UDP_H
@@ -20,15 +24,17 @@ static __always_inline __u32 udp_kept(const struct slb_udp_choice_key *key,
 	struct slb_udp_choice *c = bpf_map_lookup_elem(&udp_choice, key);
 	struct slb_backend *b;
 	__u32 index, gen, cell;
-	__u64 *word, w;
+	__u64 *word, w, chosen_by;
 
 	if (!c)
 		return 0;
 	index = c->backend;
 	gen = c->backend_gen;
 	cell = c->cell;
+	chosen_by = c->word;
+	barrier();
 	if (cell != d->cell || c->layout != SLB_LAYOUT ||
-	    READ_ONCE(c->key.cookie) != key->cookie || c->key.frontend != key->frontend ||
+	    c->key.cookie != key->cookie || c->key.frontend != key->frontend ||
 	    c->key.frontend_gen != key->frontend_gen)
 		return 0;
 	/* The cell's index may be another VIP's by now, and the backend still its former one's. */
@@ -41,13 +47,18 @@ static __always_inline __u32 udp_kept(const struct slb_udp_choice_key *key,
 					  SLB_BACKEND_STATE(w) != SLB_BACKEND_DRAINING) ||
 	    !b || b->cell != d->default_cell)
 		return 0;
+	/* ACTIVE may be in another pool than this cell's; what drains was in this one. */
+	if (chosen_by != d->word && SLB_BACKEND_STATE(w) == SLB_BACKEND_ACTIVE &&
+	    SLB_AFFINITY_STRICT(affinity_word(d->cell)))
+		return 0;
 	return index;
 }
 
 static __always_inline bool udp_reverse_is(const struct slb_udp_reverse_key *key,
 					   const struct slb_udp_reverse *r)
 {
-	return READ_ONCE(r->key.cookie) == key->cookie && r->key.port_be == key->port_be &&
+	barrier();
+	return r->key.cookie == key->cookie && r->key.port_be == key->port_be &&
 	       r->layout == SLB_LAYOUT && addr_equal(&r->key.addr, &key->addr);
 }
 
@@ -56,9 +67,27 @@ static __always_inline bool udp_taken(const struct slb_udp_reverse_key *key,
 				      const struct slb_decision *d)
 {
 	struct slb_udp_reverse *r = bpf_map_lookup_elem(&udp_reverse, key);
+	__u32 frontend, gen;
 
-	return r && udp_reverse_is(key, r) && r->frontend != d->frontend &&
-	       frontend_alive(r->frontend, r->frontend_gen);
+	if (!r)
+		return false;
+	frontend = r->frontend;
+	gen = r->frontend_gen;
+	return udp_reverse_is(key, r) && frontend != d->frontend && frontend_alive(frontend, gen);
+}
+
+/* Does it know it as the frontend that decided? */
+static __always_inline bool udp_known(const struct slb_udp_reverse_key *key,
+				      const struct slb_decision *d)
+{
+	struct slb_udp_reverse *r = bpf_map_lookup_elem(&udp_reverse, key);
+	__u32 frontend, gen;
+
+	if (!r)
+		return false;
+	frontend = r->frontend;
+	gen = r->frontend_gen;
+	return udp_reverse_is(key, r) && frontend == d->frontend && gen == d->frontend_gen;
 }
 
 static __always_inline void udp_reverse_key(struct slb_udp_reverse_key *key, __u64 cookie,
@@ -81,7 +110,6 @@ static __always_inline struct slb_backend *udp_choose(struct bpf_sock_addr *ctx,
 {
 	struct slb_udp_choice choice = {};
 	struct slb_udp_reverse reverse = {};
-	struct slb_udp_reverse *known;
 	struct slb_backend *b = NULL;
 	__u32 index;
 	bool kept;
@@ -120,20 +148,20 @@ static __always_inline struct slb_backend *udp_choose(struct bpf_sock_addr *ctx,
 		return NULL;
 	}
 
-	known = bpf_map_lookup_elem(&udp_reverse, &reverse.key);
-	if (!known || !udp_reverse_is(&reverse.key, known) || known->frontend != d->frontend ||
-	    known->frontend_gen != d->frontend_gen) {
+	if (!udp_known(&reverse.key, d)) {
 		reverse.vip = key->addr;
 		reverse.vip_port_be = key->port_be;
 		reverse.layout = SLB_LAYOUT;
 		reverse.frontend = d->frontend;
 		reverse.frontend_gen = d->frontend_gen;
-		bpf_map_update_elem(&udp_reverse, &reverse.key, &reverse, BPF_ANY);
+		if (bpf_map_update_elem(&udp_reverse, &reverse.key, &reverse, BPF_ANY))
+			count_stat(SLB_STAT_STORAGE_FAILED);
 	}
 	if (!kept) {
 		choice.backend = index;
 		choice.backend_gen = b->generation;
 		choice.cell = d->cell;
+		choice.word = d->word;
 		choice.layout = SLB_LAYOUT;
 		bpf_map_update_elem(&udp_choice, &choice.key, &choice, BPF_ANY);
 		count(d->default_cell, d->group, SLB_COUNT_FLOW);

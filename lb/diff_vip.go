@@ -412,7 +412,7 @@ func (v *vipPlan) word(cell uint32, o Outcome, selective bool) (c bpf.Cell, diff
 		c.Base, c.Count = v.bases[o.Pool], v.want.Pools[o.Pool].Size()
 		c.Algorithm, c.Affinity = v.want.Algorithm, v.want.Affinity
 		// A backend's state says that it is in a pool, not in which.
-		c.Strict = c.Affinity > 0 && len(v.want.Pools) > 1
+		c.Strict = len(v.want.Pools) > 1
 	}
 	if c == old {
 		return c, false

@@ -102,8 +102,8 @@ func (s *scripted) change(f func()) {
 	f()
 }
 
-// begun is when each address was checked.
-func (s *scripted) begun() map[netip.AddrPort][]time.Time {
+// launched is when each address was checked.
+func (s *scripted) launched() map[netip.AddrPort][]time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return maps.Clone(s.starts)
@@ -329,7 +329,7 @@ func TestPace(t *testing.T) {
 	run(t, switched{}.answer, func(b *bench) {
 		b.Set(targets(1000, &usual, Unchecked))
 		b.pass(time.Minute)
-		starts, end := b.begun(), time.Now()
+		starts, end := b.launched(), time.Now()
 		for a, at := range starts {
 			for i := 1; i < len(at); i++ {
 				if gap := at[i].Sub(at[i-1]); gap < 1800*time.Millisecond || gap > usual.Interval+2*grain {

@@ -701,7 +701,7 @@ enum slb_word_map {
 	SLB_WORD_PATTERN = 3, /* key.pattern */
 };
 
-/* Stores word into an existing entry in place; the program returns 0 or -ENOENT. */
+/* Stores word into an existing entry in place; the program returns 0, or -ENOENT where there is none, or no more. */
 struct slb_word_store {
 	__u32 map;
 	__u32 pad;

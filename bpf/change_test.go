@@ -375,6 +375,21 @@ func TestKernelApply(t *testing.T) {
 			t.Errorf("%s: %v", w, err)
 		}
 	}
+	// An entry whose memory is another cgroup's by now.
+	other, err := encodeCgroup(Rule{Group: 2}, 80)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.maps[slicelbMapCgroups].Put(uint64(79), other); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Apply(SetCgroup{79, Rule{Group: 1}}); !errors.Is(err, ErrNotExist) {
+		t.Errorf("set what is another cgroup's: %v", err)
+	}
+	var is uint64
+	if err := p.maps[slicelbMapCgroups].Lookup(uint64(79), &is); err != nil || is != other {
+		t.Errorf("another cgroup's word %#x became %#x, %v", other, is, err)
+	}
 	for _, w := range []Write{
 		SetCell{0, Cell{}}, SetFrontendRef{0, FrontendRef{}}, SetBackend{0, Backend{}},
 		SetBackendCell{0, BackendCell{}}, PutFrontend{frontendKey("10.96.0.11:80"), 0},

@@ -68,7 +68,7 @@ func (d *Datapath) Cgroups() (map[uint64]Rule, error) {
 
 func (d *Datapath) dumpCgroups(out map[uint64]Rule) error {
 	return each(d.maps[slicelbMapCgroups], func(id, w uint64) {
-		// A word of another id is void to the programs; Set repairs it.
+		// A word of another id is void to the programs, and nothing that Set changes.
 		if rule, ok := decodeCgroup(w, id); ok {
 			out[id] = rule
 		} else {

@@ -422,13 +422,23 @@ int slb_set_word(struct slb_word_store *args)
 	struct slb_expect_key expect_key;
 	struct slb_pattern_key pattern_key;
 	struct slb_pattern *pattern;
-	__u64 cgroup, *word;
+	__u64 cgroup, *word, old;
 
 	switch (args->map) {
 	case SLB_WORD_CGROUP:
 		cgroup = args->cgroup;
 		word = bpf_map_lookup_elem(&cgroups, &cgroup);
-		break;
+		if (!word)
+			return -ENOENT;
+		/*
+		 * The kernel deletes and inserts here too, of its own accord: the element
+		 * may be another cgroup's between look-up and store.
+		 */
+		old = READ_ONCE(*word);
+		if (!SLB_CGROUP_VALID(old, cgroup) ||
+		    __sync_val_compare_and_swap(word, old, args->word) != old)
+			return -ENOENT;
+		return 0;
 	case SLB_WORD_EXPECT:
 		expect_key = args->expect;
 		word = bpf_map_lookup_elem(&expect, &expect_key);

@@ -390,6 +390,7 @@ func TestKernelApply(t *testing.T) {
 	if err := p.maps[slicelbMapCgroups].Lookup(uint64(79), &is); err != nil || is != other {
 		t.Errorf("another cgroup's word %#x became %#x, %v", other, is, err)
 	}
+	p.apply(DelCgroup{79})
 	for _, w := range []Write{
 		SetCell{0, Cell{}}, SetFrontendRef{0, FrontendRef{}}, SetBackend{0, Backend{}},
 		SetBackendCell{0, BackendCell{}}, PutFrontend{frontendKey("10.96.0.11:80"), 0},

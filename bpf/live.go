@@ -89,12 +89,24 @@ func (d *Datapath) Recount() (corrected int, err error) {
 		if magnitude(is.by) < magnitude(by) {
 			by = is.by
 		}
-		atomic.AddUint64(&d.live[i], uint64(-by))
-		corrected++
+		if d.correct(i, is.gen, -by) {
+			corrected++
+		}
 		delete(off, i)
 	}
 	r.off = off
 	return corrected, nil
+}
+
+// correct adds to a count, while the index is the same backend's.
+func (d *Datapath) correct(i, gen uint32, by int64) bool {
+	d.write.Lock() // SetBackend begins the next one's count at zero
+	defer d.write.Unlock()
+	if c := decodeBackendCell(atomic.LoadUint64(&d.backendCells[i])); c.Gen != gen || c.State == BackendFree {
+		return false
+	}
+	atomic.AddUint64(&d.live[i], uint64(by))
+	return true
 }
 
 // drifts are the counts that are off. A first walk finds those that may be; only
@@ -146,6 +158,9 @@ func (d *Datapath) suspects(of map[uint32]suspect) (map[uint32]suspect, error) {
 		if _, asked := of[uint32(i)]; of != nil && !asked {
 			continue
 		}
+		if c := decodeBackendCell(atomic.LoadUint64(&d.backendCells[i])); c.State == BackendFree {
+			continue // neither the programs nor a walk count for it any more
+		}
 		s := suspect{before[i], int64(atomic.LoadUint64(&d.live[i])), int64(atomic.LoadUint64(&d.recounted[i]))}
 		if s.walked < min(s.before, s.after) || s.walked > max(s.before, s.after) {
 			out[uint32(i)] = s
@@ -183,16 +198,23 @@ func (d *Datapath) walkOrigins() (err error) {
 		return err
 	}
 	defer walk.Close()
-	// It prints nothing: a read ends at the end, or says EAGAIN after a million
-	// sockets, and goes on from there.
+	_, err = readWalk(walk)
+	return err
+}
+
+// readWalk reads an iterator to its end. The kernel interrupts one that has
+// printed nothing for a million sockets, by EAGAIN: it goes on from there.
+func readWalk(r io.Reader) ([]byte, error) {
+	var out []byte
+	buf := make([]byte, 64<<10)
 	for {
-		_, err := walk.Read(make([]byte, 64))
+		n, err := r.Read(buf)
+		out = append(out, buf[:n]...)
 		switch {
 		case errors.Is(err, io.EOF):
-			return nil
-		case errors.Is(err, unix.EAGAIN), err == nil:
-		default:
-			return err
+			return out, nil
+		case err != nil && !errors.Is(err, unix.EAGAIN):
+			return nil, err
 		}
 	}
 }

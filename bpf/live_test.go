@@ -2,7 +2,9 @@ package bpf
 
 import (
 	"fmt"
+	"io"
 	"net/netip"
+	"os"
 	"sync/atomic"
 	"testing"
 
@@ -179,6 +181,57 @@ func TestKernelRecount(t *testing.T) {
 	succeeds(t, "close", s.Close())
 	liveIs(t, "closed", elsewhere, far, 0)
 	recount(t, p, 0)
+}
+
+// A removed backend's sockets count for nobody, so its count is not off; nor is
+// what was found of it added to the next one that has its index.
+func TestKernelRecountRemoved(t *testing.T) {
+	p := newPlane(t, small)
+	const vip, a = "10.96.0.10:53", "127.0.0.1:9"
+	v := p.vip("a", vip+"/udp").to(a)
+	c := kerneltest.Start(t, p.root)
+	for range 3 {
+		succeeds(t, "connect", c.UDP(vip).Connect(vip))
+	}
+	i := v.backends[netip.MustParseAddrPort(a)]
+	v.state(a, BackendFree)
+	recount(t, p, 0)
+	p.apply(SetBackendCell{i, BackendCell{State: BackendActive, Gen: 2}})
+	if p.correct(i, 1, -3) {
+		t.Error("the next backend's count was corrected by the former one's")
+	}
+	if n := int64(atomic.LoadUint64(&p.live[i])); n != 3 {
+		t.Errorf("count %d", n)
+	}
+	if !p.correct(i, 2, -3) {
+		t.Error("a backend's own count was not corrected")
+	}
+}
+
+// interrupted prints in pieces, and is interrupted before each and at the end.
+type interrupted struct {
+	pieces []string
+	ready  bool
+}
+
+func (r *interrupted) Read(b []byte) (int, error) {
+	if r.ready = !r.ready; r.ready {
+		return 0, &os.PathError{Op: "read", Path: "iterator", Err: unix.EAGAIN}
+	}
+	if len(r.pieces) == 0 {
+		return 0, io.EOF
+	}
+	n := copy(b, r.pieces[0])
+	r.pieces = r.pieces[1:]
+	return n, nil
+}
+
+// The kernel interrupts a walk that has printed nothing for a million sockets.
+func TestReadWalkInterrupted(t *testing.T) {
+	got, err := readWalk(&interrupted{pieces: []string{"a", "b"}})
+	if string(got) != "ab" || err != nil {
+		t.Errorf("read %q, %v", got, err)
+	}
 }
 
 // Under load nothing that is right is corrected, and in the end nothing is open.

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"net/netip"
 	"strings"
 	"sync"
@@ -188,7 +187,7 @@ func iterate(p *ebpf.Program, m *ebpf.Map) ([]byte, error) {
 		return nil, fmt.Errorf("open iterator %s: %w", p, err)
 	}
 	defer r.Close()
-	out, err := io.ReadAll(r)
+	out, err := readWalk(r)
 	if err != nil {
 		return nil, fmt.Errorf("run iterator %s: %w", p, err)
 	}

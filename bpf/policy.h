@@ -272,6 +272,7 @@ static __always_inline void policy_record(const struct slb_frontend_key *key, __
 {
 	struct slb_seen_key k = {};
 	struct slb_seen *seen, fresh = {};
+	int err;
 
 	k.addr = key->addr;
 	k.group = group;
@@ -287,7 +288,9 @@ static __always_inline void policy_record(const struct slb_frontend_key *key, __
 	fresh.count = 1;
 	fresh.last_ns = bpf_ktime_get_boot_ns();
 	fresh.rule = rule;
-	if (bpf_map_update_elem(&policy_seen, &k, &fresh, BPF_NOEXIST) == -E2BIG)
+	/* An int: what 6.1 returns of an update has 32 bits. */
+	err = bpf_map_update_elem(&policy_seen, &k, &fresh, BPF_NOEXIST);
+	if (err == -E2BIG)
 		count_stat(SLB_STAT_SEEN_FULL);
 }
 

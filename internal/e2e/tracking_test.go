@@ -97,17 +97,31 @@ func TestFirstInstruction(t *testing.T) {
 			if when == "stopped" {
 				h.must("kill", "-STOP", pid)
 			}
+			h.withoutSlices() // that another test has left
 			for _, s := range shapes {
 				got := h.answered(s.name, h.run("firsts", vip, strconv.Itoa(n), s.fixed, s.fresh))
 				h.right(s.name+", "+when, got, s.who, n)
-				for _, dir := range []string{"nomad.slice/share.slice", "nomad.slice", "glob.slice", "fresh.slice"} {
-					h.exit("rmdir", filepath.Join("/sys/fs/cgroup", dir))
-				}
+				h.withoutSlices()
 			}
 			h.must("kill", "-CONT", pid)
 			h.converges(when)
 		})
 	}
+}
+
+// withoutSlices removes the slices that TestFirstInstruction makes by mkdir.
+func (h *host) withoutSlices() {
+	h.t.Helper()
+	h.eventually(10*time.Second, "without slices", func() bool {
+		left := false
+		for _, name := range []string{"nomad.slice", "glob.slice", "fresh.slice"} {
+			dir := filepath.Join("/sys/fs/cgroup", name)
+			h.exit("find", dir, "-depth", "-type", "d", "-delete") // one of a process that just ended is busy
+			code, _ := h.exit("test", "-e", dir)
+			left = left || code == 0
+		}
+		return !left
+	})
 }
 
 // The same by way of systemd: units whose slice is there, or is made for them.

@@ -14,13 +14,31 @@ import (
 // far as one can get into them: by the processes that are in them.
 func (s *sweep) closeAbroad(byNetns map[uint64][]doomedSocket) error {
 	failed := make(chan error, 1)
-	go func() {
-		// The thread ends with the goroutine: it is in another namespace.
-		runtime.LockOSThread()
-		failed <- s.abroad(byNetns)
-	}()
+	go awayFromMain(func() { failed <- s.abroad(byNetns) })
 	return <-failed
 }
+
+// awayFromMain calls f on a thread that ends with it, since f enters other network
+// namespaces. Go does not end the process's first thread, which is the one that
+// /proc/PID/ns shows: where the goroutine has got that, it keeps it busy while
+// another does the work.
+func awayFromMain(f func()) {
+	runtime.LockOSThread()
+	if !onMainThread() {
+		f()
+		return
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		awayFromMain(f)
+	}()
+	<-done
+	runtime.UnlockOSThread()
+}
+
+// onMainThread is what tests replace to be on it.
+var onMainThread = func() bool { return unix.Gettid() == unix.Getpid() }
 
 func (s *sweep) abroad(byNetns map[uint64][]doomedSocket) error {
 	var errs, refused []error

@@ -313,3 +313,22 @@ func TestKernelTerminatesElsewhere(t *testing.T) {
 		}
 	})
 }
+
+// Where the first thread is what a sweep abroad was given, it does the work on
+// another one.
+func TestAwayFromMain(t *testing.T) {
+	own := onMainThread
+	t.Cleanup(func() { onMainThread = own })
+	first := 0
+	onMainThread = func() bool {
+		if first == 0 {
+			first = unix.Gettid()
+		}
+		return unix.Gettid() == first
+	}
+	done := make(chan int, 1)
+	go awayFromMain(func() { done <- unix.Gettid() })
+	if got := <-done; got == first || first == 0 {
+		t.Errorf("worked on thread %d, the first is %d", got, first)
+	}
+}

@@ -4,24 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"strings"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 )
-
-// storedSet is one data plane as a store handed it back.
-type storedSet struct {
-	layout, name string
-	fds          map[string][]storedFD // "map cells" -> newest id first
-}
-
-type storedFD struct {
-	name storedName
-	fd   int
-}
 
 // Adopt takes over what an earlier process left in a descriptor store: the
 // newest set that is complete and of this layout. From the moment a name is one
@@ -62,59 +50,6 @@ func Adopt(fds []NamedFD, opts Options) (*Datapath, error) {
 	return adopted, nil
 }
 
-// storedSets sorts what is ours into sets, the newest first.
-func storedSets(fds []NamedFD) []*storedSet {
-	byName := make(map[string]*storedSet)
-	for _, f := range fds {
-		n, ok := parseStoredName(f.Name)
-		if !ok {
-			continue
-		}
-		key := n.layout + "-" + n.set
-		s := byName[key]
-		if s == nil {
-			s = &storedSet{layout: n.layout, name: n.set, fds: make(map[string][]storedFD)}
-			byName[key] = s
-		}
-		object := n.kind + " " + n.object
-		s.fds[object] = append(s.fds[object], storedFD{n, f.FD})
-	}
-	var sets []*storedSet
-	for _, s := range byName {
-		for _, same := range s.fds {
-			slices.SortFunc(same, func(a, b storedFD) int { return int(b.name.id) - int(a.name.id) })
-		}
-		sets = append(sets, s)
-	}
-	slices.SortFunc(sets, func(a, b *storedSet) int { return strings.Compare(b.name, a.name) })
-	return sets
-}
-
-// take hands out the newest descriptor of an object; the caller owns it then.
-func (s *storedSet) take(kind, object string) (int, bool) {
-	key := kind + " " + object
-	if len(s.fds[key]) == 0 {
-		return -1, false
-	}
-	fd := s.fds[key][0].fd
-	s.fds[key] = s.fds[key][1:]
-	return fd, true
-}
-
-// close gives back what was not taken.
-func (s *storedSet) close() {
-	for object, same := range s.fds {
-		for _, f := range same {
-			unix.Close(f.fd)
-		}
-		delete(s.fds, object)
-	}
-}
-
-func (s *storedSet) error(object, reason string, err error) error {
-	return &AdoptError{Set: s.name, Object: object, Reason: reason, Err: err}
-}
-
 func (s *storedSet) adopt(opts Options) (_ *Datapath, err error) {
 	if s.layout != currentLayout() {
 		return nil, s.error("", fmt.Sprintf("layout %s; this program knows %s", s.layout, currentLayout()), nil)
@@ -147,7 +82,8 @@ func (s *storedSet) adopt(opts Options) (_ *Datapath, err error) {
 	if err := d.open(spec); err != nil {
 		return nil, err
 	}
-	// Nothing has been changed up to here.
+	// No hook has been touched up to here, and what open puts right (leases, the
+	// filters, the network namespace's cookie) is right for any program.
 	if err := d.renew(spec); err != nil {
 		return nil, err
 	}
@@ -162,9 +98,6 @@ func (s *storedSet) takeMaps(d *Datapath, spec *ebpf.CollectionSpec) error {
 		object := kindMap + " " + name
 		fd, ok := s.take(kindMap, name)
 		if !ok {
-			if _, late := lateMaps[name]; late {
-				continue
-			}
 			return s.error(object, "is missing", nil)
 		}
 		if err := objectIs(fd, "bpf-map"); err != nil {
@@ -180,8 +113,7 @@ func (s *storedSet) takeMaps(d *Datapath, spec *ebpf.CollectionSpec) error {
 		if err != nil {
 			return s.error(object, "cannot be read", err)
 		}
-		// The kernel keeps 15 bytes of a name.
-		if kernel := name[:min(len(name), 15)]; !strings.HasPrefix(name, ".") && info.Name != kernel {
+		if !strings.HasPrefix(name, ".") && kernelName(info.Name) != kernelName(name) {
 			return s.error(object, fmt.Sprintf("is foreign: its name is %q", info.Name), nil)
 		}
 		want := m.Copy()
@@ -195,32 +127,12 @@ func (s *storedSet) takeMaps(d *Datapath, spec *ebpf.CollectionSpec) error {
 		}
 		m.MaxEntries = want.MaxEntries
 	}
-	return s.makeLate(d, spec)
-}
-
-// lateMaps are those that sets of earlier builds lack, with the map that each is
-// as large as, if any. They are made anew: what they hold can be had again.
-var lateMaps = map[string]string{
-	slicelbMapBackendTraits: slicelbMapBackends,
-	slicelbMapFailures:      "",
-}
-
-func (s *storedSet) makeLate(d *Datapath, spec *ebpf.CollectionSpec) error {
-	for name, as := range lateMaps {
-		if d.maps[name] != nil {
-			continue
-		}
-		if as != "" {
-			spec.Maps[name].MaxEntries = spec.Maps[as].MaxEntries
-		}
-		m, err := ebpf.NewMap(spec.Maps[name])
-		if err != nil {
-			return fmt.Errorf("make map %s: %w", name, err)
-		}
-		d.maps[name], d.late = m, true
-	}
 	return nil
 }
+
+// kernelName is what the kernel keeps of an object's name. The rest comes from the
+// object's type information, where this process may read that.
+func kernelName(name string) string { return name[:min(len(name), unix.BPF_OBJ_NAME_LEN-1)] }
 
 // takePrograms may find fewer than there are: they are loaded anew anyway.
 func (s *storedSet) takePrograms(d *Datapath, spec *ebpf.CollectionSpec) error {
@@ -299,141 +211,4 @@ func objectIs(fd int, kind string) error {
 		return fmt.Errorf("%s is not a %s", target, kind)
 	}
 	return nil
-}
-
-// renew puts this build's programs in place of the adopted ones, where they
-// differ. Links are updated in place; a tracepoint's cannot be, so there both
-// run for a moment (what they insert is the same).
-func (d *Datapath) renew(spec *ebpf.CollectionSpec) error {
-	if d.opts.Build == Build() && d.sameNames(spec) && !d.late {
-		return d.renewLinks()
-	}
-	given := make(map[string]*ebpf.Map, len(d.maps))
-	for name, m := range d.maps {
-		given[name] = m
-	}
-	coll, err := load(spec, given, d.opts)
-	if err != nil {
-		for name := range spec.Programs {
-			if d.programs[name] == nil {
-				return &AdoptError{Set: d.set, Object: kindProgram + " " + name, Reason: "is missing", Err: err}
-			}
-		}
-		d.opts.log().Error("programs of this build do not load; the adopted ones go on", "err", err)
-		return nil
-	}
-	for name, m := range coll.Maps {
-		if d.maps[name] == nil {
-			d.maps[name] = m // scratch space and constants
-		} else if err := m.Close(); err != nil {
-			return fmt.Errorf("close clone of %s: %w", name, err)
-		}
-	}
-	ours := mapIDs(d.maps)
-	for name, fresh := range coll.Programs {
-		old := d.programs[name]
-		if old != nil && sameProgram(old, fresh, ours) {
-			if err := fresh.Close(); err != nil {
-				return err
-			}
-			continue
-		}
-		d.programs[name] = fresh
-		if old != nil {
-			if err := old.Close(); err != nil {
-				return err
-			}
-		}
-	}
-	return d.renewLinks()
-}
-
-// sameNames says whether all programs are there, by the kernel's names of them.
-func (d *Datapath) sameNames(spec *ebpf.CollectionSpec) bool {
-	for name := range spec.Programs {
-		p := d.programs[name]
-		if p == nil {
-			return false
-		}
-		info, err := p.Info()
-		if err != nil || info.Name != name[:min(len(name), 15)] {
-			return false
-		}
-	}
-	return true
-}
-
-func (d *Datapath) renewLinks() error {
-	for _, h := range hooks {
-		if err := d.renewLink(h); err != nil {
-			// The old program goes on; Check says so.
-			d.opts.log().Error("replace program", "hook", h.name(), "err", err)
-		}
-	}
-	return nil
-}
-
-func (d *Datapath) renewLink(h hook) error {
-	l := d.links[h.program]
-	if l == nil {
-		return nil
-	}
-	runs, cgroup, err := l.state()
-	if err != nil {
-		return err
-	}
-	if !h.tracepoint() && cgroup == 0 {
-		return nil // dead: Attach replaces it
-	}
-	info, err := d.programs[h.program].Info()
-	if err != nil {
-		return err
-	}
-	if id, ok := info.ID(); ok && id == runs {
-		return nil
-	}
-	if !h.tracepoint() {
-		return l.Update(d.programs[h.program])
-	}
-	fresh, err := attachLink(h, nil, d.programs[h.program])
-	if err != nil {
-		return err
-	}
-	held, err := hold(fresh)
-	if err != nil {
-		return errors.Join(err, fresh.Close())
-	}
-	d.links[h.program] = held
-	return l.Close()
-}
-
-func mapIDs(maps map[string]*ebpf.Map) map[ebpf.MapID]bool {
-	ids := make(map[ebpf.MapID]bool)
-	for name, m := range maps {
-		if !stored(name) {
-			continue
-		}
-		if info, err := m.Info(); err == nil {
-			if id, ok := info.ID(); ok {
-				ids[id] = true
-			}
-		}
-	}
-	return ids
-}
-
-// sameProgram: the same instructions, over the same of our maps.
-func sameProgram(a, b *ebpf.Program, ours map[ebpf.MapID]bool) bool {
-	infoA, errA := a.Info()
-	infoB, errB := b.Info()
-	if errA != nil || errB != nil || infoA.Tag != infoB.Tag {
-		return false
-	}
-	use := func(info *ebpf.ProgramInfo) []ebpf.MapID {
-		ids, _ := info.MapIDs()
-		ids = slices.DeleteFunc(slices.Clone(ids), func(id ebpf.MapID) bool { return !ours[id] })
-		slices.Sort(ids)
-		return ids
-	}
-	return slices.Equal(use(infoA), use(infoB))
 }

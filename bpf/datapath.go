@@ -56,7 +56,6 @@ type Datapath struct {
 	maps     map[string]*ebpf.Map
 	programs map[string]*ebpf.Program
 	links    map[string]*heldLink
-	late     bool            // some maps were not in the adopted set: programs must be loaded
 	wanted   map[string]bool // optional hooks; nil: nobody has said yet
 	missing  []Feature
 	limits   Limits

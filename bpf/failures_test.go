@@ -279,54 +279,37 @@ func TestKernelFailuresLost(t *testing.T) {
 	}
 }
 
-// The next process keeps the optional hook until it says what it wants; a set of a
-// build that did not know of failures is taken over, too.
+// The next process keeps the optional hook until it says what it wants.
 func TestKernelFailuresAfterAdoption(t *testing.T) {
-	for _, older := range []bool{false, true} {
-		t.Run(fmt.Sprintf("older=%v", older), func(t *testing.T) {
-			p := newPlane(t, small)
-			const vip = "10.96.0.10:80"
-			p.vip("db", vip).to(closedPort(t))
-			passive(t, p, "db")
-			c := kerneltest.Start(t, p.root)
-			store := inStore(t, p.Datapath)
-			if err := p.Close(); err != nil { // killed
-				t.Fatal(err)
-			}
-			if older {
-				var kept []NamedFD
-				for _, f := range store {
-					switch n, _ := parseStoredName(f.Name); n.object {
-					case slicelbMapBackendTraits, slicelbMapFailures, slicelbProgSlbSockops:
-						unix.Close(f.FD)
-					default:
-						kept = append(kept, f)
-					}
-				}
-				store = kept
-			}
-			s := c.TCP(vip)
-			failsWith(t, "connect while there is no daemon", s.Connect(vip), unix.ECONNREFUSED)
-			s.Close()
+	p := newPlane(t, small)
+	const vip = "10.96.0.10:80"
+	p.vip("db", vip).to(closedPort(t))
+	passive(t, p, "db")
+	c := kerneltest.Start(t, p.root)
+	store := inStore(t, p.Datapath)
+	if err := p.Close(); err != nil { // killed
+		t.Fatal(err)
+	}
+	s := c.TCP(vip)
+	failsWith(t, "connect while there is no daemon", s.Connect(vip), unix.ECONNREFUSED)
+	s.Close()
 
-			d, err := Adopt(store, Options{Build: Build()})
-			if err != nil {
-				t.Fatal(err)
-			}
-			p.Datapath = d
-			if err := d.Attach(p.dir); err != nil {
-				t.Fatal(err)
-			}
-			if has := d.links[slicelbProgSlbSockops] != nil; has == older {
-				t.Errorf("adopted with the hook: %v", has)
-			}
-			passive(t, p, "db")
-			from := reports(t, p)
-			s = c.TCP(vip)
-			failsWith(t, "connect", s.Connect(vip), unix.ECONNREFUSED)
-			if f := nextFailure(t, "adopted", from); f.VIP != "db" {
-				t.Errorf("reported: %+v", f)
-			}
-		})
+	d, err := Adopt(store, Options{Build: Build()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Datapath = d
+	if err := d.Attach(p.dir); err != nil {
+		t.Fatal(err)
+	}
+	if d.links[slicelbProgSlbSockops] == nil {
+		t.Error("adopted without the hook")
+	}
+	passive(t, p, "db")
+	from := reports(t, p)
+	s = c.TCP(vip)
+	failsWith(t, "connect", s.Connect(vip), unix.ECONNREFUSED)
+	if f := nextFailure(t, "adopted", from); f.VIP != "db" {
+		t.Errorf("reported: %+v", f)
 	}
 }

@@ -177,6 +177,15 @@ type VIP struct {
 	Origin    string    `json:"origin"`
 }
 
+// All are a VIP's backends, those of its views too.
+func (v *VIP) All() []Backend {
+	all := v.Backends[:len(v.Backends):len(v.Backends)]
+	for _, view := range v.For {
+		all = append(all, view.Backends...)
+	}
+	return all
+}
+
 // View is what one group gets instead of a VIP's own backends.
 type View struct {
 	Group    string    `json:"group"`
@@ -322,13 +331,20 @@ type Dump struct {
 	Lines []string `json:"lines"`
 }
 
+// What a BackendChange may say.
+const (
+	OrderDrain = "drain" // no new connections
+	OrderMaint = "maint" // as if it were down
+	OrderReady = "ready" // neither
+)
+
 // BackendChange is an operator's wish for one backend of one VIP, or for every
 // backend that a unit is.
 type BackendChange struct {
 	Unit    string // "" = VIP and Address say which
 	VIP     string
 	Address string
-	State   string // drain: no new connections; maint: as if it were down; ready: neither
+	State   string // OrderDrain, OrderMaint or OrderReady
 	UID     uint32 // of the peer who asks
 }
 

@@ -34,6 +34,15 @@ const (
 // Tolds are all of them.
 var Tolds = []Told{Translated, Passed, Rejected, Denied, Audited, Connected}
 
+// ToldNames are the words for them.
+func ToldNames() []string {
+	names := make([]string, len(Tolds))
+	for i, t := range Tolds {
+		names[i] = t.String()
+	}
+	return names
+}
+
 // Refusal says whether this is told to nobody in particular too.
 func (t Told) Refusal() bool { return t >= Rejected && t <= Audited }
 

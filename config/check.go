@@ -36,10 +36,7 @@ func (b *builder) checkTree() {
 	}
 	groups := make([]anchor.Group, len(b.groups))
 	for i, g := range b.groups {
-		groups[i] = anchor.Group{Name: g.Name, Split: g.Split}
-		for _, a := range g.Anchors {
-			groups[i].Patterns = append(groups[i].Patterns, a.Pattern)
-		}
+		groups[i] = g.Group.anchors()
 	}
 	_, err := anchor.Compile(groups)
 	if err == nil {

@@ -83,6 +83,14 @@ func FromPath(name string) (Source, error) {
 	return Source{}, fmt.Errorf("%s holds neither slicelb.toml nor conf.d", abs)
 }
 
+// At is FromPath, or Installed where nothing is named.
+func At(name string) (Source, error) {
+	if name == "" {
+		return Installed(""), nil
+	}
+	return FromPath(name)
+}
+
 func exists(name string) bool {
 	_, err := os.Lstat(name)
 	return err == nil

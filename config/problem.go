@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/slicelb/slicelb/internal/prose"
 )
 
 // Severity says whether a problem refuses the configuration.
@@ -92,6 +94,21 @@ func (e *Error) Error() string {
 
 // WriteTo writes all problems for people.
 func (e *Error) WriteTo(w io.Writer) (int64, error) { return writeAll(w, e.Problems) }
+
+// Explain is all that is wrong, with the warnings where they belong, and how many
+// errors there are.
+func (e *Error) Explain(ws Warnings) string {
+	return "bad configuration\n" + e.List(ws) + prose.Plural(len(e.Problems), "error")
+}
+
+// List is every error and every warning, in reading order.
+func (e *Error) List(ws Warnings) string {
+	all := append(append([]Problem{}, e.Problems...), ws...)
+	Sort(all)
+	var b strings.Builder
+	_, _ = writeAll(&b, all) // a Builder takes everything
+	return b.String()
+}
 
 // Sort puts problems of one Load, errors and warnings together, into the order
 // in which people read them.

@@ -36,6 +36,15 @@ func (c *Config) Render(w io.Writer, origins bool) error {
 	return r.w.Flush() // bufio keeps the first error
 }
 
+// Text is what Render writes.
+func (c *Config) Text(origins bool) (string, error) {
+	var b strings.Builder
+	if err := c.Render(&b, origins); err != nil {
+		return "", err
+	}
+	return b.String(), nil
+}
+
 type renderer struct {
 	w       *bufio.Writer
 	origins bool

@@ -54,6 +54,28 @@ const (
 	rootInode = 1
 )
 
+// Root is the folder below which everything happens.
+type Root struct {
+	Path       string
+	Namespaced bool // it is not the hierarchy's own root
+}
+
+// OpenRoot takes the folder that is named, or else what FindRoot finds.
+func OpenRoot(named string) (Root, error) {
+	path := named
+	if path == "" {
+		var err error
+		if path, err = FindRoot(); err != nil {
+			return Root{}, err
+		}
+	}
+	id, err := CheckRoot(path)
+	if err != nil {
+		return Root{}, err
+	}
+	return Root{Path: path, Namespaced: !IsHierarchyRoot(id)}, nil
+}
+
 // FindRoot returns the mount point of the cgroup2 hierarchy: unified, or hybrid
 // beside v1. Errors are of type *RootError: v1 alone is refused, and so is a
 // cgroup namespace that hides the hierarchy's root, which the caller may accept

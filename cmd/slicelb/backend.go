@@ -8,30 +8,31 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/slicelb/slicelb/api"
+	"github.com/slicelb/slicelb/internal/prose"
 )
 
 func newBackend(g *globals) *cobra.Command {
 	return family("backend", "List backends, and take them out",
 		"List the backends of all VIPs, and take single ones out and back in.",
 		newBackendList(g),
-		newBackendSet(g, orderDrain, "Give a backend no new connections",
+		newBackendSet(g, api.OrderDrain, "Give a backend no new connections",
 			`Give a backend of a VIP no new connections and no new UDP flows. Those it has
 stay, and so does its health check. It returns when the kernel has it. Restarts
 and reloads leave it so; "backend ready" takes it back.`),
-		newBackendSet(g, orderMaint, "Take a backend out",
+		newBackendSet(g, api.OrderMaint, "Take a backend out",
 			`Take a backend of a VIP out, as if it were down: no new connections, and UDP
 flows choose another one. It is not checked either. Connections that are there
 are left alone. Restarts and reloads leave it so; "backend ready" takes it back.`),
-		newBackendSet(g, orderReady, "Take a backend back in",
+		newBackendSet(g, api.OrderReady, "Take a backend back in",
 			`Take a backend back in that was drained or in maintenance. From maintenance it
 comes back when its first health check succeeds, where there are checks.`))
 }
 
 func stateText(state string) string {
 	switch state {
-	case orderDrain:
+	case api.OrderDrain:
 		return "drained"
-	case orderMaint:
+	case api.OrderMaint:
 		return "in maintenance"
 	}
 	return "ready"
@@ -51,18 +52,9 @@ func (g *globals) completeBackend(ctx context.Context, args []string) []string {
 		if err != nil {
 			return nil
 		}
-		return names(backendsOf(v), func(b api.Backend) string { return b.Address })
+		return names(v.All(), func(b api.Backend) string { return b.Address })
 	}
 	return nil
-}
-
-// backendsOf are a VIP's backends, those of its views too.
-func backendsOf(v *api.VIP) []api.Backend {
-	all := v.Backends[:len(v.Backends):len(v.Backends)]
-	for _, view := range v.For {
-		all = append(all, view.Backends...)
-	}
-	return all
 }
 
 func newBackendList(g *globals) *cobra.Command {
@@ -91,7 +83,7 @@ func newBackendList(g *globals) *cobra.Command {
 			}
 			backends := []api.Backend{}
 			for _, v := range vips {
-				backends = append(backends, backendsOf(&v)...)
+				backends = append(backends, v.All()...)
 			}
 			return out.print(g.stdout, backends, backendTable(backends))
 		},
@@ -120,7 +112,7 @@ func backendTable(backends []api.Backend) *table {
 			}
 		}
 		t.add(b.VIP, group, b.Address, strconv.FormatUint(uint64(b.Weight), 10), b.State, percent(b.Share),
-			count(b.Live), count(b.Counters.Connects+b.Counters.Flows), oneLine(b.Reason), ago(b.Since, now), check, checked,
+			count(b.Live), count(b.Counters.Connects+b.Counters.Flows), prose.OneLine(b.Reason), ago(b.Since, now), check, checked,
 			count(b.Counters.Flows), unitOfBackend(b, now), b.Origin)
 	}
 	return t

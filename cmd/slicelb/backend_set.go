@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/slicelb/slicelb/api"
+	"github.com/slicelb/slicelb/internal/prose"
 )
 
 // newBackendSet makes the command that says state of backends.
@@ -55,7 +56,7 @@ until the unit stops, fails or is started again.`,
 			return g.waitDrained(ctx, change)
 		},
 	}
-	if state != orderReady {
+	if state != api.OrderReady {
 		cmd.Flags().BoolVar(&wait, "wait", false, "return when no connection is left")
 	}
 	cmd.Flags().DurationVar(&timeout, "timeout", 0, "how `long` it may take, the wait included; 0 is as long as it takes")
@@ -70,7 +71,7 @@ until the unit stops, fails or is started again.`,
 func backendUnits(s *api.Status) []string {
 	var out []string
 	for i := range s.VIPs {
-		for _, b := range backendsOf(&s.VIPs[i]) {
+		for _, b := range s.VIPs[i].All() {
 			if b.Unit != "" && !slices.Contains(out, b.Unit) {
 				out = append(out, b.Unit)
 			}
@@ -86,7 +87,7 @@ func (g *globals) setBackend(ctx context.Context, change api.BackendChange) erro
 		return err
 	}
 	if change.Unit != "" && len(out.Backends) == 0 {
-		fmt.Fprintf(g.stderr, "slicelb: unit %s is no backend now\n", foreign(change.Unit))
+		fmt.Fprintf(g.stderr, "slicelb: unit %s is no backend now\n", prose.Foreign(change.Unit))
 		return nil
 	}
 	backends := out.Backends

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/slicelb/slicelb/api"
+	"github.com/slicelb/slicelb/internal/prose"
 )
 
 const (
@@ -64,7 +65,7 @@ func notDrained(ctx context.Context, left *api.Live) error {
 	var text []string
 	for _, b := range left.Backends {
 		if b.Live > 0 {
-			text = append(text, fmt.Sprintf("%s of %s has %s", b.Address, b.VIP, plural(int(min(b.Live, 1<<31-1)), "connection")))
+			text = append(text, fmt.Sprintf("%s of %s has %s", b.Address, b.VIP, prose.Plural(int(min(b.Live, 1<<31-1)), "connection")))
 		}
 	}
 	return &exitError{code: exitFailed, err: fmt.Errorf("not drained in time: %s left", strings.Join(text, ", "))}

@@ -6,30 +6,17 @@ import (
 	"github.com/slicelb/slicelb/unitwatch"
 )
 
-// cgroupRoot is the folder below which everything happens.
-type cgroupRoot struct {
-	Path       string
-	Namespaced bool // it is not the hierarchy's own root
-}
-
-// findCgroupRoot takes the folder that was named, or the one where cgroup2 is
-// mounted. A host that cannot be served is refused with the status of a bad
-// configuration, so that the unit does not try for ever.
-func findCgroupRoot(named string) (cgroupRoot, error) {
-	path := named
-	var err error
-	if path == "" {
-		if path, err = unitwatch.FindRoot(); err != nil {
-			return cgroupRoot{}, refused(err)
-		}
-	}
-	id, err := unitwatch.CheckRoot(path)
+// findRoot is the folder that --cgroup-root names, or where cgroup2 is mounted.
+func (g *globals) findRoot() (unitwatch.Root, error) {
+	root, err := unitwatch.OpenRoot(g.cgroupRoot)
 	if err != nil {
-		return cgroupRoot{}, refused(err)
+		return root, refused(err)
 	}
-	return cgroupRoot{Path: path, Namespaced: !unitwatch.IsHierarchyRoot(id)}, nil
+	return root, nil
 }
 
+// refused adds what to do about a host that cannot be served, and the status of a
+// bad configuration, so that the unit does not try for ever.
 func refused(err error) error {
 	var root *unitwatch.RootError
 	if !errors.As(err, &root) {

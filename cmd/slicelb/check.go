@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/slicelb/slicelb/config"
+	"github.com/slicelb/slicelb/internal/prose"
 )
 
 func newCheck(g *globals) *cobra.Command {
@@ -65,16 +66,15 @@ func checkJSON(g *globals, cfg *config.Config, warnings config.Warnings, bad *co
 
 func checkText(g *globals, cfg *config.Config, warnings config.Warnings, bad *config.Error) error {
 	if bad != nil {
-		text := problems(warnings, bad)
-		fmt.Fprint(g.stderr, text)
-		return &exitError{code: exitBadConfig, err: errors.New(plural(len(bad.Problems), "error"))}
+		fmt.Fprint(g.stderr, bad.List(warnings))
+		return &exitError{code: exitBadConfig, err: errors.New(prose.Plural(len(bad.Problems), "error"))}
 	}
 	if _, err := warnings.WriteTo(g.stderr); err != nil {
 		return err
 	}
-	summary := fmt.Sprintf("%s, %s in %s", plural(len(cfg.VIPs), "VIP"), plural(len(cfg.Groups), "group"), plural(len(cfg.Files), "file"))
+	summary := fmt.Sprintf("%s, %s in %s", prose.Plural(len(cfg.VIPs), "VIP"), prose.Plural(len(cfg.Groups), "group"), prose.Plural(len(cfg.Files), "file"))
 	if len(warnings) > 0 {
-		summary += ", " + plural(len(warnings), "warning")
+		summary += ", " + prose.Plural(len(warnings), "warning")
 	}
 	_, err := fmt.Fprintf(g.stderr, "slicelb: ok: %s\n", summary)
 	return err

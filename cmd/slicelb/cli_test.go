@@ -16,7 +16,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/slicelb/slicelb/api"
-	"github.com/slicelb/slicelb/bpf"
 	"github.com/slicelb/slicelb/unitwatch"
 )
 
@@ -60,9 +59,6 @@ func TestScripts(t *testing.T) {
 					stdout: ts.Stdout(), stderr: ts.Stderr(), lookup: lookup, terminal: isSet(lookup, "TERMINAL"),
 					unset: func(string) error { return nil },
 					hup:   func() (<-chan os.Signal, func()) { return nil, func() {} },
-					open: func(bpf.Options, []bpf.NamedFD) (opened, error) {
-						return opened{}, errors.New("no data plane in a script")
-					},
 				}, args)
 				ts.Setenv("CODE", strconv.Itoa(code))
 				if neg == (code == exitOK) {
@@ -295,24 +291,6 @@ func TestListings(t *testing.T) {
 		}
 	}
 	walk(newRoot(&env{lookup: func(string) (string, bool) { return "", false }}))
-}
-
-func TestForeign(t *testing.T) {
-	for in, want := range map[string]string{
-		"web.slice":           "web.slice",
-		`a\x2db.slice`:        `a\x2db.slice`,
-		"a b":                 `"a b"`,
-		"x\x1b[31m":           `"x\x1b[31m"`,
-		"new\nline":           `"new\nline"`,
-		`quo"te`:              `"quo\"te"`,
-		"\u202etxt":           `"\u202etxt"`,
-		"":                    "",
-		"bad\xffutf8.service": `"bad\xffutf8.service"`,
-	} {
-		if got := foreign(in); got != want {
-			t.Errorf("foreign(%q) = %s, want %s", in, got, want)
-		}
-	}
 }
 
 func TestBelow(t *testing.T) {

@@ -13,6 +13,9 @@ import (
 	"github.com/cilium/ebpf/link"
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
+
+	"github.com/slicelb/slicelb/bpf"
+	"github.com/slicelb/slicelb/internal/prose"
 )
 
 func newDoctor(g *globals) *cobra.Command {
@@ -65,21 +68,9 @@ type finding struct {
 	Hint    string `json:"hint,omitempty"`
 }
 
-// hooks are where slicelb attaches, with the names people know them by.
-var hooks = []struct {
-	name string
-	at   ebpf.AttachType
-}{
-	{"connect4", ebpf.AttachCGroupInet4Connect}, {"connect6", ebpf.AttachCGroupInet6Connect},
-	{"sendmsg4", ebpf.AttachCGroupUDP4Sendmsg}, {"sendmsg6", ebpf.AttachCGroupUDP6Sendmsg},
-	{"recvmsg4", ebpf.AttachCGroupUDP4Recvmsg}, {"recvmsg6", ebpf.AttachCGroupUDP6Recvmsg},
-	{"getpeername4", ebpf.AttachCgroupInet4GetPeername}, {"getpeername6", ebpf.AttachCgroupInet6GetPeername},
-	{"sock_release", ebpf.AttachCgroupInetSockRelease},
-}
-
 func examine(ctx context.Context, g *globals) []finding {
 	findings := []finding{kernelVersion(), kernelTypes()}
-	root, err := findCgroupRoot(g.cgroupRoot)
+	root, err := g.findRoot()
 	if err != nil {
 		var exit *exitError
 		hint := ""
@@ -161,14 +152,14 @@ func othersPrograms(root string) finding {
 	}
 	defer dir.Close()
 	var seen []string
-	for _, h := range hooks {
-		result, err := link.QueryPrograms(link.QueryOptions{Target: int(dir.Fd()), Attach: h.at})
+	for _, h := range bpf.Hooks {
+		result, err := link.QueryPrograms(link.QueryOptions{Target: int(dir.Fd()), Attach: h.Type})
 		if err != nil {
 			f.Verdict, f.Text, f.Hint = verdictNote, "cannot be listed: "+err.Error(), "run doctor as root"
 			return f
 		}
 		for _, p := range result.Programs {
-			seen = append(seen, fmt.Sprintf("%s: %s", h.name, programName(p.ID)))
+			seen = append(seen, fmt.Sprintf("%s: %s", h.Name, programName(p.ID)))
 		}
 	}
 	f.Text = "none"
@@ -188,7 +179,7 @@ func programName(id ebpf.ProgramID) string {
 	if err != nil {
 		return fmt.Sprintf("id %d", id)
 	}
-	return fmt.Sprintf("%s (id %d)", foreign(info.Name), id)
+	return fmt.Sprintf("%s (id %d)", prose.Foreign(info.Name), id)
 }
 
 func serviceManager() finding {

@@ -1,12 +1,10 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -17,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/slicelb/slicelb/api"
+	"github.com/slicelb/slicelb/internal/prose"
 	"github.com/slicelb/slicelb/unitwatch"
 )
 
@@ -83,7 +82,7 @@ func (g *globals) caller(ctx context.Context, pid int, unit, cgroup string) (str
 	case unit != "":
 		path, err = unitCgroup(ctx, unit)
 	case pid > 0:
-		path, err = pidCgroup("/proc", pid)
+		path, err = pidCgroup(pid)
 	case pid < 0:
 		err = usageErrorf("--pid %d: want a process id", pid)
 	default:
@@ -120,7 +119,7 @@ func (g *globals) caller(ctx context.Context, pid int, unit, cgroup string) (str
 	}
 	rest, ok := below(path, part)
 	if !ok {
-		return "", &exitError{code: exitNoObject, err: fmt.Errorf("the caller's cgroup %s is outside %s, which is all that the daemon serves", foreign(path), root)}
+		return "", &exitError{code: exitNoObject, err: fmt.Errorf("the caller's cgroup %s is outside %s, which is all that the daemon serves", prose.Foreign(path), root)}
 	}
 	return rest, nil
 }
@@ -141,30 +140,18 @@ func btoi(b bool) int {
 	return 0
 }
 
-// pidCgroup reads the cgroup2 path of a process.
-func pidCgroup(proc string, pid int) (string, error) {
-	f, err := os.Open(filepath.Join(proc, strconv.Itoa(pid), "cgroup"))
+// pidCgroup is the cgroup2 path of a process.
+func pidCgroup(pid int) (string, error) {
+	path, err := unitwatch.CgroupOf("/proc", pid)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return "", &exitError{code: exitNoObject, err: fmt.Errorf("process %d: no such process", pid)}
 	case errors.Is(err, fs.ErrPermission):
 		return "", &exitError{code: exitNotPermitted, err: fmt.Errorf("process %d: not permitted", pid), hint: "run it as root"}
-	case err != nil:
-		return "", fmt.Errorf("process %d: %w", pid, err)
+	case errors.Is(err, unitwatch.ErrOutside):
+		return "", &exitError{code: exitNoObject, err: err, hint: "run explain in the namespace of the daemon"}
 	}
-	defer f.Close()
-	for s := bufio.NewScanner(f); s.Scan(); {
-		if path, ok := strings.CutPrefix(s.Text(), "0::"); ok {
-			if strings.HasPrefix(path, "/..") {
-				return "", &exitError{
-					code: exitNoObject, err: fmt.Errorf("process %d: its cgroup %s is outside this cgroup namespace", pid, foreign(path)),
-					hint: "run explain in the namespace of the daemon",
-				}
-			}
-			return path, nil
-		}
-	}
-	return "", fmt.Errorf("process %d: in no cgroup2 hierarchy", pid)
+	return path, err
 }
 
 // unitCgroup asks systemd. GetUnit does not load a unit, reading properties of
@@ -174,14 +161,14 @@ func unitCgroup(ctx context.Context, unit string) (string, error) {
 	defer cancel()
 	conn, err := systemd.NewSystemConnectionContext(ctx)
 	if err != nil {
-		return "", fmt.Errorf("ask systemd about %s: %w", foreign(unit), err)
+		return "", fmt.Errorf("ask systemd about %s: %w", prose.Foreign(unit), err)
 	}
 	defer conn.Close()
 	// A pattern takes backslashes as they are (FNM_NOESCAPE); nothing else that has a
 	// meaning in one can stand in a unit's name.
 	loaded, err := conn.ListUnitsByPatternsContext(ctx, nil, []string{unit})
 	if err != nil {
-		return "", fmt.Errorf("ask systemd about %s: %w", foreign(unit), err)
+		return "", fmt.Errorf("ask systemd about %s: %w", prose.Foreign(unit), err)
 	}
 	for _, u := range loaded {
 		if u.Name != unit {
@@ -193,14 +180,14 @@ func unitCgroup(ctx context.Context, unit string) (string, error) {
 		}
 		p, err := conn.GetUnitTypePropertyContext(ctx, unit, strings.ToUpper(kind[:1])+kind[1:], "ControlGroup")
 		if err != nil {
-			return "", fmt.Errorf("ask systemd about %s: %w", foreign(unit), err)
+			return "", fmt.Errorf("ask systemd about %s: %w", prose.Foreign(unit), err)
 		}
 		if path, ok := p.Value.Value().(string); ok && path != "" {
 			return path, nil
 		}
-		return "", &exitError{code: exitNoObject, err: fmt.Errorf("unit %s has no cgroup: it is %s", foreign(unit), u.ActiveState)}
+		return "", &exitError{code: exitNoObject, err: fmt.Errorf("unit %s has no cgroup: it is %s", prose.Foreign(unit), u.ActiveState)}
 	}
-	return "", &exitError{code: exitNoObject, err: fmt.Errorf("unit %s: not loaded", foreign(unit)), hint: "give the whole name, such as web@1.service"}
+	return "", &exitError{code: exitNoObject, err: fmt.Errorf("unit %s: not loaded", prose.Foreign(unit)), hint: "give the whole name, such as web@1.service"}
 }
 
 func printExplanation(g *globals, out *output, x *api.Explanation) error {
@@ -216,7 +203,7 @@ func printExplanation(g *globals, out *output, x *api.Explanation) error {
 		if a.Decides {
 			mark = "<- decides"
 		}
-		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\n", foreign(a.Path), id, dash(a.Kind), dash(foreign(a.Group)), dash(foreign(a.Unit)), mark)
+		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\n", prose.Foreign(a.Path), id, dash(a.Kind), dash(prose.Foreign(a.Group)), dash(prose.Foreign(a.Unit)), mark)
 	}
 	fmt.Fprintln(tw)
 	if err := tw.Flush(); err != nil {

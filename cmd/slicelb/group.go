@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/slicelb/slicelb/api"
+	"github.com/slicelb/slicelb/internal/prose"
 )
 
 func newGroup(g *globals) *cobra.Command {
@@ -44,8 +45,8 @@ func groupTable(groups []api.Group) *table {
 		if !g.Translate {
 			translate = "no"
 		}
-		t.add(foreign(g.Name), list(foreignAll(g.Slices)), strconv.Itoa(g.Anchors), strconv.Itoa(g.Members),
-			translate, foreign(g.Split), list(foreignAll(g.Pending)), g.Origin)
+		t.add(prose.Foreign(g.Name), list(prose.ForeignAll(g.Slices)), strconv.Itoa(g.Anchors), strconv.Itoa(g.Members),
+			translate, prose.Foreign(g.Split), list(prose.ForeignAll(g.Pending)), g.Origin)
 	}
 	return t
 }
@@ -76,10 +77,10 @@ func newGroupShow(g *globals) *cobra.Command {
 
 func printGroup(g *globals, out *output, v *api.Group) error {
 	tw := tabwriter.NewWriter(g.stdout, 0, 8, 2, ' ', 0)
-	fmt.Fprintf(tw, "group\t%s\n", foreign(v.Name))
-	fmt.Fprintf(tw, "slices\t%s\n", strings.Join(foreignAll(v.Slices), " "))
+	fmt.Fprintf(tw, "group\t%s\n", prose.Foreign(v.Name))
+	fmt.Fprintf(tw, "slices\t%s\n", strings.Join(prose.ForeignAll(v.Slices), " "))
 	if v.Split != "" {
-		fmt.Fprintf(tw, "split\t%s\n", foreign(v.Split))
+		fmt.Fprintf(tw, "split\t%s\n", prose.Foreign(v.Split))
 	}
 	fmt.Fprintf(tw, "translate\t%t\n", v.Translate)
 	fmt.Fprintf(tw, "policy\t%s by default\n", v.Policy)
@@ -90,7 +91,7 @@ func printGroup(g *globals, out *output, v *api.Group) error {
 		fmt.Fprintf(tw, "denied\t%d to %s\n", d.Calls, networksOr(d.VIP))
 	}
 	if len(v.Pending) > 0 {
-		fmt.Fprintf(tw, "pending\t%s\n", strings.Join(foreignAll(v.Pending), " "))
+		fmt.Fprintf(tw, "pending\t%s\n", strings.Join(prose.ForeignAll(v.Pending), " "))
 	}
 	fmt.Fprintf(tw, "origin\t%s\n", v.Origin)
 	if err := tw.Flush(); err != nil {
@@ -106,7 +107,7 @@ func printGroup(g *globals, out *output, v *api.Group) error {
 		case c.Split:
 			kind = "split"
 		}
-		t.add(foreign(c.Path), kind, foreign(c.Unit), foreign(c.Group), strconv.FormatUint(c.ID, 10))
+		t.add(prose.Foreign(c.Path), kind, prose.Foreign(c.Unit), prose.Foreign(c.Group), strconv.FormatUint(c.ID, 10))
 	}
 	return out.print(g.stdout, nil, t)
 }

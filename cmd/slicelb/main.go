@@ -14,6 +14,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/slicelb/slicelb/daemon"
 )
 
 // env is the process as the commands see it: no command touches a global of
@@ -25,7 +27,6 @@ type env struct {
 	unset          func(string) error
 	hup            func() (<-chan os.Signal, func()) // of serve
 	terminal       bool                              // standard output is one
-	open           openDataPath                      // of serve
 }
 
 func (e *env) getenv(name string) string {
@@ -49,7 +50,6 @@ func main() {
 		unset:    os.Unsetenv,
 		hup:      onHangup,
 		terminal: err == nil,
-		open:     openKernel,
 	}, os.Args[1:])
 	stop()
 	os.Exit(code)
@@ -57,7 +57,7 @@ func main() {
 
 // run is the whole program: it returns what the process exits with.
 func run(ctx context.Context, e *env, args []string) int {
-	keep := handedOver(e.lookup)
+	keep := daemon.HandedOver(e.lookup)
 	root := newRoot(e)
 	root.SetArgs(args)
 	code := report(e, root.ExecuteContext(ctx))

@@ -88,7 +88,7 @@ func manPage(cmd *cobra.Command, date time.Time) string {
 	if long == "" {
 		long = cmd.Short + "."
 	}
-	prose(&b, long)
+	paragraphs(&b, long)
 	if subs := visible(cmd); len(subs) > 0 {
 		line(".Sh COMMANDS")
 		line(".Bl -tag -width Ds")
@@ -163,8 +163,8 @@ func option(b *strings.Builder, f *pflag.Flag) {
 	}
 }
 
-// prose writes paragraphs; lines that are indented stay as they are.
-func prose(b *strings.Builder, text string) {
+// paragraphs writes paragraphs; lines that are indented stay as they are.
+func paragraphs(b *strings.Builder, text string) {
 	for i, paragraph := range strings.Split(strings.TrimSpace(text), "\n\n") {
 		lines := strings.Split(paragraph, "\n")
 		if strings.HasPrefix(lines[0], "  ") {

@@ -11,6 +11,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/slicelb/slicelb/api"
+	"github.com/slicelb/slicelb/bpf"
+	"github.com/slicelb/slicelb/internal/prose"
+	"github.com/slicelb/slicelb/lb"
 )
 
 func newObserve(g *globals) *cobra.Command {
@@ -59,7 +62,7 @@ for a watcher.`,
 	f.BoolVarP(&o.Follow, "follow", "f", false, "go on with what comes")
 	f.StringVar(&o.VIP, "vip", "", "of this `VIP` alone")
 	f.StringVar(&o.Group, "group", "", "of this `group` alone; \"host\" is whoever has none")
-	f.StringSliceVar(&o.Verdicts, "verdict", nil, "of these `verdicts` alone: "+verdictNames())
+	f.StringSliceVar(&o.Verdicts, "verdict", nil, "of these `verdicts` alone: "+strings.Join(bpf.ToldNames(), ", "))
 	f.StringVar(&since, "since", "", "of what was kept, what is no older: a duration like 10m, or a `time`")
 	f.IntVarP(&o.Last, "lines", "n", 0, "of what was kept, so many `lines` at most (default all; 10 with -f)")
 	f.StringVarP(&format, "output", "o", "table", "`format`: table, wide or jsonl")
@@ -67,9 +70,9 @@ for a watcher.`,
 	for name, from := range map[string]cobra.CompletionFunc{
 		"vip": g.completeFlag(func(s *api.Status) []string { return names(s.VIPs, func(v api.VIP) string { return v.Name }) }),
 		"group": g.completeFlag(func(s *api.Status) []string {
-			return append(names(s.Groups, func(v api.Group) string { return v.Name }), hostGroup)
+			return append(names(s.Groups, func(v api.Group) string { return v.Name }), lb.HostGroup)
 		}),
-		"verdict": cobra.FixedCompletions(strings.Split(verdictNames(), ", "), cobra.ShellCompDirectiveNoFileComp),
+		"verdict": cobra.FixedCompletions(bpf.ToldNames(), cobra.ShellCompDirectiveNoFileComp),
 		"output":  cobra.FixedCompletions([]string{"table", "wide", "jsonl"}, cobra.ShellCompDirectiveNoFileComp),
 	} {
 		if err := cmd.RegisterFlagCompletionFunc(name, from); err != nil {
@@ -145,9 +148,9 @@ func (p *observed) print(line *api.Observed) error {
 	if p.format == "table" && d.Reason != "chosen" {
 		verdict += " (" + d.Reason + ")"
 	}
-	return p.row(d.Time.Local().Format("15:04:05.000000"), verdict, foreign(d.Group), d.VIP,
-		d.Address+"/"+d.Protocol, d.Backend, took(d.Took), foreign(d.Unit), foreign(d.Command), strconv.FormatUint(uint64(d.PID), 10),
-		d.Reason, rule, d.View, d.Call, foreign(d.Cgroup))
+	return p.row(d.Time.Local().Format("15:04:05.000000"), verdict, prose.Foreign(d.Group), d.VIP,
+		d.Address+"/"+d.Protocol, d.Backend, took(d.Took), prose.Foreign(d.Unit), prose.Foreign(d.Command), strconv.FormatUint(uint64(d.PID), 10),
+		d.Reason, rule, d.View, d.Call, prose.Foreign(d.Cgroup))
 }
 
 // widths of the columns; what is wider moves what follows.
@@ -178,11 +181,11 @@ func (p *observed) row(cells ...string) error {
 func missingText(m *api.Missing) string {
 	switch m.Where {
 	case "kernel":
-		return fmt.Sprintf("%s could not be told in time", plural(int(m.Count), "decision"))
+		return fmt.Sprintf("%s could not be told in time", prose.Plural(int(m.Count), "decision"))
 	case "budget":
-		return fmt.Sprintf("%s of group %s are not told one by one", plural(int(m.Count), "more refusal"), foreign(m.Group))
+		return fmt.Sprintf("%s of group %s are not told one by one", prose.Plural(int(m.Count), "more refusal"), prose.Foreign(m.Group))
 	}
-	return fmt.Sprintf("%s left out: this side is too slow", plural(int(m.Count), "line"))
+	return fmt.Sprintf("%s left out: this side is too slow", prose.Plural(int(m.Count), "line"))
 }
 
 // took is a duration as short as it can be read.

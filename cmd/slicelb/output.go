@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -84,51 +83,7 @@ func printJSON(w io.Writer, v any) error {
 	return enc.Encode(v)
 }
 
-// foreign prints other people's text (names of units, cgroups, commands) so
-// that it stays on its line and moves no cursor. What is plain stays as it is,
-// to be copied.
-func foreign(s string) string {
-	for _, r := range s {
-		if r <= ' ' || r > '~' || r == '"' {
-			return strconv.Quote(s)
-		}
-	}
-	return s
-}
-
-// oneLine prints a sentence that may hold other people's text: its spaces stay.
-func oneLine(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r > '~' {
-			return '?'
-		}
-		return r
-	}, s)
-}
-
-func foreignAll(list []string) []string {
-	out := make([]string, len(list))
-	for i, s := range list {
-		out[i] = foreign(s)
-	}
-	return out
-}
-
 func list(items []string) string { return strings.Join(items, ",") }
-
-func plural(n int, one string) string {
-	if n == 1 {
-		return "1 " + one
-	}
-	return strconv.Itoa(n) + " " + one + "s"
-}
-
-func times(n uint64) string {
-	if n == 1 {
-		return "once"
-	}
-	return strconv.FormatUint(n, 10) + " times"
-}
 
 // since is the time that passed, as coarse as people say it.
 func since(t, now time.Time) string {
@@ -147,4 +102,12 @@ func since(t, now time.Time) string {
 	default:
 		return fmt.Sprintf("%dd", int(d.Hours()/24))
 	}
+}
+
+// ago is when something was, for people.
+func ago(t, now time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return since(t, now) + " ago"
 }

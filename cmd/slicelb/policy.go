@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/slicelb/slicelb/api"
+	"github.com/slicelb/slicelb/internal/prose"
 )
 
 func newPolicy(g *globals) *cobra.Command {
@@ -68,5 +69,5 @@ func summaryText(s api.Summary) string {
 	if s.Rules == 0 && s.Default != "deny" && s.Denied == 0 {
 		return ""
 	}
-	return strings.Join([]string{plural(s.Rules, "rule"), s.Default + " by default", fmt.Sprintf("%d denied", s.Denied)}, ", ")
+	return strings.Join([]string{prose.Plural(s.Rules, "rule"), s.Default + " by default", fmt.Sprintf("%d denied", s.Denied)}, ", ")
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/slicelb/slicelb/api"
+	"github.com/slicelb/slicelb/internal/prose"
 )
 
 func newPolicySuggest(g *globals) *cobra.Command {
@@ -36,7 +37,7 @@ and set the default.`,
 					hint: `a rule with from = ["any"], to = ["0.0.0.0/0", "::/0"] and action = "audit" sees every address`}
 			}
 			if p.Lost > 0 {
-				fmt.Fprintf(g.stderr, "slicelb: %s found no room in the kernel's table: their addresses are not in this\n", plural(int(p.Lost), "audited call"))
+				fmt.Fprintf(g.stderr, "slicelb: %s found no room in the kernel's table: their addresses are not in this\n", prose.Plural(int(p.Lost), "audited call"))
 			}
 			_, err = fmt.Fprint(g.stdout, text)
 			return err

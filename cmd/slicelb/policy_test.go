@@ -125,7 +125,7 @@ func TestGroupOfPath(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	src, err := newSource(cfg, nil)
+	tree, err := cfg.Tree()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -133,7 +133,7 @@ func TestGroupOfPath(t *testing.T) {
 		"": "host", "/": "host", "/other.slice/x": "host", "/web.slice": "web", "/web.slice/a.service/b": "web",
 		"/web.slice/web-in.slice/c": "in", "/web-in.slice": "host",
 	} {
-		if got := groupOfPath(src.tree, path); got != want {
+		if got := groupOfPath(tree, path); got != want {
 			t.Errorf("%q is in %s, want %s", path, got, want)
 		}
 	}

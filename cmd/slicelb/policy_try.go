@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -14,6 +13,7 @@ import (
 	"github.com/slicelb/slicelb/api"
 	"github.com/slicelb/slicelb/bpf"
 	"github.com/slicelb/slicelb/config"
+	"github.com/slicelb/slicelb/internal/prose"
 	"github.com/slicelb/slicelb/lb"
 	"github.com/slicelb/slicelb/unitwatch/anchor"
 )
@@ -38,19 +38,15 @@ Exit status 0 when nothing would change, 1 when something would.`,
 		Args:    exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			next, warnings, err := g.load()
-			var bad *config.Error
-			switch {
-			case errors.As(err, &bad):
-				return &exitError{code: exitBadConfig, err: configError(warnings, bad)}
-			case err != nil:
-				return &exitError{code: exitBadConfig, err: err}
+			if err != nil {
+				return badConfig(warnings, err)
 			}
 			now, err := g.running(cmd.Context())
 			if err != nil {
 				return err
 			}
 			t := &trial{now: now, seen: map[called]string{}}
-			if t.next, err = newSource(next, nil); err != nil {
+			if t.next, err = grouped(next); err != nil {
 				return err
 			}
 			if err := t.gather(cmd.Context(), g); err != nil {
@@ -64,7 +60,7 @@ Exit status 0 when nothing would change, 1 when something would.`,
 			for _, c := range tries {
 				changes += btoi(c.changes())
 			}
-			fmt.Fprintf(g.stderr, "slicelb: %d of %s would change\n", changes, plural(len(t.seen), "call"))
+			fmt.Fprintf(g.stderr, "slicelb: %d of %s would change\n", changes, prose.Plural(len(t.seen), "call"))
 			if changes > 0 {
 				return &exitError{code: exitFailed}
 			}
@@ -76,8 +72,22 @@ Exit status 0 when nothing would change, 1 when something would.`,
 	return cmd
 }
 
-// running is the configuration that runs, with the groups' tree.
-func (g *globals) running(ctx context.Context) (*source, error) {
+// policied is a configuration, and the tree of its groups.
+type policied struct {
+	cfg  *config.Config
+	tree *anchor.Tree
+}
+
+func grouped(cfg *config.Config) (*policied, error) {
+	tree, err := cfg.Tree()
+	if err != nil {
+		return nil, err
+	}
+	return &policied{cfg, tree}, nil
+}
+
+// running is the configuration that runs.
+func (g *globals) running(ctx context.Context) (*policied, error) {
 	r, err := g.client().RunningConfig(ctx)
 	if err != nil {
 		return nil, err
@@ -86,7 +96,7 @@ func (g *globals) running(ctx context.Context) (*source, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newSource(cfg, nil)
+	return grouped(cfg)
 }
 
 // called is one kind of call that is known to have been made.
@@ -113,13 +123,13 @@ func (t tried) changes() bool { return t.Now != t.Next }
 
 // trial gathers calls and asks both policies about them.
 type trial struct {
-	now, next *source
+	now, next *policied
 	seen      map[called]string // where it is known from
 }
 
 func (t *trial) add(c called, known string) {
 	if c.then == "" {
-		c.then = hostGroup
+		c.then = lb.HostGroup
 		for i := range t.next.cfg.Groups {
 			if t.next.cfg.Groups[i].Name == c.group {
 				c.then = c.group
@@ -158,9 +168,9 @@ func (t *trial) gather(ctx context.Context, g *globals) error {
 	}
 	err = g.client().Observe(ctx, api.Observation{}, func(o *api.Observed) error {
 		if d := o.Decision; d != nil {
-			if k, err := parseFrontend(d.Address); err == nil {
+			if addr, err := netip.ParseAddrPort(d.Address); err == nil {
 				group, _, _ := strings.Cut(d.Group, "/")
-				t.add(called{group: group, addr: k.Addr, proto: protoOf(d.Protocol)}, "decision")
+				t.add(called{group: group, addr: addr, proto: protoOf(d.Protocol)}, "decision")
 			}
 		}
 		return nil
@@ -188,7 +198,7 @@ func (t *trial) connections(g *globals, used map[[2]string]bool) error {
 			backends[b.Addr] = append(backends[b.Addr], v.Name)
 		}
 	}
-	root, err := findCgroupRoot(g.cgroupRoot)
+	root, err := g.findRoot()
 	if err != nil {
 		return err
 	}
@@ -217,7 +227,7 @@ func (t *trial) judge(all bool) []tried {
 		now := lb.Judge(t.now.cfg, c.group, c.addr, c.proto)
 		next := lb.Judge(t.next.cfg, c.then, c.addr, c.proto)
 		r := tried{
-			Group: c.group, Then: c.then, Address: frontendText(bpf.FrontendKey{Addr: c.addr, Proto: uint8(c.proto)}),
+			Group: c.group, Then: c.then, Address: config.Frontend{Addr: c.addr, Proto: c.proto}.String(),
 			VIP: now.VIP, Now: actionText(now.Action), Next: actionText(next.Action), By: "default", Known: known,
 		}
 		switch {
@@ -276,5 +286,5 @@ func groupOfPath(tree *anchor.Tree, path string) string {
 			group = match.Group
 		}
 	}
-	return cmp.Or(group, hostGroup)
+	return cmp.Or(group, lb.HostGroup)
 }

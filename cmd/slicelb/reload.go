@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/slicelb/slicelb/internal/prose"
 )
 
 func newReload(g *globals) *cobra.Command {
@@ -29,7 +31,7 @@ before runs on, and the exit status is 78. For root and the daemon's own user.`,
 				fmt.Fprintln(g.stderr, w)
 			}
 			fmt.Fprintf(g.stderr, "slicelb: reloaded in %v: %s, %s, %s\n", r.Took.Round(100*time.Microsecond),
-				plural(r.VIPs, "VIP"), plural(r.Groups, "group"), plural(r.Writes, "write"))
+				prose.Plural(r.VIPs, "VIP"), prose.Plural(r.Groups, "group"), prose.Plural(r.Writes, "write"))
 			return nil
 		},
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/slicelb/slicelb/config"
+	"github.com/slicelb/slicelb/internal/prose"
 )
 
 const ownUnit = "slicelb.service"
@@ -136,7 +137,7 @@ func showOrder(ctx context.Context, units []string) (string, error) {
 	cmd.Stdout, cmd.Stderr = &out, &text
 	if err := cmd.Run(); err != nil {
 		if line, _, _ := strings.Cut(text.String(), "\n"); line != "" {
-			return "", fmt.Errorf("systemctl: %s", oneLine(line))
+			return "", fmt.Errorf("systemctl: %s", prose.OneLine(line))
 		}
 		return "", fmt.Errorf("systemctl: %w", err)
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/slicelb/slicelb/api"
+	"github.com/slicelb/slicelb/internal/prose"
 )
 
 func newStatus(g *globals) *cobra.Command {
@@ -57,7 +58,7 @@ func printStatus(g *globals, s *api.Status, wide bool, now time.Time) error {
 		fmt.Fprintf(tw, "%s\t%s\n", name, fmt.Sprintf(format, args...))
 	}
 
-	files := plural(len(s.Config.Files), "file")
+	files := prose.Plural(len(s.Config.Files), "file")
 	if s.Config.LastGood {
 		line("config", "%s: the last good one, loaded %s ago; the files have errors", s.Config.Path, since(s.Config.Loaded, now))
 	} else {
@@ -71,9 +72,9 @@ func printStatus(g *globals, s *api.Status, wide bool, now time.Time) error {
 	case !d.Attached:
 		line("data plane", "nothing attached: no VIP is configured")
 	case d.Held.Store:
-		line("data plane", "%s at %s, kept by systemd over restarts", plural(len(d.Hooks), "hook"), foreign(d.CgroupRoot))
+		line("data plane", "%s at %s, kept by systemd over restarts", prose.Plural(len(d.Hooks), "hook"), prose.Foreign(d.CgroupRoot))
 	default:
-		line("data plane", "%s at %s, held by this process only: %s", plural(len(d.Hooks), "hook"), foreign(d.CgroupRoot), d.Held.Reason)
+		line("data plane", "%s at %s, held by this process only: %s", prose.Plural(len(d.Hooks), "hook"), prose.Foreign(d.CgroupRoot), d.Held.Reason)
 	}
 	if text := summaryText(s.Policy); text != "" {
 		line("policy", "%s", text)
@@ -89,11 +90,11 @@ func printStatus(g *globals, s *api.Status, wide bool, now time.Time) error {
 		mode = "cgroupfs only"
 	}
 	if t.Cause != "" {
-		mode += " (" + foreign(t.Cause) + ")"
+		mode += " (" + prose.Foreign(t.Cause) + ")"
 	}
-	line("cgroups", "%s and %s followed, by %s", plural(t.Anchors, "anchor"), plural(t.Members, "member"), mode)
+	line("cgroups", "%s and %s followed, by %s", prose.Plural(t.Anchors, "anchor"), prose.Plural(t.Members, "member"), mode)
 	if r := t.Resync; !r.At.IsZero() {
-		line("resync", "%s ago (%s), %s, %s", since(r.At, now), foreign(r.Cause), plural(r.Difference, "difference"), r.Took.Round(10*time.Microsecond))
+		line("resync", "%s ago (%s), %s, %s", since(r.At, now), prose.Foreign(r.Cause), prose.Plural(r.Difference, "difference"), r.Took.Round(10*time.Microsecond))
 	}
 	if wide {
 		line("hints", "%s", sources(t.Sources))
@@ -103,7 +104,7 @@ func printStatus(g *globals, s *api.Status, wide bool, now time.Time) error {
 		}
 	}
 	if len(t.Pending) > 0 {
-		line("pending", "%s", strings.Join(foreignAll(t.Pending), " "))
+		line("pending", "%s", strings.Join(prose.ForeignAll(t.Pending), " "))
 	}
 	if err := tw.Flush(); err != nil {
 		return err

@@ -10,6 +10,7 @@ import (
 	tea "charm.land/bubbletea/v2"
 
 	"github.com/slicelb/slicelb/api"
+	"github.com/slicelb/slicelb/internal/prose"
 )
 
 // topModel is the live view. Bubble Tea owns it.
@@ -212,9 +213,9 @@ func (m *topModel) content() string {
 	}
 	switch {
 	case m.err != nil:
-		add("31", oneLine(m.err.Error()))
+		add("31", prose.OneLine(m.err.Error()))
 	case m.editing:
-		add("", "/"+oneLine(m.filter)+"_")
+		add("", "/"+prose.OneLine(m.filter)+"_")
 	default:
 		add("2", "q end  ? help  v g b  enter  s sort  / filter  p pause")
 	}
@@ -232,7 +233,7 @@ func (m *topModel) head(n int) string {
 	columns := topColumns(m.screen().kind)
 	text += fmt.Sprintf("  %s  by %s", m.screen().title(n), columns[columnAt(columns, m.by)].name)
 	if m.filter != "" {
-		text += "  /" + oneLine(m.filter)
+		text += "  /" + prose.OneLine(m.filter)
 	}
 	if m.paused {
 		text += "  paused"

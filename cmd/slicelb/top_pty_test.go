@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -8,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -42,6 +44,24 @@ func openPTY(t *testing.T, columns, rows uint16) (program, person *os.File) {
 	return program, person
 }
 
+// shown is what a program has written until now.
+type shown struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (s *shown) Write(b []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(b)
+}
+
+func (s *shown) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
+}
+
 // The live view in a terminal: it draws, follows a change of size and keys, and
 // leaves the terminal as it was.
 func TestTopInTerminal(t *testing.T) {
@@ -67,7 +87,7 @@ func TestTopInTerminal(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	var seen syncBuffer
+	var seen shown
 	go io.Copy(&seen, person)
 	await := func(what string, texts ...string) {
 		t.Helper()
@@ -86,11 +106,14 @@ func TestTopInTerminal(t *testing.T) {
 		}
 	}
 	ended := make(chan int, 1)
-	var said syncBuffer
+	var said shown
 	go func() {
 		ended <- run(ctx, &env{
 			stdin: program, stdout: program, stderr: &said, terminal: true,
-			lookup: lookupIn(map[string]string{"SLICELB_SOCKET": socket, "NO_COLOR": "1", "TERM": "xterm"}),
+			lookup: func(name string) (string, bool) {
+				v, ok := map[string]string{"SLICELB_SOCKET": socket, "NO_COLOR": "1", "TERM": "xterm"}[name]
+				return v, ok
+			},
 		}, []string{"top", "-d", "20ms"})
 	}()
 	await("at first", "slicelb top", "CONN/S", "105.0", "900")

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/slicelb/slicelb/api"
+	"github.com/slicelb/slicelb/internal/prose"
 )
 
 // topKind is what the lines of a screen are about.
@@ -27,12 +28,12 @@ type topScreen struct {
 }
 
 func (s topScreen) title(n int) string {
-	title := plural(n, map[topKind]string{topVIPs: "VIP", topGroups: "group", topBackends: "backend"}[s.kind])
+	title := prose.Plural(n, map[topKind]string{topVIPs: "VIP", topGroups: "group", topBackends: "backend"}[s.kind])
 	if s.vip != "" {
 		title += " of VIP " + s.vip
 	}
 	if s.group != "" {
-		title += " of group " + foreign(s.group)
+		title += " of group " + prose.Foreign(s.group)
 	}
 	return title
 }
@@ -259,7 +260,7 @@ func latencyColumn(name string, get func(*topRow) time.Duration) topColumn {
 }
 
 func textColumn(name string, width int, get func(*topRow) string) topColumn {
-	return topColumn{name, width, func(r *topRow) string { return cmp.Or(foreign(get(r)), "-") },
+	return topColumn{name, width, func(r *topRow) string { return cmp.Or(prose.Foreign(get(r)), "-") },
 		func(a, b *topRow) int { return strings.Compare(get(a), get(b)) }}
 }
 

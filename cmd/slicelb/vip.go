@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/slicelb/slicelb/api"
+	"github.com/slicelb/slicelb/internal/prose"
 )
 
 func newVIP(g *globals) *cobra.Command {
@@ -106,13 +107,13 @@ func printVIP(g *globals, out *output, v *api.VIP) error {
 	}
 	line("calls", fmt.Sprintf("%d connects, %d flows, %d passed, %d rejected, %d denied",
 		v.Counters.Connects, v.Counters.Flows, v.Counters.Passed, v.Counters.Rejected, v.Counters.Denied))
-	line("live", plural(int(v.Live), "open socket"))
+	line("live", prose.Plural(int(v.Live), "open socket"))
 	line("origin", v.Origin)
 	if err := tw.Flush(); err != nil {
 		return err
 	}
 	fmt.Fprintln(g.stdout)
-	return out.print(g.stdout, nil, backendTable(backendsOf(v)))
+	return out.print(g.stdout, nil, backendTable(v.All()))
 }
 
 func names[T any](list []T, name func(T) string) []string {

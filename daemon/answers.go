@@ -1,0 +1,372 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/slicelb/slicelb/api"
+	"github.com/slicelb/slicelb/bpf"
+	"github.com/slicelb/slicelb/config"
+	"github.com/slicelb/slicelb/health"
+	"github.com/slicelb/slicelb/internal/prose"
+	"github.com/slicelb/slicelb/lb"
+	"github.com/slicelb/slicelb/metrics"
+)
+
+var pid = os.Getpid()
+
+// answers is the daemon as the API sees it. Reading asks the published view and
+// the kernel, never the loop, so that a busy loop can be looked at.
+type answers struct{ d *daemon }
+
+// counted is what the kernel's counters say, by names.
+type counted struct {
+	vip     map[string]api.Counters
+	group   map[[2]string]api.Counters // VIP, group
+	backend map[backendKey]api.Counters
+	live    map[backendKey]uint64
+	liveOf  map[string]uint64 // by VIP
+	state   map[backendKey]bpf.BackendState
+	slots   uint64
+	tables  []metrics.Table
+
+	share   map[shareKey]float64
+	orders  map[lb.Endpoint]order
+	source  *source
+	results map[health.Endpoint]health.Result
+	now     time.Time
+}
+
+type backendKey struct {
+	vip  string
+	addr netip.AddrPort
+}
+
+func plus(a api.Counters, b bpf.Counters) api.Counters {
+	return api.Counters{
+		Connects: a.Connects + b.Connects, Flows: a.Flows + b.Flows,
+		Passed: a.Passed + b.Passed, Rejected: a.Rejected + b.Rejected, Denied: a.Denied + b.Denied,
+	}
+}
+
+// readMaps reads what the kernel holds, one request after the other: writes wait
+// for it, it takes memory, and whoever may read may ask as often as he likes.
+// Without a data plane everything is empty.
+func (a answers) readMaps(v *view) (*bpf.Dump, *bpf.CounterSnapshot, error) {
+	if v.dp == nil {
+		return &bpf.Dump{}, &bpf.CounterSnapshot{}, nil
+	}
+	defer a.d.trim.Store(true)
+	a.d.asking.Lock()
+	defer a.d.asking.Unlock()
+	d, err := v.dp.Dump()
+	if err != nil {
+		return nil, nil, fmt.Errorf("read the maps: %w", err)
+	}
+	n, err := v.dp.Counters()
+	if err != nil {
+		return nil, nil, fmt.Errorf("read the counters: %w", err)
+	}
+	return d, n, nil
+}
+
+// counters reads the kernel's. Without a data plane everything is zero.
+func (a answers) counters(v *view) (*counted, error) {
+	c := &counted{
+		vip: map[string]api.Counters{}, group: map[[2]string]api.Counters{},
+		backend: map[backendKey]api.Counters{}, state: map[backendKey]bpf.BackendState{},
+		live: map[backendKey]uint64{}, liveOf: map[string]uint64{},
+		orders: v.orders, source: v.source, results: a.d.backends.checker.Results(), now: time.Now(),
+	}
+	if v.dp == nil {
+		return c, nil
+	}
+	d, n, err := a.readMaps(v)
+	if err != nil {
+		return nil, err
+	}
+	if v.source != nil {
+		c.share = sharesOf(d, v.source.cfg)
+	}
+	for cell, counters := range n.Cells {
+		name := d.CellInfos[cell].VIP
+		c.vip[name] = plus(c.vip[name], counters)
+	}
+	for pair, counters := range n.Pairs {
+		key := [2]string{d.CellInfos[pair.Cell].VIP, d.Groups[pair.Group].Name} // no VIP: networks
+		c.group[key] = plus(c.group[key], counters)
+	}
+	for index, b := range d.Backends {
+		key := backendKey{d.CellInfos[b.Cell].VIP, b.Addr}
+		if state := d.BackendCells[index].State; state != bpf.BackendFree {
+			c.state[key] = state
+		}
+		counters := n.Backends[index]
+		have := c.backend[key]
+		have.Connects += counters.Connects
+		have.Flows += counters.Flows
+		c.backend[key] = have
+		if live := n.Live[index]; live > 0 {
+			c.live[key] += live
+			c.liveOf[key.vip] += live
+		}
+	}
+	regions := map[uint32]uint32{}
+	for _, cell := range d.Cells {
+		if cell.Action == bpf.Balance {
+			regions[cell.Base] = cell.Count
+		}
+	}
+	for _, count := range regions {
+		c.slots += uint64(count)
+	}
+	c.tables = tablesOf(d, n, v.dp.Limits(), c.slots)
+	return c, nil
+}
+
+// vip describes a VIP as it runs.
+func (c *counted) vipOf(v *config.VIP) api.VIP {
+	out := api.VIP{
+		Name: v.Name, Algorithm: string(v.Algorithm), Affinity: affinityText(v), Clients: v.Clients, Except: append([]string{}, v.Except...), Hidden: string(v.Hidden), WhenDown: string(v.WhenDown), Terminate: string(v.Terminate), Health: healthText(v.Health),
+		Origin: v.Origin.String(), Counters: c.vip[v.Name], Live: c.liveOf[v.Name], Frontends: []string{},
+		Backends: c.backends(v, "", v.Backends), For: []api.View{},
+	}
+	out.Units = c.units(v)
+	for _, f := range v.Frontends {
+		out.Frontends = append(out.Frontends, f.String())
+	}
+	for _, b := range out.Backends {
+		if b.Share > 0 {
+			out.Up++
+		}
+	}
+	for _, view := range v.For {
+		out.For = append(out.For, api.View{
+			Group: view.Group, WhenDown: string(view.WhenDown), Counters: c.group[[2]string{v.Name, view.Group}],
+			Backends: c.backends(v, view.Group, view.Backends),
+		})
+	}
+	return out
+}
+
+func affinityText(v *config.VIP) string {
+	if v.Affinity == 0 {
+		return ""
+	}
+	return v.Affinity.String()
+}
+
+func (c *counted) backends(vip *config.VIP, group string, list []config.Backend) []api.Backend {
+	out := make([]api.Backend, len(list))
+	for i, b := range list {
+		key := backendKey{vip.Name, b.Addr}
+		out[i] = api.Backend{
+			VIP: vip.Name, Group: group, Address: b.Addr.String(), Weight: b.Weight, State: "pending",
+			Live: c.live[key], Counters: c.backend[key], Origin: b.Origin.String(),
+		}
+		if s, ok := c.state[key]; ok {
+			out[i].State = s.String()
+		}
+		c.decided(vip, group, b, &out[i])
+	}
+	return out
+}
+
+func (a answers) Status(context.Context) (*api.Status, error) {
+	s, _ := a.status(a.d.view.Load())
+	return s, nil
+}
+
+func (a answers) status(v *view) (*api.Status, *counted) {
+	s := v.status
+	problems, notes := slices.Clone(v.problems), slices.Clone(v.notes)
+	c, err := a.counters(v)
+	if err != nil {
+		problems = append(problems, err.Error())
+		c = &counted{}
+	}
+	s.VIPs, s.Groups = []api.VIP{}, []api.Group{}
+	s.DataPlane.Slots.Used = c.slots
+	if v.source != nil {
+		for i := range v.source.cfg.VIPs {
+			vip := c.vipOf(&v.source.cfg.VIPs[i])
+			if len(vip.Backends)+len(vip.Units) > 0 && vip.Up == 0 {
+				notes = append(notes, fmt.Sprintf("vip.%s: no backend takes connections; when_down = %q", vip.Name, vip.WhenDown))
+			}
+			s.VIPs = append(s.VIPs, vip)
+		}
+		for i := range v.source.cfg.Groups {
+			s.Groups = append(s.Groups, c.denied(v.groupOf(&v.source.cfg.Groups[i], false)))
+		}
+		s.Policy = policySummary(v.source.cfg, c)
+	}
+	s.DataPlane.Events, problems = v.events(problems)
+	notes = a.d.sweptNotes(&s.DataPlane.Sockets, notes)
+	notes = a.d.watched(&s.Tracking, notes)
+	s.Problems, s.Notes = append([]string{}, problems...), append([]string{}, notes...)
+	s.State = api.OK
+	if len(s.Problems) > 0 {
+		s.State = api.Degraded
+	}
+	return &s, c
+}
+
+// events are the programs' own statistics, by name.
+func (v *view) events(problems []string) (map[string]uint64, []string) {
+	out := map[string]uint64{}
+	if v.dp == nil {
+		return out, problems
+	}
+	st, err := v.dp.Stats()
+	if err != nil {
+		return out, append(problems, err.Error())
+	}
+	out["storage_failed"] = st.StorageFailed
+	out["loopback_netns"] = st.LoopbackNetns
+	out["reply_unknown"] = st.ReplyUnknown
+	out["stale_frontend"] = st.StaleFrontend
+	out["pairs_full"] = st.PairsFull
+	out["cgroups_full"] = st.CgroupsFull
+	out["events_lost"] = st.EventsLost
+	out["anchors_mapped"] = st.AnchorsMapped
+	out["failures_lost"] = st.FailuresLost
+	out["decisions_lost"] = st.DecisionsLost
+	out["policy_broken"] = st.PolicyBroken
+	out["seen_full"] = st.SeenFull
+	out["strict_refused"] = st.StrictRefused
+	if st.PolicyBroken > 0 {
+		problems = append(problems, fmt.Sprintf("the policy could not be read %s: the group's default decided", prose.Times(st.PolicyBroken)))
+	}
+	if st.CgroupsFull > 0 {
+		problems = append(problems, fmt.Sprintf("the table of cgroups was full %s: the kernel could not map as many cgroups, and they had the group of what they lie in", prose.Times(st.CgroupsFull)))
+	}
+	return out, problems
+}
+
+// watched adds what the watcher has counted.
+func (d *daemon) watched(t *api.Tracking, notes []string) []string {
+	t.Mapped = d.mapped.read()
+	if d.watcher == nil {
+		t.Sources = map[string]uint64{}
+		return notes
+	}
+	st := d.watcher.Stats()
+	t.Resync = api.Resync{At: st.LastResync, Cause: st.LastResyncCause, Difference: st.LastResyncDifference, Took: st.LastWalk, Count: st.Walks}
+	t.Sources = map[string]uint64{
+		"kernel":            st.Hints,
+		"kernel_ignored":    st.HintsIgnored,
+		"kernel_lost":       st.HintsLost,
+		"overflows":         st.Overflows,
+		"signals":           st.Signals,
+		"signals_forged":    st.ForgedSignals,
+		"signals_malformed": st.MalformedSignals,
+		"messages_unasked":  st.Unasked,
+		"connects":          st.Connects,
+		"calls":             st.Calls,
+		"call_errors":       st.CallErrors,
+		"looks":             st.Looks,
+		"walk_errors":       st.WalkErrors,
+		"snapshots":         st.Snapshots,
+	}
+	if n := st.HintsLost; n > 0 {
+		notes = append(notes, fmt.Sprintf("periodic looks at all cgroups found %d that came or went unannounced", n))
+	}
+	if n := st.ForgedSignals; n > 0 {
+		notes = append(notes, fmt.Sprintf("signals on the message bus that pretended to be systemd's were dropped: %d", n))
+	}
+	return notes
+}
+
+func (a answers) VIP(_ context.Context, name string) (*api.VIP, error) {
+	v := a.d.view.Load()
+	if v.source != nil {
+		for i := range v.source.cfg.VIPs {
+			if vip := &v.source.cfg.VIPs[i]; vip.Name == name {
+				c, err := a.counters(v)
+				if err != nil {
+					return nil, err
+				}
+				out := c.vipOf(vip)
+				return &out, nil
+			}
+		}
+	}
+	return nil, &api.Error{Code: api.NotFound, Text: fmt.Sprintf("no VIP %q", name), Hint: "slicelb vip list"}
+}
+
+func (a answers) Group(_ context.Context, name string) (*api.Group, error) {
+	v := a.d.view.Load()
+	if v.source != nil {
+		parent, _, split := strings.Cut(name, "/")
+		for i := range v.source.cfg.Groups {
+			g := &v.source.cfg.Groups[i]
+			if g.Name != parent {
+				continue
+			}
+			out := v.groupOf(g, true)
+			if !split {
+				c, err := a.counters(v)
+				if err != nil {
+					return nil, err
+				}
+				out = c.denied(out)
+				return &out, nil
+			}
+			child := strings.TrimPrefix(name, parent+"/")
+			out.Cgroups = slices.DeleteFunc(out.Cgroups, func(c api.Cgroup) bool {
+				// By its group's name, or by that of its directory.
+				return c.Group != name && (!c.Split || path.Base(c.Path) != child)
+			})
+			if len(out.Cgroups) > 0 {
+				name = out.Cgroups[0].Group
+				out.Name, out.Anchors, out.Members = name, 0, len(out.Cgroups)
+				return &out, nil
+			}
+		}
+	}
+	return nil, &api.Error{Code: api.NotFound, Text: fmt.Sprintf("no group %q", name), Hint: "slicelb group list"}
+}
+
+func (a answers) RunningConfig(context.Context) (*api.RunningConfig, error) {
+	v := a.d.view.Load()
+	if v.source == nil {
+		return nil, &api.Error{Code: api.NotFound, Text: "no configuration runs", Hint: "slicelb check"}
+	}
+	text, err := v.source.said.Text(true)
+	if err != nil {
+		return nil, err
+	}
+	return &api.RunningConfig{
+		Path: a.d.configPath, Files: v.source.cfg.Files, TOML: text, LastGood: v.source.lastGood,
+	}, nil
+}
+
+func (a answers) Reload(ctx context.Context) (*api.Reloaded, error) {
+	r := &reload{ctx: ctx, done: make(chan reloaded, 1)}
+	select {
+	case a.d.reloads <- r:
+	case <-ctx.Done():
+		return nil, api.Errorf(api.Timeout, "reload: the daemon is busy with another")
+	}
+	// The loop answers in any case: it gives up when ctx is done.
+	out := <-r.done
+	return out.answer, out.err
+}
+
+func (a answers) Dump(context.Context) (*api.Dump, error) {
+	v := a.d.view.Load()
+	if v.dp == nil {
+		return &api.Dump{Lines: []string{}}, nil
+	}
+	d, _, err := a.readMaps(v)
+	if err != nil {
+		return nil, err
+	}
+	return &api.Dump{Lines: dumpLines(d)}, nil
+}

@@ -1,0 +1,128 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/slicelb/slicelb/bpf"
+	"github.com/slicelb/slicelb/config"
+	"github.com/slicelb/slicelb/lb"
+	"github.com/slicelb/slicelb/unitwatch"
+)
+
+// openPath opens the data plane, with what was handed over.
+func (d *daemon) openPath(ctx context.Context, cfg *config.Config) error {
+	if d.dp.dataPath != nil {
+		return nil
+	}
+	named, err := copies(d.handed)
+	if err != nil {
+		return err
+	}
+	opts := bpf.Options{Log: d.log, Build: d.build}
+	if cfg != nil {
+		opts.Slots, opts.UDPFlows = cfg.Daemon.Slots, cfg.Daemon.UDPFlows
+	}
+	var dp opened
+	if err := d.notify.patiently(func() { dp, err = d.open(opts, named) }); err != nil {
+		d.log.Warn("watchdog", "err", err)
+	}
+	if err != nil {
+		if !errors.Is(err, bpf.ErrForeign) {
+			return fmt.Errorf("load the data plane: %w", err)
+		}
+		return err
+	}
+	if err := closeAll(d.handed); err != nil {
+		d.log.Warn("descriptors that were handed over", "err", err)
+	}
+	d.handed = nil
+	if dp.lost != nil {
+		d.log.Error("what the process before left cannot be adopted; a new data plane takes its place", "err", dp.lost)
+	}
+	d.dp, d.rec = dp, lb.NewReconciler(dp, d.log)
+	d.tasks.Go(func() {
+		// It ends with the context alone.
+		if err := d.rec.Run(ctx); err != nil {
+			d.log.Error("reconciler", "err", err)
+		}
+	})
+	if dp.adopted {
+		d.log.Info("adopted the data plane of the process before")
+	}
+	return nil
+}
+
+// adoptOnly takes over what was handed when there is no configuration to go
+// by: what it serves, it goes on serving.
+func (d *daemon) adoptOnly(ctx context.Context) error {
+	if err := d.openPath(ctx, nil); err != nil {
+		return err
+	}
+	if d.attached {
+		return nil
+	}
+	return d.attach(ctx)
+}
+
+// attach runs the programs. The kernel maps new cgroups from here on; one that
+// was made between the walk and this is found by another walk.
+func (d *daemon) attach(ctx context.Context) error {
+	if err := d.dp.Attach(d.rootDir); err != nil {
+		return err
+	}
+	h, err := d.dp.Hints()
+	if err != nil {
+		return err // tried again: what is attached stays so
+	}
+	f, err := d.dp.Failures()
+	if err != nil {
+		return errors.Join(err, h.Close())
+	}
+	d.attached, d.unkept = true, true
+	d.tasks.Go(func() { d.read(ctx, h) })
+	d.tasks.Go(func() { d.suspects(ctx, f) })
+	dp := d.dp.dataPath
+	d.tasks.Go(func() { d.terminate(ctx, dp) })
+	context.AfterFunc(ctx, func() { h.Close(); f.Close() })
+	d.hear(ctx)
+	d.tasks.Go(func() { recount(ctx, d.dp, d.log) })
+	d.resync(unitwatch.HintAll)
+	return nil
+}
+
+// read passes the kernel's hints on until the data plane is closed. A watcher
+// that is behind gets one look at everything in place of them all.
+func (d *daemon) read(ctx context.Context, h hints) {
+	for {
+		e, err := h.Read()
+		if err != nil {
+			return
+		}
+		hint := unitwatch.Hint{ID: e.ID, Parent: e.Parent, Kind: unitwatch.HintMkdir, At: fromMonotonic(e.Time)}
+		if e.Kind == bpf.Rmdir {
+			hint.Kind = unitwatch.HintRmdir
+		}
+		select {
+		case d.hints <- hint:
+			continue
+		default:
+		}
+		select {
+		case d.hints <- unitwatch.Hint{Kind: unitwatch.HintLost}:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// resync has the watcher look at everything, now or at the next tick.
+func (d *daemon) resync(why unitwatch.HintKind) {
+	select {
+	case d.hints <- unitwatch.Hint{Kind: why}:
+		d.unsynced = 0
+	default:
+		d.unsynced = why
+	}
+}

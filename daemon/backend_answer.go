@@ -1,0 +1,168 @@
+package daemon
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/slicelb/slicelb/api"
+	"github.com/slicelb/slicelb/bpf"
+	"github.com/slicelb/slicelb/config"
+	"github.com/slicelb/slicelb/health"
+	"github.com/slicelb/slicelb/lb"
+)
+
+// shareKey names a backend in what a group gets of a VIP; group is "" for the
+// VIP's own backends.
+type shareKey struct {
+	vip, group string
+	addr       netip.AddrPort
+}
+
+// shares are the parts of new connections that backends get, by what the slots
+// hold. Where clients are listed, the default cell has no backends: the VIP's
+// own stand in the views of groups that have no "for".
+func sharesOf(d *bpf.Dump, cfg *config.Config) map[shareKey]float64 {
+	special := map[[2]string]bool{}
+	for i := range cfg.VIPs {
+		for _, f := range cfg.VIPs[i].For {
+			special[[2]string{cfg.VIPs[i].Name, f.Group}] = true
+		}
+	}
+	out := map[shareKey]float64{}
+	for index, info := range d.CellInfos {
+		cell := d.Cells[index]
+		if cell.Action != bpf.Balance || cell.Count == 0 {
+			continue
+		}
+		group := info.Group
+		if !special[[2]string{info.VIP, group}] {
+			group = ""
+		}
+		slots := map[uint32]int{}
+		for _, slot := range d.Slots[cell.Base] {
+			slots[bpf.SlotBackend(slot)]++
+		}
+		for b, n := range slots {
+			out[shareKey{info.VIP, group, d.Backends[b].Addr}] = float64(n) / float64(cell.Count)
+		}
+	}
+	return out
+}
+
+// decided is what was decided about a backend, in the words of the API.
+func (c *counted) decided(v *config.VIP, group string, b config.Backend, out *api.Backend) {
+	e := lb.Endpoint{VIP: v.Name, Addr: b.Addr}
+	out.Share = c.share[shareKey{v.Name, group, b.Addr}]
+	order := c.orders[e]
+	out.Order = order.State
+	r, checked := c.results[health.Endpoint{VIP: v.Name, Addr: b.Addr}]
+	if checked {
+		out.Check = &api.Check{
+			Type: string(v.Health.Type), State: r.State.String(), Since: r.Since,
+			Last: r.Last, Took: r.Took, Count: r.Checks, Run: r.Run,
+		}
+		if r.Err != nil {
+			out.Check.Error = r.Err.Error()
+		}
+	}
+	active := out.State == bpf.BackendActive.String()
+	unit := c.source.unit(e)
+	if unit != nil {
+		out.Unit, out.UnitState, out.UnitSince = unit.Name, unit.State.String(), unit.Since
+	}
+	switch {
+	case order.State != "":
+		out.Reason, out.Since = orderReason(order, v, c.now), order.Since
+	case unit != nil && unitReason(unit) != "":
+		out.Reason, out.Since = unitReason(unit), unit.Since
+	case checked && r.State == health.Unchecked:
+		out.Reason, out.Since = "not checked yet", r.Since
+	case checked && r.State == health.Down:
+		out.Reason, out.Since = failing(r), r.Since
+	case b.Weight == 0:
+		out.Reason = "weight 0"
+	case checked:
+		out.Since = r.Since
+		switch n, _ := tenths(r.Since, v.Health.SlowStart, c.now); {
+		case n > 0:
+			out.Reason = fmt.Sprintf("starts slowly: %d0 %% of its weight", n)
+		case r.Err != nil:
+			out.Reason = "up; last check: " + r.Err.Error()
+		}
+		return
+	}
+	if active && out.Reason != "" && out.Share > 0 {
+		out.Reason += "; in use all the same, by "
+		if checked && r.State == health.Down && order.State == "" && v.Health.PanicThreshold < 100 {
+			out.Reason += "panic_threshold"
+		} else {
+			out.Reason += "when_down"
+		}
+	}
+}
+
+// backendsOf adds to an explanation what was decided about its backends; where
+// none takes connections, all of them, with the reasons.
+func (a answers) backendsOf(v *view, x *api.Explanation) error {
+	if v.source == nil || x.VIP == "" {
+		return nil
+	}
+	i := slices.IndexFunc(v.source.cfg.VIPs, func(vip config.VIP) bool { return vip.Name == x.VIP })
+	if i < 0 {
+		return nil
+	}
+	c, err := a.counters(v)
+	if err != nil {
+		return err
+	}
+	vip := &v.source.cfg.VIPs[i]
+	list, group := vip.Backends, ""
+	for _, f := range vip.For {
+		if f.Group == x.View {
+			list, group = f.Backends, f.Group
+		}
+	}
+	if x.Down {
+		x.Backends = c.backends(vip, group, list)
+		return nil
+	}
+	for i := range x.Backends {
+		for _, b := range list {
+			if b.Addr.String() == x.Backends[i].Address {
+				c.decided(vip, group, b, &x.Backends[i])
+			}
+		}
+	}
+	return nil
+}
+
+func failing(r health.Result) string {
+	if r.Err == nil {
+		return "failed; not up again yet"
+	}
+	return "failing: " + r.Err.Error()
+}
+
+func userName(uid uint32) string {
+	if uid == 0 {
+		return "root"
+	}
+	return fmt.Sprintf("uid %d", uid)
+}
+
+// healthText is how backends are checked, in a line.
+func healthText(h *config.Health) string {
+	if h == nil {
+		return ""
+	}
+	what := string(h.Type)
+	if h.Type != config.HealthTCP {
+		what += " " + h.Path
+	}
+	text := fmt.Sprintf("%s every %v, timeout %v, fall %d, rise %d", what, h.Interval, h.Timeout, h.Fall, h.Rise)
+	if h.Passive {
+		text += ", passive"
+	}
+	return text
+}

@@ -1,0 +1,193 @@
+package daemon
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/slicelb/slicelb/api"
+	"github.com/slicelb/slicelb/config"
+	"github.com/slicelb/slicelb/internal/prose"
+	"github.com/slicelb/slicelb/lb"
+	"github.com/slicelb/slicelb/unitwatch"
+)
+
+// backendChange is an operator's wish.
+type backendChange struct {
+	unit  string // "" = vip and addr say which
+	vip   string
+	addr  netip.AddrPort
+	state string // drain, maint or ready
+	uid   uint32
+	done  chan backendChanged // buffered
+}
+
+type backendChanged struct {
+	answer *api.BackendChanged
+	err    error
+}
+
+func (c *backendChange) String() string {
+	if c.unit != "" {
+		return "backends of unit " + prose.Foreign(c.unit)
+	}
+	return "backend " + c.addr.String()
+}
+
+// SetBackend takes backends out, or back in. It returns when the kernel has it,
+// no call is on its way that has not seen it, and a restart would not forget it.
+func (a answers) SetBackend(ctx context.Context, q api.BackendChange) (*api.BackendChanged, error) {
+	c := &backendChange{unit: q.Unit, vip: q.VIP, state: q.State, uid: q.UID, done: make(chan backendChanged, 1)}
+	if q.Unit == "" {
+		addr, err := netip.ParseAddrPort(q.Address)
+		if err != nil {
+			return nil, api.Errorf(api.BadRequest, "backend %q: want ADDRESS:PORT", q.Address)
+		}
+		c.addr = netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())
+	}
+	switch q.State {
+	case api.OrderDrain, api.OrderMaint, api.OrderReady:
+	default:
+		return nil, api.Errorf(api.BadRequest, "state %q: want drain, maint or ready", q.State)
+	}
+	select {
+	case a.d.backends.changes <- c:
+	case <-ctx.Done():
+		return nil, api.Errorf(api.Timeout, "%s: the daemon is busy", c)
+	}
+	out := <-c.done
+	return out.answer, out.err
+}
+
+// change does what an operator wishes.
+func (d *daemon) change(ctx context.Context, c *backendChange) {
+	answer, err := d.order(ctx, c)
+	c.done <- backendChanged{answer, err}
+}
+
+// meant are the backends that a wish is about.
+func (d *daemon) meant(c *backendChange) ([]lb.Endpoint, error) {
+	if d.running == nil {
+		return nil, api.Errorf(api.Failed, "no configuration runs")
+	}
+	if c.unit != "" {
+		return d.meantByUnit(c.unit)
+	}
+	for i := range d.running.cfg.VIPs {
+		vip := &d.running.cfg.VIPs[i]
+		if vip.Name != c.vip {
+			continue
+		}
+		found := false
+		endpoints(vip, func(b config.Backend) { found = found || b.Addr == c.addr })
+		if !found {
+			return nil, &api.Error{
+				Code: api.NotFound, Text: fmt.Sprintf("VIP %s has no backend %s", c.vip, c.addr), Hint: "slicelb backend list --vip " + c.vip,
+			}
+		}
+		return []lb.Endpoint{{VIP: c.vip, Addr: c.addr}}, nil
+	}
+	return nil, &api.Error{Code: api.NotFound, Text: fmt.Sprintf("no VIP %q", c.vip), Hint: "slicelb vip list"}
+}
+
+// meantByUnit are the backends that a unit is; none, where it could be one and
+// does not run.
+func (d *daemon) meantByUnit(unit string) ([]lb.Endpoint, error) {
+	if !slices.ContainsFunc(d.running.patterns, func(p string) bool { return unitwatch.MatchUnit(p, unit) }) {
+		return nil, &api.Error{Code: api.NotFound, Text: fmt.Sprintf("no backend is the unit %q", unit), Hint: "slicelb backend list -o wide"}
+	}
+	var out []lb.Endpoint
+	for at, u := range d.running.ends.Units {
+		if u.Name == unit {
+			out = append(out, lb.Endpoint(at))
+		}
+	}
+	slices.SortFunc(out, func(a, b lb.Endpoint) int {
+		return cmp.Or(strings.Compare(a.VIP, b.VIP), a.Addr.Compare(b.Addr))
+	})
+	return out, nil
+}
+
+func (d *daemon) order(ctx context.Context, c *backendChange) (*api.BackendChanged, error) {
+	all, err := d.meant(c)
+	if err != nil {
+		return nil, err
+	}
+	b, before := d.backends, d.backends.operator
+	out := &api.BackendChanged{Before: api.OrderReady, Backends: []api.BackendBefore{}}
+	next := maps.Clone(before) // the API reads the old one
+	changes, checks := false, false
+	for i, e := range all {
+		was := before[e]
+		state := was.State
+		if state == "" {
+			state = api.OrderReady
+		}
+		if i == 0 {
+			out.Before = state
+		}
+		out.Backends = append(out.Backends, api.BackendBefore{VIP: e.VIP, Address: e.Addr.String(), Before: state})
+		if state == c.state && was.ByUnit == (c.unit != "" && state != api.OrderReady) {
+			continue
+		}
+		changes = true
+		checks = checks || state != c.state && (c.state == api.OrderMaint || state == api.OrderMaint)
+		if c.state == api.OrderReady {
+			delete(next, e)
+			continue
+		}
+		o := order{State: c.state, Since: time.Now(), UID: c.uid, ByUnit: c.unit != ""}
+		if state == c.state {
+			o.Since = was.Since
+		}
+		if u := d.running.unit(e); u != nil {
+			o.Unit, o.Run = u.Name, u.Run
+		}
+		next[e] = o
+	}
+	if !changes {
+		return out, nil
+	}
+	put := func(orders map[lb.Endpoint]order) {
+		b.operator = orders
+		b.count()
+	}
+	put(next)
+	if d.ready && d.snap != nil {
+		writes, err := d.apply(ctx, d.running, d.snap)
+		d.note(err)
+		if err != nil {
+			put(before)
+			d.applied = false // back, at the next tick
+			return nil, api.Errorf(api.Failed, "%s: %v", c, err)
+		}
+		out.Writes = writes
+		d.drained(ctx) // what is written last comes after a grace period
+	}
+	if checks {
+		if p := d.pending; p != nil && p.source != nil {
+			b.watch(p.source, d.running)
+		} else {
+			b.watch(d.running, nil)
+		}
+	}
+	for _, e := range all {
+		d.log.Info("backend "+c.state, "event", eventBackendOrdered, "vip", e.VIP, "backend", e.Addr, "unit", prose.Foreign(c.unit), "uid", c.uid)
+	}
+	if err := b.seal(); err != nil {
+		d.log.Error("store what was said of backends", "err", err)
+		out.Forgotten = err.Error()
+		return out, nil
+	}
+	b.saved = time.Now()
+	d.keep(ctx, false)
+	if d.storeErr != nil {
+		out.Forgotten = d.storeErr.Error()
+	}
+	return out, nil
+}

@@ -1,0 +1,85 @@
+package daemon
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/slicelb/slicelb/api"
+	"github.com/slicelb/slicelb/lb"
+)
+
+// liveIndex is where the kernel counts the open sockets of each backend. Whoever
+// waits for some of them to close asks again and again: the tables are read anew
+// only when something was written to them.
+type liveIndex struct {
+	mu     sync.Mutex
+	of     dataPath
+	writes uint64
+	index  map[lb.Endpoint][]uint32
+}
+
+// at returns the index of what v knows.
+func (l *liveIndex) at(v *view) (map[lb.Endpoint][]uint32, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.index != nil && l.of == v.dp && l.writes == v.status.DataPlane.Writes {
+		return l.index, nil
+	}
+	d, err := v.dp.Dump()
+	if err != nil {
+		return nil, fmt.Errorf("read the maps: %w", err)
+	}
+	index := map[lb.Endpoint][]uint32{}
+	for i, b := range d.Backends {
+		e := lb.Endpoint{VIP: d.CellInfos[b.Cell].VIP, Addr: b.Addr}
+		index[e] = append(index[e], i)
+	}
+	l.of, l.writes, l.index = v.dp, v.status.DataPlane.Writes, index
+	return index, nil
+}
+
+// Live counts the open sockets of backends. One that is not there any more has
+// none.
+func (a answers) Live(_ context.Context, q api.BackendChange) (*api.Live, error) {
+	v := a.d.view.Load()
+	out := &api.Live{Backends: []api.BackendLive{}}
+	if v.dp == nil || v.source == nil {
+		return out, nil
+	}
+	var all []lb.Endpoint
+	if q.Unit != "" {
+		for at, u := range v.source.ends.Units {
+			if u.Name == q.Unit {
+				all = append(all, lb.Endpoint(at))
+			}
+		}
+		slices.SortFunc(all, func(a, b lb.Endpoint) int { return cmp.Or(strings.Compare(a.VIP, b.VIP), a.Addr.Compare(b.Addr)) })
+	} else {
+		addr, err := netip.ParseAddrPort(q.Address)
+		if err != nil {
+			return nil, api.Errorf(api.BadRequest, "backend %q: want ADDRESS:PORT", q.Address)
+		}
+		all = []lb.Endpoint{{VIP: q.VIP, Addr: netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())}}
+	}
+	index, err := a.d.live.at(v)
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range all {
+		one := api.BackendLive{VIP: e.VIP, Address: e.Addr.String()}
+		for _, i := range index[e] {
+			n, err := v.dp.LiveOf(i)
+			if err != nil {
+				return nil, fmt.Errorf("count sockets: %w", err)
+			}
+			one.Live += n
+		}
+		out.Backends = append(out.Backends, one)
+	}
+	return out, nil
+}

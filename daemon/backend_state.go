@@ -1,0 +1,393 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net/netip"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/slicelb/slicelb/api"
+	"github.com/slicelb/slicelb/config"
+	"github.com/slicelb/slicelb/discover"
+	"github.com/slicelb/slicelb/health"
+	"github.com/slicelb/slicelb/internal/prose"
+	"github.com/slicelb/slicelb/lb"
+)
+
+// backendStates is what is decided about backends while the daemon runs: what
+// operators said, and what checks found. The loop owns it, but for the checker,
+// which anyone may ask.
+type backendStates struct {
+	checker  *health.Checker
+	operator map[lb.Endpoint]order
+	known    map[lb.Endpoint]health.Verdict // from the process before
+	verdicts *health.Verdicts               // the newest; nil: none yet
+	set      uint64                         // the list that was given last
+	version  uint64                         // grows with whatever runtime depends on
+
+	next     *time.Timer // when the kernel is to be brought up to date again
+	earliest time.Time   // not before
+	step     time.Time   // of the next backend that starts slowly; zero: none does
+
+	units *discover.Units // as stored and to be stored
+
+	changes chan *backendChange
+	notes   []string // what a status says
+
+	stateFile  *os.File // the sealed memfd of the newest state
+	generation uint64
+	unsaved    bool
+	saved      time.Time
+	savedIn    time.Duration
+}
+
+// order is what an operator said about a backend.
+type order struct {
+	State string    // drain or maint
+	Since time.Time // of the state
+	UID   uint32    // whose word it is
+
+	Unit   string // that the backend was, then; "" = none
+	Run    string // of the unit
+	ByUnit bool   // it is about that run, and ends with it
+}
+
+func newBackendStates() *backendStates {
+	b := &backendStates{
+		checker: health.New(), operator: map[lb.Endpoint]order{}, known: map[lb.Endpoint]health.Verdict{},
+		next: time.NewTimer(time.Hour), changes: make(chan *backendChange),
+	}
+	b.next.Stop()
+	return b
+}
+
+// targets are the backends to check for src: those of the VIPs that have health
+// checks and that no operator has in maintenance. before is what ran until now.
+func (b *backendStates) targets(src, before *source) []health.Target {
+	var out []health.Target
+	plain := map[lb.Endpoint]bool{} // in use without checks
+	if before != nil {
+		for i := range before.cfg.VIPs {
+			if v := &before.cfg.VIPs[i]; v.Health == nil && src.checks[v.Name] != nil {
+				endpoints(v, func(be config.Backend) { plain[lb.Endpoint{VIP: v.Name, Addr: be.Addr}] = true })
+			}
+		}
+	}
+	for i := range src.cfg.VIPs {
+		v := &src.cfg.VIPs[i]
+		check := src.checks[v.Name]
+		if check == nil {
+			continue
+		}
+		endpoints(v, func(be config.Backend) {
+			e := lb.Endpoint{VIP: v.Name, Addr: be.Addr}
+			if b.operator[e].State == api.OrderMaint || src.rests(e) {
+				return
+			}
+			t := health.Target{VIP: v.Name, Addr: be.Addr, Check: check}
+			known, ok := b.known[e]
+			switch {
+			case ok:
+				t.Assume, t.Since = known.State, known.Since
+			case plain[e] || v.Health.Initial == config.InitialUp || check.Broken != nil:
+				t.Assume = health.Up
+			}
+			out = append(out, t)
+		})
+	}
+	return out
+}
+
+// watch has the backends of src checked, and those of before that are not in it.
+// It returns whether there is one that nothing is known of.
+func (b *backendStates) watch(src, before *source) {
+	if src == nil {
+		return
+	}
+	list := b.targets(src, before)
+	if before != nil && before != src {
+		have := make(map[lb.Endpoint]bool, len(list))
+		for _, t := range list {
+			have[lb.Endpoint{VIP: t.VIP, Addr: t.Addr}] = true
+		}
+		for _, t := range b.targets(before, nil) {
+			if !have[lb.Endpoint{VIP: t.VIP, Addr: t.Addr}] {
+				list = append(list, t)
+			}
+		}
+	}
+	b.set = b.checker.Set(list)
+}
+
+// waiting reports whether there are backends whose first check has not ended.
+func (b *backendStates) waiting() bool {
+	return b.verdicts == nil || b.verdicts.Set < b.set || b.verdicts.Unchecked > 0
+}
+
+// runtime is what the kernel should know of all that, for src, now. It notes
+// when a backend that starts slowly is due for more.
+func (b *backendStates) runtime(src *source, now time.Time) lb.Runtime {
+	rt := lb.Runtime{Verdicts: map[lb.Endpoint]lb.Verdict{}}
+	b.step = time.Time{}
+	slow := map[string]time.Duration{}
+	for i := range src.cfg.VIPs {
+		if h := src.cfg.VIPs[i].Health; h != nil && h.SlowStart > 0 {
+			slow[src.cfg.VIPs[i].Name] = h.SlowStart
+		}
+	}
+	checked := map[lb.Endpoint]bool{}
+	if b.verdicts != nil {
+		for t, v := range b.verdicts.All() {
+			if src.checks[t.VIP] == nil {
+				continue
+			}
+			e := lb.Endpoint{VIP: t.VIP, Addr: t.Addr}
+			checked[e] = true
+			var out lb.Verdict
+			switch v.State {
+			case health.Unchecked:
+				out.Down = true
+			case health.Down:
+				out.Failing, out.Since = true, v.Since
+			case health.Up:
+				var more time.Time
+				out.Tenths, more = tenths(v.Since, slow[t.VIP], now)
+				if !more.IsZero() && (b.step.IsZero() || more.Before(b.step)) {
+					b.step = more
+				}
+			}
+			if out != (lb.Verdict{}) {
+				rt.Verdicts[e] = out
+			}
+		}
+	}
+	// A backend that the checker has not said anything of yet.
+	for i := range src.cfg.VIPs {
+		v := &src.cfg.VIPs[i]
+		if src.checks[v.Name] == nil {
+			continue
+		}
+		endpoints(v, func(be config.Backend) {
+			e := lb.Endpoint{VIP: v.Name, Addr: be.Addr}
+			if checked[e] || v.Health.Initial == config.InitialUp {
+				return
+			}
+			switch known, ok := b.known[e]; {
+			case !ok:
+				rt.Verdicts[e] = lb.Verdict{Down: true}
+			case known.State == health.Down:
+				rt.Verdicts[e] = lb.Verdict{Failing: true, Since: known.Since}
+			}
+		})
+	}
+	for e, o := range b.operator {
+		v, until := src.drainVerdict(e, o, rt.Verdicts[e], now)
+		if !until.IsZero() && (b.step.IsZero() || until.Before(b.step)) {
+			b.step = until
+		}
+		rt.Verdicts[e] = v
+	}
+	src.unitVerdicts(rt)
+	return rt
+}
+
+// tenths of its weight has a backend that is up since then and starts slowly
+// over d; 0 is all of it. next is when it gets more.
+func tenths(since time.Time, d time.Duration, now time.Time) (n uint8, next time.Time) {
+	up := now.Sub(since)
+	if d <= 0 || up >= d || up < 0 || since.IsZero() {
+		return 0, time.Time{}
+	}
+	done := up * 10 / d // 0 to 9
+	return uint8(done) + 1, now.Add(d*(done+1)/10 - up)
+}
+
+// judge takes new verdicts in.
+func (d *daemon) judge(ctx context.Context, v *health.Verdicts) {
+	b := d.backends
+	if b.compare(d, v) {
+		b.unsaved = true
+	}
+	b.verdicts = v
+	b.version++
+	b.count()
+	if v.Set == b.set {
+		clear(b.known) // what it knew, it has been told
+	}
+	if d.pending != nil {
+		d.tryFinish(ctx)
+	}
+	if d.pending == nil || d.ready {
+		d.soon(ctx)
+	}
+}
+
+// compare says which backends have changed, and returns whether any has.
+func (b *backendStates) compare(d *daemon, v *health.Verdicts) (changed bool) {
+	before := map[lb.Endpoint]health.State{}
+	if b.verdicts != nil {
+		for t, v := range b.verdicts.All() {
+			before[lb.Endpoint{VIP: t.VIP, Addr: t.Addr}] = v.State
+		}
+	}
+	said := 0
+	for t, v := range v.All() {
+		e := lb.Endpoint{VIP: t.VIP, Addr: t.Addr}
+		was, ok := before[e]
+		delete(before, e)
+		changed = changed || !ok || was != v.State
+		if !ok || was == v.State || v.State == health.Unchecked || was == health.Unchecked && v.State == health.Up {
+			continue
+		}
+		if said++; said > maxLogged {
+			continue
+		}
+		if v.State == health.Up {
+			d.log.Info("backend is up", "event", eventBackendUp, "vip", t.VIP, "backend", t.Addr)
+		} else {
+			d.log.Warn("backend is down", "event", eventBackendDown, "vip", t.VIP, "backend", t.Addr)
+		}
+	}
+	if said > maxLogged {
+		d.log.Warn("more backends have changed", "number", said-maxLogged)
+	}
+	return changed || len(before) > 0
+}
+
+// maxLogged is how many changes of one moment are told one by one.
+const maxLogged = 20
+
+// soon brings the kernel up to date: at once, or, where that was done a moment
+// ago, when at most a fifth of the time will have gone into it.
+func (d *daemon) soon(ctx context.Context) {
+	if wait := time.Until(d.backends.earliest); wait > 0 {
+		d.backends.next.Reset(wait)
+		return
+	}
+	begun, first := time.Now(), !d.attached
+	d.settle(ctx)
+	now := time.Now()
+	if first {
+		begun = now // loading and attaching is done once
+	}
+	d.backends.earliest = now.Add(max(4*now.Sub(begun), minApplyGap))
+	if step := d.backends.step; !step.IsZero() {
+		d.backends.next.Reset(max(time.Until(step), minApplyGap))
+	}
+}
+
+// minApplyGap is the least time between two changes of the kernel's tables for
+// the backends' sake.
+const minApplyGap = 10 * time.Millisecond
+
+// unchecked reports whether the first state is to wait for the first checks of
+// the backends: what starts after the daemon finds backends then.
+func (d *daemon) unchecked() bool {
+	return !d.ready && d.running != nil && len(d.running.checks) > 0 && d.backends.waiting() &&
+		time.Since(d.started) < d.running.longestTimeout()+checkSlack
+}
+
+// checkSlack is how much longer than its timeout a first check is waited for.
+const checkSlack = time.Second
+
+// due reports whether a backend that starts slowly gets more.
+func (b *backendStates) due(now time.Time) bool { return !b.step.IsZero() && !now.Before(b.step) }
+
+// count takes note that something was said of backends: how many are out, and why.
+func (b *backendStates) count() {
+	b.version++
+	counts := map[[2]string]int{}
+	for e, o := range b.operator {
+		text := "in maintenance"
+		if o.State == api.OrderDrain {
+			text = "drained by an operator"
+		}
+		counts[[2]string{e.VIP, text}]++
+	}
+	if b.verdicts != nil {
+		for t, v := range b.verdicts.All() {
+			switch v.State {
+			case health.Down:
+				counts[[2]string{t.VIP, "failing health checks"}]++
+			case health.Unchecked:
+				counts[[2]string{t.VIP, "not checked yet"}]++
+			}
+		}
+	}
+	b.notes = b.notes[:0:0]
+	for k, n := range counts {
+		b.notes = append(b.notes, fmt.Sprintf("vip.%s: %s %s", k[0], prose.Plural(n, "backend"), k[1]))
+	}
+	slices.Sort(b.notes)
+}
+
+// healthNotes are what a status says of backends.
+func (d *daemon) healthNotes(note func(string, ...any)) {
+	for _, text := range d.backends.notes {
+		note("%s", text)
+	}
+	if d.running == nil {
+		return
+	}
+	for _, name := range slices.Sorted(maps.Keys(d.running.checks)) {
+		if err := d.running.checks[name].Broken; err != nil {
+			note("vip.%s: its backends are not checked: %v", name, err)
+		}
+	}
+	if d.selfShared {
+		if addrs := d.running.frontendsChecked(); len(addrs) > 0 {
+			note("the daemon shares its cgroup with other processes: health checks of %s, which is a frontend too, go through its VIP", addrs[0])
+		}
+	}
+}
+
+// frontendsChecked are checked backends whose addresses are frontends.
+func (s *source) frontendsChecked() []netip.AddrPort {
+	fronts := map[netip.AddrPort]bool{}
+	for i := range s.cfg.VIPs {
+		for _, f := range s.cfg.VIPs[i].Frontends {
+			if f.Proto == config.TCP {
+				fronts[f.Addr] = true
+			}
+		}
+	}
+	var out []netip.AddrPort
+	for i := range s.cfg.VIPs {
+		if v := &s.cfg.VIPs[i]; s.checks[v.Name] != nil {
+			endpoints(v, func(b config.Backend) {
+				if fronts[b.Addr] {
+					out = append(out, b.Addr)
+				}
+			})
+		}
+	}
+	return out
+}
+
+// forget drops what operators said about backends that are gone.
+func (b *backendStates) forget(src *source) (gone []string) {
+	if len(b.operator) == 0 {
+		return nil
+	}
+	there := map[lb.Endpoint]bool{}
+	for i := range src.cfg.VIPs {
+		v := &src.cfg.VIPs[i]
+		endpoints(v, func(be config.Backend) { there[lb.Endpoint{VIP: v.Name, Addr: be.Addr}] = true })
+	}
+	returns := func(e lb.Endpoint, o order) bool {
+		return slices.ContainsFunc(src.cfg.VIPs, func(v config.VIP) bool { return v.Name == e.VIP && mayReturn(&v, e, o) })
+	}
+	for e, o := range b.operator {
+		if !there[e] && !returns(e, o) {
+			b.operator = maps.Clone(b.operator) // the API reads the old one
+			delete(b.operator, e)
+			b.unsaved = true
+			gone = append(gone, fmt.Sprintf("%s %s %s", o.State, e.VIP, e.Addr))
+		}
+	}
+	b.count()
+	return gone
+}

@@ -1,0 +1,252 @@
+package daemon
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/slicelb/slicelb/api"
+	"github.com/slicelb/slicelb/discover"
+	"github.com/slicelb/slicelb/health"
+	"github.com/slicelb/slicelb/lb"
+)
+
+// What is decided about backends has a memfd of its own in the descriptor store:
+// it changes with every verdict, and the configuration beside it may be large.
+
+// runtimeVersion is the layout of that memfd. A reader refuses what is newer.
+const runtimeVersion = 1
+
+// runtimeName, then the generation, is its name in the store.
+const runtimeName = "runtime-v1."
+
+// maxRuntime bounds what is read back.
+const maxRuntime = 64 << 20
+
+// saveInterval is the least time between two memfds for verdicts' sake.
+const saveInterval = 2 * time.Second
+
+// runtimeState is what the memfd holds.
+type runtimeState struct {
+	Version    int             `json:"version"`
+	Generation uint64          `json:"generation"`
+	Orders     []storedOrder   `json:"orders"`
+	Verdicts   []storedVerdict `json:"verdicts"`
+	Patterns   []string        `json:"patterns,omitempty"` // that Units are of
+	Units      []storedUnit    `json:"units,omitempty"`
+}
+
+type storedOrder struct {
+	VIP     string         `json:"vip"`
+	Address netip.AddrPort `json:"address"`
+	State   string         `json:"state"` // drain or maint
+	Since   time.Time      `json:"since"`
+	UID     uint32         `json:"uid"`
+	Unit    string         `json:"unit,omitempty"`
+	Run     string         `json:"run,omitempty"`
+	ByUnit  bool           `json:"by_unit,omitempty"`
+}
+
+type storedUnit struct {
+	Name  string         `json:"name"`
+	State discover.State `json:"state"`
+	Since time.Time      `json:"since"`
+	Run   string         `json:"run,omitempty"`
+}
+
+type storedVerdict struct {
+	VIP     string         `json:"vip"`
+	Address netip.AddrPort `json:"address"`
+	Up      bool           `json:"up"`
+	Since   time.Time      `json:"since"`
+}
+
+func isRuntime(name string) bool { return strings.HasPrefix(name, "runtime-v") }
+
+// seal writes the state into a new memfd, which takes the place of the last.
+func (b *backendStates) seal() error {
+	s := runtimeState{Version: runtimeVersion, Generation: b.generation + 1, Orders: []storedOrder{}, Verdicts: []storedVerdict{}}
+	for e, o := range b.operator {
+		s.Orders = append(s.Orders, storedOrder{e.VIP, e.Addr, o.State, o.Since, o.UID, o.Unit, o.Run, o.ByUnit})
+	}
+	if b.units != nil {
+		s.Patterns = b.units.Patterns
+		for _, u := range b.units.List {
+			s.Units = append(s.Units, storedUnit(u))
+		}
+	}
+	if b.verdicts != nil {
+		for t, v := range b.verdicts.All() {
+			if v.State != health.Unchecked {
+				s.Verdicts = append(s.Verdicts, storedVerdict{t.VIP, t.Addr, v.State == health.Up, v.Since})
+			}
+		}
+	}
+	text, err := json.Marshal(s)
+	if err != nil {
+		return fmt.Errorf("runtime state: %w", err)
+	}
+	f, err := sealed("slicelb-runtime", text)
+	if err != nil {
+		return fmt.Errorf("runtime state: %w", err)
+	}
+	if b.stateFile != nil {
+		defer b.stateFile.Close()
+	}
+	b.stateFile, b.generation, b.unsaved = f, s.Generation, false
+	return nil
+}
+
+// sealed is a memfd that nobody can change.
+func sealed(name string, text []byte) (*os.File, error) {
+	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	if err != nil {
+		return nil, fmt.Errorf("memfd: %w", err)
+	}
+	f := os.NewFile(uintptr(fd), name)
+	if _, err := f.Write(text); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	const seals = unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE
+	if _, err := unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, seals); err != nil {
+		return nil, errors.Join(fmt.Errorf("seal: %w", err), f.Close())
+	}
+	return f, nil
+}
+
+// wanted is the memfd, if there is one.
+func (b *backendStates) wanted() []stored {
+	if b.stateFile == nil {
+		return nil
+	}
+	return []stored{{Name: runtimeName + strconv.FormatUint(b.generation, 10), FD: int(b.stateFile.Fd())}}
+}
+
+// restore takes the newest state among the descriptors of the process before.
+// What cannot be read is told, and left out.
+func (b *backendStates) restore(fds []stored) error {
+	var newest *runtimeState
+	var errs []error
+	for _, f := range fds {
+		n, ok := strings.CutPrefix(f.Name, runtimeName)
+		if g, err := strconv.ParseUint(n, 10, 64); ok && err == nil {
+			b.generation = max(b.generation, g)
+		}
+		if !isRuntime(f.Name) {
+			continue
+		}
+		s, err := readRuntime(f.FD)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("stored state %s: %w", f.Name, err))
+			continue
+		}
+		if newest == nil || s.Generation > newest.Generation {
+			newest = s
+		}
+	}
+	if newest == nil {
+		return errors.Join(errs...)
+	}
+	for _, o := range newest.Orders {
+		if o.State == api.OrderDrain || o.State == api.OrderMaint {
+			b.operator[lb.Endpoint{VIP: o.VIP, Addr: o.Address}] = order{o.State, o.Since, o.UID, o.Unit, o.Run, o.ByUnit}
+		}
+	}
+	if len(newest.Patterns) > 0 {
+		b.units = &discover.Units{Patterns: newest.Patterns}
+		for _, u := range newest.Units {
+			if u.State >= discover.Active && u.State <= discover.Failed {
+				b.units.List = append(b.units.List, discover.Unit(u))
+			}
+		}
+		slices.SortFunc(b.units.List, func(a, b discover.Unit) int { return strings.Compare(a.Name, b.Name) })
+	}
+	for _, v := range newest.Verdicts {
+		state := health.Down
+		if v.Up {
+			state = health.Up
+		}
+		b.known[lb.Endpoint{VIP: v.VIP, Addr: v.Address}] = health.Verdict{State: state, Since: v.Since}
+	}
+	return errors.Join(errs...)
+}
+
+func readRuntime(fd int) (*runtimeState, error) {
+	seals, err := unix.FcntlInt(uintptr(fd), unix.F_GET_SEALS, 0)
+	if err != nil {
+		return nil, fmt.Errorf("seals: %w", err)
+	}
+	if seals&unix.F_SEAL_WRITE == 0 {
+		return nil, errors.New("not sealed")
+	}
+	text, err := io.ReadAll(io.NewSectionReader(preader(fd), 0, maxRuntime))
+	if err != nil {
+		return nil, err
+	}
+	s := new(runtimeState)
+	if err := json.Unmarshal(text, s); err != nil {
+		return nil, err
+	}
+	if s.Version != runtimeVersion {
+		return nil, fmt.Errorf("version %d, this program knows %d", s.Version, runtimeVersion)
+	}
+	return s, nil
+}
+
+// saveVerdicts stores what the checks found, now and then, without waiting for
+// the manager. A kill in between costs what was found since: the next process
+// checks at once.
+func (d *daemon) saveVerdicts() { d.saveStates(saveInterval) }
+
+// saveStates is saveVerdicts where the last one was so long ago, or longer where it
+// took long.
+func (d *daemon) saveStates(interval time.Duration) {
+	b := d.backends
+	if !b.unsaved || !d.ready || d.storeErr != nil || time.Since(b.saved) < max(interval, 20*b.savedIn) {
+		return
+	}
+	begun := time.Now()
+	old := b.wanted()
+	err := b.seal()
+	if err == nil {
+		err = d.store.swap(old, b.wanted())
+		d.wants = len(d.wanted())
+	}
+	if err != nil {
+		d.log.Warn("store what is known of backends", "err", err)
+		b.unsaved = true
+	}
+	b.saved = time.Now()
+	b.savedIn = b.saved.Sub(begun)
+}
+
+// swap stores one descriptor and removes another, without waiting for either:
+// the manager works messages off in their order. What could not be sent is left
+// for the next sync.
+func (s *fdStore) swap(old, fresh []stored) error {
+	if !s.notify.managed() {
+		return nil
+	}
+	for _, f := range fresh {
+		if err := s.notify.write(unix.MSG_DONTWAIT, []int{f.FD}, "FDSTORE=1", "FDNAME="+f.Name, "FDPOLL=0"); err != nil {
+			return fmt.Errorf("store descriptor %s: %w", f.Name, err)
+		}
+		s.held[f.Name] = 1
+	}
+	for _, f := range old {
+		if err := s.notify.write(unix.MSG_DONTWAIT, nil, "FDSTOREREMOVE=1", "FDNAME="+f.Name); err != nil {
+			return fmt.Errorf("remove stored descriptor %s: %w", f.Name, err)
+		}
+		delete(s.held, f.Name)
+	}
+	return nil
+}

@@ -1,0 +1,402 @@
+// Package daemon is what slicelb serve runs: it keeps the kernel at what the
+// configuration, the cgroups, the units and the health checks say, answers the API
+// from what it knows, and has the service manager keep the data plane for the
+// process after it.
+//
+// It owns the running configuration, the reconcile loop and the descriptors of the
+// data plane. Packages config, unitwatch, health and discover tell it what is
+// wanted, as values that nobody changes; the loop, one goroutine, is the only one
+// that writes to the maps, through package lb, and to the descriptor store. The
+// loop publishes a view after each step, and requests read that and the kernel's
+// counters, never the loop's own state; what they wish is sent to the loop. Only
+// the log is written here: what to print and how to exit is the command's.
+package daemon
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/slicelb/slicelb/api"
+	"github.com/slicelb/slicelb/bpf"
+	"github.com/slicelb/slicelb/discover"
+	"github.com/slicelb/slicelb/lb"
+	"github.com/slicelb/slicelb/observe"
+	"github.com/slicelb/slicelb/unitwatch"
+)
+
+// tick is how often the loop looks after what nobody tells it of: a link that
+// somebody severed, a write to try again, the watchdog.
+const tick = 500 * time.Millisecond
+
+// trimInterval is how often memory that was used for a moment is given back.
+const trimInterval = 10 * time.Second
+
+// daemon keeps the kernel at what the configuration and the cgroups say. Run's
+// goroutine owns every field but those that say otherwise; it is the only one
+// that writes to the maps.
+type daemon struct {
+	log        *slog.Logger
+	level      *slog.LevelVar
+	notify     *notifier
+	store      *fdStore
+	keeper     *keeper
+	open       openDataPath
+	root       unitwatch.Root
+	rootDir    *os.File
+	configPath string
+	socket     string
+	version    string
+	lock       *os.File
+	lockHeld   bool // the lock file is still the one that is locked
+	started    time.Time
+
+	handed    []stored  // of a data plane, until one is opened
+	build     string    // bpf.Build of what was handed
+	inherited bool      // this process was handed something: it must not exit 78 or 2
+	state     *os.File  // the sealed memfd of the newest last good
+	heirless  []stored  // memfds that were handed over, until one of this process takes their place
+	good      *lastGood // what is in it
+	states    uint64    // generation of the newest memfd that the store has seen
+
+	watcher *unitwatch.Watcher
+	hints   chan unitwatch.Hint
+
+	running    *source // what the kernel has, or is being brought to; nil: nothing to go by
+	snap       *unitwatch.Snapshot
+	dp         opened // dp.dataPath is nil while there is no VIP
+	rec        *lb.Reconciler
+	desired    *lb.State // of desiredFor, with whatever membership
+	desiredFor *source
+	desiredOf  uint64 // the backends' version that it is of
+	ready      bool
+	pending    *reload // waits for a snapshot of its tree
+
+	observer *observe.Observer
+	refusals *refusals
+	vips     vipStates
+
+	timingErr error // of the newest try to have connects timed
+
+	backends   *backendStates
+	units      *discover.Units // what is known; nil: nothing yet
+	unitsAsked *discover.Units // the newest that systemd itself said
+	self       uint64          // the cgroup that is this process's alone; 0: there is none
+	selfShared bool            // there are others in it
+
+	mapped     latency
+	reconciled latency
+	web        web                 // the page and the metrics
+	timedSnap  *unitwatch.Snapshot // the newest that mapped knows
+
+	applied    bool               // the kernel equals running and snap
+	applyErr   error              // of the newest attempt
+	attached   bool               // and the kernel's hints are read
+	traited    *source            // whose traits the backends have
+	hooked     []string           // optional hooks that are attached too; nil: those that were adopted
+	unkept     bool               // hooks were attached that the store was not told of
+	unsynced   unitwatch.HintKind // why the watcher is to look at everything; 0: it is not
+	eventsLost uint64
+	storeErr   error
+	kept       time.Time
+	wants      int // descriptors that belong in the store
+	stored     storeCount
+	counted    time.Time
+	refill     refill
+	failed     time.Time
+	reloadErr  error
+	writes     uint64
+	said       string // the STATUS= of the newest message
+
+	reloads chan *reload
+	loads   chan loaded
+	hup     <-chan os.Signal
+	again   bool                 // SIGHUP came
+	view    atomic.Pointer[view] // what the API answers from; anyone may load it
+	apiErr  atomic.Pointer[string]
+	swept   atomic.Pointer[terminated] // anyone may load it
+
+	live   liveIndex
+	asking sync.Mutex // held by the request that reads the maps: answers.readMaps
+
+	trim    atomic.Bool // much memory was used for a moment
+	trimmed time.Time
+
+	tasks sync.WaitGroup // of the data plane: its reconciler, the reader of its hints
+}
+
+// loop is the reconcile loop: everything that changes something happens here,
+// one thing at a time.
+func (d *daemon) loop(ctx context.Context) error {
+	defer d.shut()
+	t := time.NewTicker(tick)
+	defer t.Stop()
+	lastPing := time.Now()
+	ping := func() {
+		if d.notify.watchdog > 0 && time.Since(lastPing) >= d.notify.watchdog/4 {
+			lastPing = time.Now()
+			if err := d.notify.send(nil, "WATCHDOG=1"); err != nil {
+				d.log.Warn("watchdog", "err", err)
+			}
+		}
+	}
+	if d.running == nil {
+		d.settle(ctx) // nothing will ask for it
+	}
+	for {
+		if err := d.hopeless(); err != nil {
+			return err
+		}
+		if d.again && d.pending == nil {
+			d.again = false
+			d.begin(ctx, &reload{ctx: ctx, done: make(chan reloaded, 1), until: time.Now().Add(hangupWait)})
+		}
+		d.publish()
+		reloads := d.reloads
+		if d.pending != nil {
+			reloads = nil // one after the other
+		}
+		select {
+		case <-ctx.Done():
+			if err := d.notify.send(nil, "STOPPING=1"); err != nil {
+				d.log.Warn("notify", "err", err)
+			}
+			return nil
+		case snap := <-d.watcher.Updates():
+			d.see(ctx, snap)
+		case r := <-reloads:
+			d.begin(ctx, r)
+		case u := <-d.watcher.Units():
+			d.seeUnits(ctx, u)
+		case v := <-d.backends.checker.Verdicts():
+			d.judge(ctx, v)
+		case <-d.backends.next.C:
+			d.soon(ctx)
+		case c := <-d.backends.changes:
+			d.change(ctx, c)
+		case <-d.hup:
+			d.again = true // also where one is under way: it may have read the files already
+		case l := <-d.loads:
+			d.load(l)
+		case c := <-d.keeper.counts:
+			d.count(ctx, c)
+		case <-t.C:
+			d.look(ctx)
+		}
+		ping()
+	}
+}
+
+// hopeless is why a first start cannot succeed by trying again: the kernel or
+// the process lacks something; it is a bpf.ErrNotSupported. One that was handed a data plane goes on trying.
+func (d *daemon) hopeless() error {
+	if d.ready || d.inherited || !errors.Is(d.applyErr, bpf.ErrNotSupported) {
+		return nil
+	}
+	return d.applyErr
+}
+
+// see takes a snapshot in.
+func (d *daemon) see(ctx context.Context, snap *unitwatch.Snapshot) {
+	if d.snap != nil && (snap.Reloads != d.snap.Reloads || snap.Mode != d.snap.Mode) {
+		// systemd read its units again: it may have dropped the store.
+		d.keeper.poke()
+	}
+	switch {
+	case d.pending != nil && d.pending.source != nil && snap.Tree == d.pending.source.tree:
+		d.pending.snap = snap
+		d.tryFinish(ctx)
+	case d.running != nil && snap.Tree == d.running.tree:
+		d.snap = snap
+		d.settle(ctx)
+	}
+	// Else it is about a configuration that came to nothing.
+}
+
+// settle brings the kernel to what runs, and says so when it is there.
+func (d *daemon) settle(ctx context.Context) {
+	if d.running != nil {
+		if d.snap == nil || d.unchecked() || !d.ready && d.unitsAwaited(d.running, d.started) {
+			return
+		}
+		_, err := d.apply(ctx, d.running, d.snap)
+		d.note(err)
+		d.timed(d.snap)
+	} else {
+		d.note(d.adoptOnly(ctx))
+	}
+	if d.applyErr != nil {
+		if !d.ready {
+			d.tell("STATUS=not ready: " + d.applyErr.Error())
+		}
+		return
+	}
+	if !d.ready && (d.running == nil || d.snap.Complete) {
+		d.keep(ctx, false)
+		d.ready = true
+		d.tell("READY=1", "STATUS="+d.summary())
+		d.log.Info("ready", "summary", d.summary(), "took", time.Since(d.started).Round(time.Millisecond).String())
+	} else if d.ready && d.unkept {
+		d.keep(ctx, false) // attached after a reload that could not
+	}
+}
+
+// timed counts how long it took from the kernel's event to the maps.
+func (d *daemon) timed(snap *unitwatch.Snapshot) {
+	if d.applied && snap != d.timedSnap && !snap.Hinted.IsZero() {
+		d.mapped.add(time.Since(snap.Hinted))
+	}
+	if d.applied {
+		d.timedSnap = snap
+	}
+}
+
+// note remembers how the newest attempt went, and says it once.
+func (d *daemon) note(err error) {
+	switch {
+	case err != nil && (d.applyErr == nil || d.applyErr.Error() != err.Error()):
+		d.log.Error("bring the kernel to the configuration", "err", err)
+	case err == nil && d.applyErr != nil:
+		d.log.Info("the kernel has the configuration")
+	}
+	d.applyErr = err
+	d.applied = err == nil
+}
+
+// apply makes the kernel equal to src and snap. Nothing is loaded or attached
+// before there is a VIP or a policy. The maps are filled before the first hook is attached,
+// so that no call meets a half of them.
+func (d *daemon) apply(ctx context.Context, src *source, snap *unitwatch.Snapshot) (writes int, err error) {
+	if d.dp.dataPath == nil && idle(src.cfg) && len(d.handed) == 0 {
+		return 0, nil
+	}
+	state, err := d.compile(src, snap)
+	if err != nil {
+		return 0, err
+	}
+	if err := d.openPath(ctx, src.cfg); err != nil {
+		return 0, err
+	}
+	if err := d.setTraits(src); err != nil {
+		return 0, err
+	}
+	result, err := d.rec.Reconcile(ctx, state)
+	writes = result.Writes
+	d.reconciled.add(result.Duration)
+	d.writes += uint64(writes)
+	if writes > 0 {
+		d.observer.Refresh()
+	}
+	if err == nil {
+		d.tellVIPs(d.desired)
+	}
+	switch {
+	case err != nil || !snap.Complete:
+		return writes, err
+	case d.attached:
+		return writes, d.rehook(src.cfg)
+	}
+	d.hooked = optionalHooks(src.cfg)
+	d.dp.Want(d.hooked...)
+	return writes, d.attach(ctx)
+}
+
+// compile keeps what follows from the configuration and the backends' states: a
+// cgroup that comes or goes costs nothing for each VIP.
+func (d *daemon) compile(src *source, snap *unitwatch.Snapshot) (*lb.State, error) {
+	members := membership(snap)
+	members.Self = d.self
+	now, b := time.Now(), d.backends
+	if d.desired != nil && d.desiredFor == src && d.desiredOf == b.version && !b.due(now) {
+		return d.desired.WithMembers(members), nil
+	}
+	rt := b.runtime(src, now)
+	if d.desired != nil && d.desiredFor == src {
+		rt.Policy = d.desired.Policy
+	}
+	state, err := lb.Compile(src.cfg, src.tree, members, rt)
+	if err != nil {
+		return nil, err
+	}
+	d.desired, d.desiredFor, d.desiredOf = state, src, b.version
+	return state, nil
+}
+
+// look is done at every tick.
+func (d *daemon) look(ctx context.Context) {
+	if p := d.pending; p != nil && (p.ctx.Err() != nil || !p.until.IsZero() && time.Now().After(p.until)) {
+		d.giveUp(api.Errorf(api.Timeout, "reload: not done in time; running configuration unchanged"))
+	}
+	d.tryFinish(ctx)
+	d.timing()
+	d.saveVerdicts()
+	d.say()
+	if d.ready && time.Since(d.trimmed) > trimInterval && d.trim.Swap(false) {
+		d.trimmed = time.Now()
+		debug.FreeOSMemory()
+	}
+	if d.unsynced != 0 {
+		d.resync(d.unsynced)
+	}
+	if !d.applied {
+		d.settle(ctx)
+	} else if d.backends.due(time.Now()) {
+		d.soon(ctx) // a drain has lasted for long enough
+	}
+	if d.ready && d.unkept {
+		d.keep(ctx, false) // attached by a reload that came to nothing
+	}
+	d.lockHeld = holds(d.lock, d.lock.Name())
+	if d.attached {
+		if st, err := d.dp.Stats(); err == nil && st.EventsLost != d.eventsLost {
+			d.eventsLost = st.EventsLost
+			d.resync(unitwatch.HintLost)
+		}
+		if err := d.dp.Check(); err != nil {
+			d.log.Error("a hook is not ours any more; attaching again", "err", err)
+			if err := d.dp.Attach(d.rootDir); err != nil {
+				d.note(err)
+			} else {
+				d.keep(ctx, false)
+				d.resync(unitwatch.HintAll)
+			}
+		}
+	}
+	if d.ready && d.notify.managed() {
+		if d.storeErr != nil && time.Since(d.kept) > storeInterval {
+			d.keep(ctx, true)
+		}
+		whole := d.stored.err == nil && int(d.stored.held) >= d.wants
+		if !whole && time.Since(d.counted) > storeInterval {
+			d.counted = time.Now()
+			d.keeper.poke()
+		}
+	}
+}
+
+// membership is a snapshot in the words of package lb.
+func membership(s *unitwatch.Snapshot) lb.Membership {
+	m := lb.Membership{Complete: s.Complete, Walked: s.Walked, Cgroups: make([]lb.Member, len(s.Cgroups))}
+	for i, c := range s.Cgroups {
+		m.Cgroups[i] = lb.Member{ID: c.ID, Path: c.Path, Match: c.Match, Group: c.Group}
+	}
+	return m
+}
+
+// shut ends what the loop owns. What the store holds stays in the kernel.
+func (d *daemon) shut() {
+	if d.pending != nil {
+		d.giveUp(api.Errorf(api.Failed, "reload: the daemon stops"))
+	}
+	d.tasks.Wait()
+	if d.dp.dataPath != nil {
+		if err := d.dp.Close(); err != nil {
+			d.log.Warn("close the data plane", "err", err)
+		}
+	}
+}

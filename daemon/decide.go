@@ -1,0 +1,221 @@
+package daemon
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/slicelb/slicelb/api"
+	"github.com/slicelb/slicelb/bpf"
+	"github.com/slicelb/slicelb/internal/prose"
+)
+
+// Explain works the kernel's answer out from its maps: the same look-ups in the
+// same order.
+func (a answers) Explain(_ context.Context, q api.Question) (*api.Explanation, error) {
+	var key bpf.FrontendKey
+	if q.Address != "" {
+		var err error
+		if key, err = parseFrontend(q.Address); err != nil {
+			return nil, api.Errorf(api.BadRequest, "address %q: %v", q.Address, err)
+		}
+	}
+	if !strings.HasPrefix(q.Cgroup, "/") || path.Clean(q.Cgroup) != q.Cgroup {
+		return nil, api.Errorf(api.BadRequest, "cgroup %q: want an absolute path below the cgroup root", q.Cgroup)
+	}
+	v := a.d.view.Load()
+	line, err := ancestry(v.status.DataPlane.CgroupRoot, q.Cgroup, q.Process)
+	if err != nil {
+		return nil, err
+	}
+	d, n, err := a.readMaps(v)
+	if err != nil {
+		return nil, err
+	}
+	c := callerOf(d, line, v.snap)
+	c.under(d, v.source)
+	var x *api.Explanation
+	if q.Address == "" {
+		x = c.explanation()
+		x.VIPs = verdicts(d, c)
+	} else {
+		x = explain(d, n, key, c)
+		if err := a.backendsOf(v, x); err != nil {
+			return nil, err
+		}
+	}
+	x.Address = q.Address
+	return x, nil
+}
+
+var errFrontend = errors.New("want ADDRESS:PORT or [ADDRESS]:PORT, with /udp behind it for UDP")
+
+// parseFrontend reads an address as the configuration has it.
+func parseFrontend(text string) (bpf.FrontendKey, error) {
+	k := bpf.FrontendKey{Proto: bpf.TCP}
+	addr, proto, said := strings.Cut(text, "/")
+	if said {
+		switch proto {
+		case "udp":
+			k.Proto = bpf.UDP
+		case "tcp":
+		default:
+			return k, errFrontend
+		}
+	}
+	ap, err := netip.ParseAddrPort(addr)
+	if err != nil || ap.Addr().Zone() != "" {
+		return k, errFrontend
+	}
+	k.Addr = netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+	return k, nil
+}
+
+// explain follows a call through the maps, as decide() in the programs does.
+func explain(d *bpf.Dump, n *bpf.CounterSnapshot, key bpf.FrontendKey, c caller) *api.Explanation {
+	x := c.explanation()
+	group, who := c.group, prose.Foreign(c.name)
+	step := func(look, format string, args ...any) {
+		x.Steps = append(x.Steps, api.Step{Look: look, Found: fmt.Sprintf(format, args...)})
+	}
+	done := func(action, format string, args ...any) *api.Explanation {
+		x.Action, x.Reason = action, fmt.Sprintf(format, args...)
+		return x
+	}
+
+	index, ok := d.Frontends[key]
+	unknown := false
+	if !ok {
+		rest := bpf.FrontendKey{Addr: netip.AddrPortFrom(key.Addr.Addr(), 0), Proto: key.Proto}
+		index, ok = d.Frontends[rest]
+		unknown = ok
+	}
+	ref := d.FrontendRefs[index]
+	cell := d.Cells[ref.Cell]
+	frontend := ok && cell.Action != bpf.None
+	if frontend {
+		info := d.CellInfos[ref.Cell]
+		x.VIP = info.VIP
+		step("address "+frontendText(key), "VIP %s (IPv%d)", info.VIP, info.Family)
+	} else {
+		step("address "+frontendText(key), "no frontend")
+	}
+	if explainPolicy(key, c, x, frontend, step) {
+		return x
+	}
+	if !frontend {
+		return done("pass", "the address is no frontend of a VIP: untouched")
+	}
+	info := d.CellInfos[ref.Cell]
+
+	if g := d.Groups[group]; g.Name != "" && !g.Translate {
+		step("group "+who, "translate = false")
+		return done("pass", "group %s has translate = false: untouched", who)
+	}
+	if cell.Selective {
+		if i, ok := d.Views[bpf.ViewKey{Cell: ref.Cell, Group: group}]; ok && d.Cells[i].Action != bpf.None {
+			cell, x.View = d.Cells[i], d.Groups[group].Name
+			step("VIP "+info.VIP, "something of its own for %s", who)
+		} else {
+			step("VIP "+info.VIP, "nothing of its own for %s: what everybody gets", who)
+		}
+	}
+	if unknown && (cell.Action == bpf.Balance || cell.Action == bpf.RejectDown) {
+		return done("reject", "VIP %s has no such port, and reject_unknown_ports = true: ECONNREFUSED", info.VIP)
+	}
+	switch cell.Action {
+	case bpf.Balance:
+		x.Backends = shares(d, n, cell, info.VIP, x.View)
+		step("backends", "%d", len(x.Backends))
+		return done("balance", "one of %s of VIP %s, %s", prose.Plural(len(x.Backends), "backend"), info.VIP, choiceText(cell))
+	case bpf.PassExcept:
+		return done("pass", "group %s stands in except of VIP %s: untouched", who, info.VIP)
+	case bpf.PassHidden:
+		return done("pass", "%s is not among the clients of VIP %s: untouched", who, info.VIP)
+	case bpf.PassDown:
+		x.Down = true
+		return done("pass", "VIP %s has no backend that takes connections, and when_down = \"pass\": untouched", info.VIP)
+	case bpf.RejectHidden:
+		return done("reject", "%s is not among the clients of VIP %s, and hidden = \"reject\": EHOSTUNREACH", who, info.VIP)
+	case bpf.RejectDown:
+		x.Down = true
+		return done("reject", "VIP %s has no backend that takes connections: EHOSTUNREACH", info.VIP)
+	}
+	return done("unknown", "this program does not know the action %s", cell.Action)
+}
+
+// choiceText is how a cell finds a backend.
+func choiceText(c bpf.Cell) string {
+	how := "by weight"
+	switch c.Algorithm {
+	case bpf.LeastConnections:
+		how = "by open connections and weight"
+	case bpf.Maglev:
+		how = "the one that its group leads to"
+		if c.Affinity > 0 {
+			how = "the one that its group and network namespace lead to"
+		}
+	}
+	if c.Affinity > 0 {
+		how += fmt.Sprintf("; kept until %v pass without a call", time.Duration(c.Affinity)*time.Second)
+	}
+	return how
+}
+
+func frontendText(k bpf.FrontendKey) string {
+	if k.Proto == bpf.UDP {
+		return k.Addr.String() + "/udp"
+	}
+	return k.Addr.String()
+}
+
+// shares are the backends that a cell's slots name, with the number of slots
+// as their weight.
+func shares(d *bpf.Dump, n *bpf.CounterSnapshot, cell bpf.Cell, vip, group string) []api.Backend {
+	slots := map[uint32]uint32{}
+	for _, slot := range d.Slots[cell.Base] {
+		slots[bpf.SlotBackend(slot)]++
+	}
+	out := make([]api.Backend, 0, len(slots))
+	for index, weight := range slots {
+		counters := n.Backends[index]
+		out = append(out, api.Backend{
+			VIP: vip, Group: group, Address: d.Backends[index].Addr.String(), Weight: weight,
+			State: d.BackendCells[index].State.String(), Live: n.Live[index],
+			Counters: api.Counters{Connects: counters.Connects, Flows: counters.Flows},
+		})
+	}
+	slices.SortFunc(out, func(a, b api.Backend) int { return strings.Compare(a.Address, b.Address) })
+	return out
+}
+
+// verdicts are what a caller gets of every VIP, by name, one frontend of each
+// family.
+func verdicts(d *bpf.Dump, c caller) []api.Verdict {
+	first := map[uint32]bpf.FrontendKey{} // by default cell
+	for k, index := range d.Frontends {
+		if k.Addr.Port() == 0 {
+			continue // every other port of the address
+		}
+		cell := d.FrontendRefs[index].Cell
+		if was, ok := first[cell]; !ok || frontendText(k) < frontendText(was) {
+			first[cell] = k
+		}
+	}
+	out := []api.Verdict{}
+	for _, k := range first {
+		if x := explain(d, &bpf.CounterSnapshot{}, k, c); x.VIP != "" {
+			out = append(out, api.Verdict{VIP: x.VIP, Address: frontendText(k), Action: x.Action, Reason: x.Reason})
+		}
+	}
+	slices.SortFunc(out, func(a, b api.Verdict) int {
+		return cmp.Or(strings.Compare(a.VIP, b.VIP), strings.Compare(a.Address, b.Address))
+	})
+	return out
+}

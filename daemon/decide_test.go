@@ -1,0 +1,197 @@
+package daemon
+
+import (
+	"context"
+	"log/slog"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/slicelb/slicelb/bpf"
+	"github.com/slicelb/slicelb/config"
+	"github.com/slicelb/slicelb/lb"
+	"github.com/slicelb/slicelb/lb/lbtest"
+)
+
+// filled are maps in memory that hold a configuration.
+func filled(t testing.TB, toml string, cgroups map[uint64]string) *lbtest.Maps {
+	t.Helper()
+	cfg, err := config.Parse("test", []byte(toml))
+	if err != nil {
+		t.Fatal(err)
+	}
+	src, err := newSource(cfg, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := lb.Membership{Complete: true}
+	for id, name := range cgroups {
+		match, ok := src.tree.Child(src.tree.Root().Node, name)
+		if ok {
+			m.Cgroups = append(m.Cgroups, lb.Member{ID: id, Match: &match, Group: match.Group})
+		}
+	}
+	state, err := lb.Compile(cfg, src.tree, m, lb.Runtime{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	maps := lbtest.New(lbtest.DefaultLimits)
+	rec := lb.NewReconciler(maps, slog.New(slog.DiscardHandler))
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- rec.Run(ctx) }()
+	if _, err := rec.Reconcile(ctx, state); err != nil {
+		t.Fatal(err)
+	}
+	stop()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	return maps
+}
+
+const explained = `
+[group.web]
+slices = ["web.slice"]
+[group.canary]
+slices = ["canary.slice"]
+[group.proxy]
+slices = ["proxy.slice"]
+translate = false
+[group.cache]
+slices = ["cache.slice"]
+
+[vip.db]
+frontends = ["10.96.0.10:5432", "10.96.0.10:5432/udp"]
+clients = ["web", "canary", "proxy"]
+hidden = "reject"
+[[vip.db.backend]]
+address = "192.0.2.11:5432"
+weight = 3
+[[vip.db.backend]]
+address = "192.0.2.12:5432"
+[vip.db.for.canary]
+[[vip.db.for.canary.backend]]
+address = "192.0.2.20:5432"
+
+[vip.dns]
+frontends = ["10.96.0.53:53/udp"]
+except = ["cache"]
+[[vip.dns.backend]]
+address = "192.0.2.53:53"
+
+[vip.down]
+frontends = ["10.96.0.11:80"]
+
+[vip.gone]
+frontends = ["10.96.0.12:80"]
+when_down = "pass"
+`
+
+func TestExplain(t *testing.T) {
+	maps := filled(t, explained, map[uint64]string{10: "web.slice", 11: "canary.slice", 12: "proxy.slice", 13: "cache.slice"})
+	d, err := maps.Dump()
+	if err != nil {
+		t.Fatal(err)
+	}
+	web := []ancestor{{"/web.slice/a.scope/container", 100}, {"/web.slice/a.scope", 99}, {"/web.slice", 10}, {"/", 1}}
+	below := func(name string, id uint64) []ancestor {
+		return []ancestor{{"/" + name + "/a.scope", 200}, {"/" + name, id}, {"/", 1}}
+	}
+	for _, test := range []struct {
+		name, address string
+		line          []ancestor
+		want          []string // group, VIP, action, words of the reason
+		backends      string
+	}{
+		{"weights", "10.96.0.10:5432", web, []string{"web", "db", "balance", "one of 2 backends"}, "192.0.2.11:5432 x3, 192.0.2.12:5432 x1"},
+		{"udp is another frontend", "10.96.0.10:5432/udp", web, []string{"web", "db", "balance", ""}, "192.0.2.11:5432 x3, 192.0.2.12:5432 x1"},
+		{"v4-mapped", "[::ffff:10.96.0.10]:5432", web, []string{"web", "db", "balance", ""}, "192.0.2.11:5432 x3, 192.0.2.12:5432 x1"},
+		{"another port", "10.96.0.10:80", web, []string{"web", "", "pass", "no frontend"}, ""},
+		{"another protocol", "10.96.0.11:80/udp", web, []string{"web", "", "pass", "no frontend"}, ""},
+		{"a view", "10.96.0.10:5432", below("canary.slice", 11), []string{"canary", "db", "balance", "one of 1 backend "}, "192.0.2.20:5432 x1"},
+		{"translate = false", "10.96.0.10:5432", below("proxy.slice", 12), []string{"proxy", "db", "pass", "translate = false"}, ""},
+		{"hidden", "10.96.0.10:5432", below("cache.slice", 13), []string{"cache", "db", "reject", "not among the clients"}, ""},
+		{"the host", "10.96.0.10:5432", below("system.slice", 14), []string{"host", "db", "reject", "not among the clients"}, ""},
+		{"except", "10.96.0.53:53/udp", below("cache.slice", 13), []string{"cache", "dns", "pass", "except"}, ""},
+		{"everybody", "10.96.0.53:53/udp", below("system.slice", 14), []string{"host", "dns", "balance", ""}, "192.0.2.53:53 x1"},
+		{"no backend", "10.96.0.11:80", web, []string{"web", "down", "reject", "EHOSTUNREACH"}, ""},
+		{"no backend, pass", "10.96.0.12:80", web, []string{"web", "gone", "pass", `when_down = "pass"`}, ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			key, err := parseFrontend(test.address)
+			if err != nil {
+				t.Fatal(err)
+			}
+			x := explain(d, &bpf.CounterSnapshot{}, key, callerOf(d, test.line, nil))
+			if !strings.Contains(x.Reason, test.want[3]) {
+				t.Errorf("reason %q, want %q in it", x.Reason, test.want[3])
+			}
+			if diff := cmp.Diff(test.want[:3], []string{x.Group, x.VIP, x.Action}); diff != "" {
+				t.Errorf("(-want +got):\n%s\n%+v", diff, x)
+			}
+			var parts []string
+			for _, b := range x.Backends {
+				parts = append(parts, b.Address+" x"+strconv.FormatUint(uint64(b.Weight), 10))
+			}
+			if got := strings.Join(parts, ", "); got != test.backends {
+				t.Errorf("backends %s, want %s", got, test.backends)
+			}
+			// The programs' own look-up, as package lb's tests have it, agrees.
+			var group uint32
+			for _, a := range test.line {
+				if r := d.Cgroups[a.id]; r.Group != 0 {
+					group = r.Group
+					break
+				}
+			}
+			answer, err := maps.Resolve(group, key)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if (answer.Action == bpf.Balance) != (x.Action == "balance") {
+				t.Errorf("the programs: %s", answer)
+			}
+		})
+	}
+}
+
+func TestParseFrontend(t *testing.T) {
+	for _, bad := range []string{"", "10.0.0.1", "10.0.0.1:", "10.0.0.1:x", "10.0.0.1:70000", "10.0.0.1:80/sctp", "10.0.0.1:80/", "fd00::1:80", "[fe80::1%eth0]:80", "db:80"} {
+		if k, err := parseFrontend(bad); err == nil {
+			t.Errorf("%q: %v", bad, k)
+		}
+	}
+}
+
+// fault F27
+func FuzzParseFrontend(f *testing.F) {
+	f.Add("10.96.0.10:5432/udp")
+	f.Add("[::ffff:1.2.3.4]:1/tcp")
+	f.Fuzz(func(t *testing.T, text string) {
+		k, err := parseFrontend(text)
+		if err != nil {
+			return
+		}
+		again, err := parseFrontend(frontendText(k))
+		if err != nil || again != k {
+			t.Errorf("%q is %v, which is %q, which is %v, %v", text, k, frontendText(k), again, err)
+		}
+	})
+}
+
+func TestDumpLines(t *testing.T) {
+	maps := filled(t, explained, map[uint64]string{10: "web.slice"})
+	d, err := maps.Dump()
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := dumpLines(d)
+	for _, want := range []string{"put cgroup 10 ", "put frontend 10.96.0.10:5432/udp", `"canary.slice"`, "192.0.2.20:5432"} {
+		if !strings.Contains(strings.Join(lines, "\n"), want) {
+			t.Errorf("%q is missing:\n%s", want, strings.Join(lines, "\n"))
+		}
+	}
+}

@@ -1,0 +1,136 @@
+package daemon
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/slicelb/slicelb/bpf"
+)
+
+// lastGoodVersion is the layout of the memfd. A reader refuses what is newer.
+const lastGoodVersion = 1
+
+// lastGoodName, then the generation, is the memfd's name in the store.
+const lastGoodName = "state-v1."
+
+// maxLastGood bounds what is read back: every file of a configuration is at
+// most 1 MiB.
+const maxLastGood = 256 << 20
+
+// lastGood is what the next process needs and no map holds: the configuration
+// that runs, merged, so that files which have been broken since do no harm.
+type lastGood struct {
+	Version    int       `json:"version"`
+	Generation uint64    `json:"generation"`
+	Build      string    `json:"build"` // bpf.Build of the programs beside it
+	Path       string    `json:"path"`
+	Files      []string  `json:"files"`
+	Loaded     time.Time `json:"loaded"`
+	TOML       string    `json:"toml"` // by config.Render
+}
+
+// seal writes l into a sealed memfd. The caller closes it.
+func (l *lastGood) seal() (*os.File, error) {
+	l.Version, l.Build = lastGoodVersion, bpf.Build()
+	b, err := json.Marshal(l)
+	if err != nil {
+		return nil, fmt.Errorf("last good configuration: %w", err)
+	}
+	fd, err := unix.MemfdCreate("slicelb-state", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	if err != nil {
+		return nil, fmt.Errorf("last good configuration: memfd: %w", err)
+	}
+	f := os.NewFile(uintptr(fd), l.name())
+	if _, err := f.Write(b); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("last good configuration: %w", err)
+	}
+	const seals = unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE
+	if _, err := unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, seals); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("last good configuration: seal: %w", err)
+	}
+	return f, nil
+}
+
+func (l *lastGood) name() string { return lastGoodName + strconv.FormatUint(l.Generation, 10) }
+
+// isLastGood reports whether a stored descriptor is a memfd of ours.
+func isLastGood(name string) bool { return strings.HasPrefix(name, "state-v") }
+
+// highestGeneration is that of the newest name, whether what it names can be
+// read or not: a new state must not share a name with it.
+func highestGeneration(fds []stored) uint64 {
+	var highest uint64
+	for _, f := range fds {
+		n, ok := strings.CutPrefix(f.Name, lastGoodName)
+		if g, err := strconv.ParseUint(n, 10, 64); ok && err == nil {
+			highest = max(highest, g)
+		}
+	}
+	return highest
+}
+
+// newestLastGood reads the newest state among the descriptors that can be read.
+// Nil without an error means that there is none; err says why others were not
+// taken, and may come with one that was.
+func newestLastGood(fds []stored) (*lastGood, error) {
+	var newest *lastGood
+	var errs []error
+	for _, f := range fds {
+		if !isLastGood(f.Name) {
+			continue
+		}
+		l, err := readLastGood(f.FD)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("stored state %s: %w", f.Name, err))
+			continue
+		}
+		if newest == nil || l.Generation > newest.Generation {
+			newest = l
+		}
+	}
+	return newest, errors.Join(errs...)
+}
+
+func readLastGood(fd int) (*lastGood, error) {
+	seals, err := unix.FcntlInt(uintptr(fd), unix.F_GET_SEALS, 0)
+	if err != nil {
+		return nil, fmt.Errorf("seals: %w", err)
+	}
+	if seals&unix.F_SEAL_WRITE == 0 {
+		return nil, errors.New("not sealed")
+	}
+	// The descriptor stays the caller's; its offset is shared, so it is not used.
+	b, err := io.ReadAll(io.NewSectionReader(preader(fd), 0, maxLastGood))
+	if err != nil {
+		return nil, err
+	}
+	l := new(lastGood)
+	if err := json.Unmarshal(b, l); err != nil {
+		return nil, err
+	}
+	if l.Version != lastGoodVersion {
+		return nil, fmt.Errorf("version %d, this program knows %d", l.Version, lastGoodVersion)
+	}
+	return l, nil
+}
+
+// preader reads a descriptor that it does not own.
+type preader int
+
+func (p preader) ReadAt(b []byte, off int64) (int, error) {
+	n, err := unix.Pread(int(p), b, off)
+	if err == nil && n == 0 && len(b) > 0 {
+		err = io.EOF
+	}
+	return max(n, 0), err
+}

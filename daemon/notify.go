@@ -1,0 +1,139 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// notifier speaks sd_notify's protocol, with descriptors. Where there is no
+// service manager every call does nothing and succeeds.
+type notifier struct {
+	addr     *unix.SockaddrUnix // nil = nobody to tell
+	watchdog time.Duration      // how often the manager wants a sign of life; 0 = never
+}
+
+// newNotifier reads NOTIFY_SOCKET and WATCHDOG_USEC.
+func newNotifier(lookup func(string) (string, bool)) *notifier {
+	n := &notifier{}
+	path, _ := lookup("NOTIFY_SOCKET")
+	if !strings.HasPrefix(path, "/") && !strings.HasPrefix(path, "@") {
+		return n
+	}
+	n.addr = &unix.SockaddrUnix{Name: path}
+	if pid, ok := lookup("WATCHDOG_PID"); ok && pid != strconv.Itoa(os.Getpid()) {
+		return n
+	}
+	if v, ok := lookup("WATCHDOG_USEC"); ok {
+		if usec, err := strconv.ParseInt(v, 10, 64); err == nil && usec > 0 {
+			n.watchdog = time.Duration(usec) * time.Microsecond
+		}
+	}
+	return n
+}
+
+// managed reports whether a service manager listens.
+func (n *notifier) managed() bool { return n.addr != nil }
+
+// send tells the manager the assignments in lines, with the descriptors fds.
+// The manager takes copies; the caller keeps its own.
+func (n *notifier) send(fds []int, lines ...string) error {
+	return n.write(0, fds, lines...)
+}
+
+// write is send with flags of sendmsg(2).
+func (n *notifier) write(flags int, fds []int, lines ...string) error {
+	if n.addr == nil {
+		return nil
+	}
+	// Not package net's: it sends no descriptors over a connected datagram socket.
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("notify: %w", err)
+	}
+	defer unix.Close(fd)
+	// A manager that is stopped or busy must not hold the caller for ever.
+	timeout := unix.NsecToTimeval(int64(notifyTimeout))
+	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &timeout); err != nil {
+		return fmt.Errorf("notify: %w", err)
+	}
+	var rights []byte
+	if len(fds) > 0 {
+		rights = unix.UnixRights(fds...)
+	}
+	for {
+		err := unix.Sendmsg(fd, []byte(strings.Join(lines, "\n")), rights, n.addr, unix.MSG_NOSIGNAL|flags)
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(err, unix.EINTR) {
+			return fmt.Errorf("notify: %w", err)
+		}
+	}
+}
+
+const notifyTimeout = 5 * time.Second
+
+// loadPatience is how long the watchdog waits while programs are loaded. The
+// verifier walks through a million instructions in one system call, and on a
+// machine that does much else that takes longer than a loop may hang.
+const loadPatience = time.Minute
+
+// patiently does what takes its time in one go, with the watchdog told so. It
+// has its usual time again afterwards. The error is that of telling.
+func (n *notifier) patiently(do func()) error {
+	if n.watchdog == 0 || n.watchdog >= loadPatience {
+		do()
+		return nil
+	}
+	err := n.send(nil, usec(loadPatience), "WATCHDOG=1")
+	do()
+	return errors.Join(err, n.send(nil, usec(n.watchdog), "WATCHDOG=1"))
+}
+
+func usec(d time.Duration) string {
+	return "WATCHDOG_USEC=" + strconv.FormatInt(d.Microseconds(), 10)
+}
+
+// barrier returns when the manager has worked off all that was sent before.
+func (n *notifier) barrier(ctx context.Context) error {
+	if n.addr == nil {
+		return nil
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		return fmt.Errorf("notify barrier: %w", err)
+	}
+	defer r.Close()
+	err = n.send([]int{int(w.Fd())}, "BARRIER=1")
+	w.Close()
+	if err != nil {
+		return err
+	}
+	// The manager closes its end when it comes to the message; so the read ends.
+	deadline := time.Now().Add(notifyTimeout)
+	if d, ok := ctx.Deadline(); ok && d.Before(deadline) {
+		deadline = d
+	}
+	if err := r.SetReadDeadline(deadline); err != nil {
+		return fmt.Errorf("notify barrier: %w", err)
+	}
+	if _, err := r.Read(make([]byte, 1)); errors.Is(err, os.ErrDeadlineExceeded) {
+		return fmt.Errorf("notify barrier: %w", err)
+	}
+	return nil
+}
+
+// reloading is what the manager is told before a reload; READY=1 ends it.
+func reloading() []string {
+	var ts unix.Timespec
+	// CLOCK_MONOTONIC is always there.
+	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts)
+	return []string{"RELOADING=1", "MONOTONIC_USEC=" + strconv.FormatInt(ts.Nano()/1000, 10)}
+}

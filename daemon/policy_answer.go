@@ -1,0 +1,194 @@
+package daemon
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/slicelb/slicelb/api"
+	"github.com/slicelb/slicelb/bpf"
+	"github.com/slicelb/slicelb/config"
+	"github.com/slicelb/slicelb/internal/prose"
+	"github.com/slicelb/slicelb/lb"
+)
+
+// idle says that a configuration has nothing for the kernel to do.
+func idle(cfg *config.Config) bool {
+	return len(cfg.VIPs) == 0 && len(cfg.Policy.Rules) == 0 && cfg.Policy.Default != config.Deny &&
+		!slices.ContainsFunc(cfg.Groups, func(g config.Group) bool { return g.Strict || g.Policy == config.Deny })
+}
+
+// policyDefault is what a group gets where no rule says anything.
+func policyDefault(cfg *config.Config, g *config.Group) string {
+	return string(cmp.Or(g.Policy, cfg.Policy.Default, config.Allow))
+}
+
+func policySummary(cfg *config.Config, c *counted) api.Summary {
+	s := api.Summary{Default: string(cmp.Or(cfg.Policy.Default, config.Allow)), Rules: len(cfg.Policy.Rules)}
+	for _, counters := range c.group {
+		s.Denied += counters.Denied
+	}
+	return s
+}
+
+// denied adds to a group what policy has denied it.
+func (c *counted) denied(g api.Group) api.Group {
+	for key, counters := range c.group {
+		if key[1] == g.Name && counters.Denied > 0 {
+			g.Denied = append(g.Denied, api.Denied{VIP: key[0], Calls: counters.Denied})
+		}
+	}
+	slices.SortFunc(g.Denied, func(a, b api.Denied) int { return strings.Compare(a.VIP, b.VIP) })
+	return g
+}
+
+// Policy is the rules that run, in the words of the configuration, with what the
+// kernel has counted.
+func (a answers) Policy(context.Context) (*api.Policy, error) {
+	v := a.d.view.Load()
+	if v.source == nil {
+		return nil, &api.Error{Code: api.NotFound, Text: "no configuration runs", Hint: "slicelb check"}
+	}
+	cfg := v.source.cfg
+	out := &api.Policy{
+		Default: string(cmp.Or(cfg.Policy.Default, config.Allow)),
+		Groups:  []api.Default{}, Rules: []api.Rule{}, Calls: []api.GroupCalls{}, Seen: []api.Seen{},
+	}
+	for i := range cfg.Groups {
+		if g := &cfg.Groups[i]; g.Policy != "" && g.Policy != cfg.Policy.Default {
+			out.Groups = append(out.Groups, api.Default{Group: g.Name, Action: string(g.Policy)})
+		}
+	}
+	for i := range cfg.Policy.Rules {
+		r := &cfg.Policy.Rules[i]
+		rule := api.Rule{From: r.From, To: []string{}, Action: string(r.Action), Decides: true, Origin: r.Origin.String()}
+		for _, t := range r.To {
+			rule.To = append(rule.To, t.String())
+		}
+		out.Rules = append(out.Rules, rule)
+	}
+	if v.dp == nil {
+		return out, nil
+	}
+	d, n, err := a.readMaps(v)
+	if err != nil {
+		return nil, err
+	}
+	if err := addHits(out, d, v.dp); err != nil {
+		return nil, err
+	}
+	calls := map[[2]string]api.Counters{}
+	for pair, counters := range n.Pairs {
+		key := [2]string{d.Groups[pair.Group].Name, d.CellInfos[pair.Cell].VIP}
+		calls[key] = plus(calls[key], counters)
+	}
+	for key, counters := range calls {
+		if key[0] != lb.DaemonGroup {
+			out.Calls = append(out.Calls, api.GroupCalls{Group: key[0], VIP: key[1], Counters: counters})
+		}
+	}
+	slices.SortFunc(out.Calls, func(a, b api.GroupCalls) int {
+		return cmp.Or(strings.Compare(a.Group, b.Group), strings.Compare(a.VIP, b.VIP))
+	})
+	return out, addSeen(out, d, v.dp)
+}
+
+// addHits counts for the rules, where the kernel's policy is the one that runs.
+func addHits(out *api.Policy, d *bpf.Dump, dp dataPath) error {
+	if d.Policy == nil || int(d.Policy.Rules) != len(out.Rules) {
+		return nil
+	}
+	hits, err := dp.RuleHits()
+	if err != nil {
+		return fmt.Errorf("read the rules' counters: %w", err)
+	}
+	decides := make([]bool, len(out.Rules)+1)
+	for _, r := range d.Policy.Rows {
+		decides[r.Rule] = true
+		for _, e := range r.Except {
+			decides[e.Rule] = true
+		}
+	}
+	for i := range out.Rules {
+		out.Rules[i].Decides = decides[i+1]
+		if i < len(hits) {
+			out.Rules[i].Hits = hits[i]
+		}
+	}
+	return nil
+}
+
+func addSeen(out *api.Policy, d *bpf.Dump, dp dataPath) error {
+	seen, err := dp.Seen()
+	if err != nil {
+		return fmt.Errorf("read what was audited: %w", err)
+	}
+	st, err := dp.Stats()
+	if err != nil {
+		return err
+	}
+	out.Lost = st.SeenFull
+	var now unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_BOOTTIME, &now) // cannot fail for this clock
+	for _, s := range seen {
+		name := d.Groups[s.Group].Name
+		if name == "" || name == lb.DaemonGroup {
+			continue
+		}
+		out.Seen = append(out.Seen, api.Seen{
+			Group: name, Address: s.Addr.String(), Proto: config.Proto(s.Proto).String(), Count: s.Count,
+			Ago: max(0, time.Duration(now.Nano())-s.Last),
+		})
+	}
+	slices.SortFunc(out.Seen, func(a, b api.Seen) int {
+		return cmp.Or(strings.Compare(a.Group, b.Group), strings.Compare(a.Address, b.Address), strings.Compare(a.Proto, b.Proto))
+	})
+	return nil
+}
+
+// under tells a caller the policy in force, and the rules that it is made of.
+func (c *caller) under(d *bpf.Dump, src *source) {
+	if d.Policy == nil || d.PolicyWord.Base == 0 {
+		return
+	}
+	c.policy = d.Policy.Index()
+	if src != nil && len(src.cfg.Policy.Rules) == int(d.Policy.Rules) {
+		c.policyRules = src.cfg.Policy.Rules
+	}
+}
+
+// explainPolicy follows a call through the policy, as slb_policy_decide() in the
+// programs does; true: the call ends here.
+func explainPolicy(key bpf.FrontendKey, c caller, x *api.Explanation, frontend bool, step func(look, format string, args ...any)) bool {
+	if c.policy == nil {
+		return false
+	}
+	who := prose.Foreign(c.name)
+	action, rule := c.policy.Decide(c.group, key.Addr, key.Proto, frontend)
+	by := "the default of " + who
+	if rule != 0 {
+		by, x.Rule = fmt.Sprintf("rule %d", rule), int(rule)
+		if c.policyRules != nil {
+			x.Origin = c.policyRules[rule-1].Origin.String()
+			by += ", " + x.Origin
+		}
+	}
+	switch action {
+	case bpf.PolicyDeny:
+		step("policy", "denied, by %s", by)
+		x.Action, x.Reason = "deny", fmt.Sprintf("policy denies it to %s, by %s: EPERM", who, by)
+		return true
+	case bpf.PolicyAudit:
+		step("policy", "allowed and recorded, by %s", by)
+	case bpf.PolicyAllow:
+		step("policy", "allowed, by %s", by)
+	default:
+		step("policy", "no rule names the address")
+	}
+	return false
+}

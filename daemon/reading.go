@@ -1,0 +1,120 @@
+package daemon
+
+import (
+	"cmp"
+	"context"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/slicelb/slicelb/api"
+	"github.com/slicelb/slicelb/bpf"
+	"github.com/slicelb/slicelb/metrics"
+)
+
+// reading is the daemon for the metrics: what status says, and more. It reads
+// the maps once.
+func (a answers) reading(context.Context) (*metrics.Reading, error) {
+	v := a.d.view.Load()
+	s, c := a.status(v)
+	r := &metrics.Reading{
+		Status: s, Calls: callsOf(c), Tables: c.tables, Ready: v.ready, GoVersion: runtime.Version(),
+		Reconciled: a.d.reconciled.read(), Health: a.d.backends.checker.Stats(),
+	}
+	if v.rec != nil {
+		r.Reconciler = v.rec.Stats()
+	}
+	if a.d.watcher != nil {
+		r.Causes = a.d.watcher.Stats().Causes
+	}
+	return r, nil
+}
+
+// callsOf lists the pairs of group and VIP that have called, by VIP and group.
+func callsOf(c *counted) []api.Calls {
+	out := make([]api.Calls, 0, len(c.group))
+	for key, n := range c.group {
+		if key[0] != "" && !strings.HasPrefix(key[1], "@") {
+			out = append(out, api.Calls{VIP: key[0], Group: cmp.Or(key[1], "host"), Counters: n})
+		}
+	}
+	slices.SortFunc(out, func(a, b api.Calls) int {
+		return cmp.Or(strings.Compare(a.VIP, b.VIP), strings.Compare(a.Group, b.Group))
+	})
+	return out
+}
+
+// tablesOf is how full the bounded tables are. Index 0 of some stands for
+// nothing, and is no room.
+func tablesOf(d *bpf.Dump, n *bpf.CounterSnapshot, l bpf.Limits, slots uint64) []metrics.Table {
+	table := func(name string, used int, capacity uint32) metrics.Table {
+		return metrics.Table{Name: name, Usage: api.Usage{Used: uint64(used), Capacity: uint64(capacity)}}
+	}
+	return []metrics.Table{
+		table("frontends", len(d.Frontends), l.Frontends-1),
+		table("cells", len(d.Cells), l.Cells-1),
+		table("views", len(d.Views), l.Views),
+		table("backends", len(d.Backends), l.Backends-1),
+		table("slots", int(slots), l.Slots),
+		table("groups", len(d.Groups), l.Groups),
+		table("cgroups", len(d.Cgroups), l.Cgroups),
+		table("expect", len(d.Expect), l.Expect),
+		table("expect_patterns", len(d.Patterns), l.Expect),
+		table("pairs", int(n.Places.Used), n.Places.Limit),
+	}
+}
+
+// What a page can show of a configuration that is larger.
+const (
+	pictureVIPs   = 1000
+	pictureGroups = 1000
+)
+
+// picture is the daemon for the status page.
+func (a answers) picture(context.Context) (*api.Picture, error) {
+	v := a.d.view.Load()
+	at := time.Now()
+	s, c := a.status(v)
+	p := &api.Picture{
+		At: at, State: s.State, Version: s.Version, Started: s.Started, Loaded: s.Config.Loaded, Attached: s.DataPlane.Attached,
+		Problems: []string{}, Notes: len(s.Notes), VIPs: s.VIPs, Groups: s.Groups, Calls: []api.Calls{},
+	}
+	for _, text := range s.Problems {
+		// The lines below the first quote files, which may hold secrets.
+		first, _, _ := strings.Cut(text, "\n")
+		p.Problems = append(p.Problems, first)
+	}
+	if n := len(p.VIPs); n > pictureVIPs {
+		p.MoreVIPs, p.VIPs = n-pictureVIPs, p.VIPs[:pictureVIPs]
+	}
+	if n := len(p.Groups); n > pictureGroups {
+		p.MoreGroups, p.Groups = n-pictureGroups, p.Groups[:pictureGroups]
+	}
+	for i := range p.VIPs {
+		unnamed(p.VIPs[i].Backends)
+		for _, view := range p.VIPs[i].For {
+			unnamed(view.Backends)
+		}
+	}
+	vips, groups := map[string]bool{}, map[string]bool{"host": true}
+	for i := range p.VIPs {
+		vips[p.VIPs[i].Name] = true
+	}
+	for i := range p.Groups {
+		groups[p.Groups[i].Name] = true
+	}
+	for _, call := range callsOf(c) {
+		if vips[call.VIP] && groups[call.Group] {
+			p.Calls = append(p.Calls, call)
+		}
+	}
+	return p, nil
+}
+
+// unnamed takes the names of units away: they are for the socket's readers.
+func unnamed(list []api.Backend) {
+	for i := range list {
+		list[i].Unit = ""
+	}
+}

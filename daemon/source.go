@@ -1,0 +1,40 @@
+package daemon
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/slicelb/slicelb/config"
+	"github.com/slicelb/slicelb/discover"
+	"github.com/slicelb/slicelb/health"
+	"github.com/slicelb/slicelb/unitwatch/anchor"
+)
+
+// source is a configuration and what follows from it alone.
+type source struct {
+	cfg      *config.Config // with a backend for each unit that is one
+	said     *config.Config // as the files have it
+	patterns []string       // of units, in said
+	ends     *discover.Endpoints
+	tree     *anchor.Tree
+	warnings []string
+	lastGood bool // restored from the descriptor store
+	loaded   time.Time
+	checks   map[string]*health.Check // by VIP
+	broken   error                    // why some of checks cannot be made
+}
+
+// newSource compiles what cfg says about cgroups.
+func newSource(cfg *config.Config, warnings config.Warnings) (*source, error) {
+	tree, err := cfg.Tree()
+	if err != nil {
+		return nil, fmt.Errorf("groups: %w", err)
+	}
+	s := &source{cfg: cfg, said: cfg, patterns: cfg.UnitPatterns(), tree: tree, loaded: time.Now()}
+	s.ends = &discover.Endpoints{Config: cfg}
+	s.checks, s.broken = checksOf(cfg)
+	for _, w := range warnings {
+		s.warnings = append(s.warnings, fmt.Sprintf("%s: %s", w.Pos, w.Message))
+	}
+	return s, nil
+}

@@ -1,0 +1,175 @@
+package daemon
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/slicelb/slicelb/api"
+	"github.com/slicelb/slicelb/bpf"
+	"github.com/slicelb/slicelb/config"
+	"github.com/slicelb/slicelb/internal/prose"
+	"github.com/slicelb/slicelb/lb"
+	"github.com/slicelb/slicelb/unitwatch"
+)
+
+// view is what the daemon knows, at one moment. It is immutable but for dp,
+// which may be asked by anyone.
+type view struct {
+	source   *source
+	snap     *unitwatch.Snapshot
+	dp       dataPath
+	problems []string
+	notes    []string
+	status   api.Status // without VIPs, groups and counters
+	orders   map[lb.Endpoint]order
+	ready    bool
+	rec      *lb.Reconciler // its Stats may be asked by anyone; nil while there is none
+}
+
+// publish makes what the loop knows now what the API answers.
+func (d *daemon) publish() {
+	v := &view{source: d.running, snap: d.snap, dp: d.dp.dataPath, orders: d.backends.operator, ready: d.ready, rec: d.rec}
+	v.status = api.Status{
+		Version: d.version, PID: pid, Started: d.started,
+		Config:    api.Config{Path: d.path(), Files: []string{}},
+		HTTP:      d.web.address(),
+		DataPlane: api.DataPlane{Attached: d.attached, CgroupRoot: d.root.Path, Namespaced: d.root.Namespaced, Adopted: d.dp.adopted, Hooks: []string{}, Missing: []string{}, Held: d.held(), Writes: d.writes},
+		Tracking:  api.Tracking{Mode: unitwatch.CgroupfsOnly.String(), Pending: []string{}, Lost: []string{}},
+	}
+	problem := func(format string, args ...any) { v.problems = append(v.problems, fmt.Sprintf(format, args...)) }
+	note := func(format string, args ...any) { v.notes = append(v.notes, fmt.Sprintf(format, args...)) }
+
+	c := &v.status.Config
+	if r := d.running; r != nil {
+		c.Files, c.Loaded, c.LastGood = r.cfg.Files, r.loaded, r.lastGood
+		if r.lastGood {
+			problem("the files have errors; the last good configuration, of %s, is served: fix them and run slicelb reload", r.loaded.Format("2006-01-02 15:04:05"))
+		}
+		for _, w := range r.warnings {
+			note("%s", w)
+		}
+	} else {
+		problem("there is no configuration that could be loaded; what the process before left is served: run slicelb check")
+	}
+	if d.reloadErr != nil {
+		c.Failed, c.LastError = d.failed, d.reloadErr.Error()
+		problem("the reload at %s failed: %v", d.failed.Format("15:04:05"), d.reloadErr)
+	}
+	if d.applyErr != nil {
+		problem("the kernel does not have the newest state: %v", d.applyErr)
+	}
+	if d.pending == nil && !d.ready {
+		problem("not ready: the VIPs are not in the kernel yet")
+	}
+	if d.ready && d.dp.dataPath != nil && !d.attached && d.applyErr == nil {
+		problem("no hook is attached: not every cgroup could be looked at yet")
+	}
+	if text := d.apiErr.Load(); text != nil {
+		problem("%s", *text)
+	}
+	if text := d.web.err.Load(); text != nil {
+		problem("%s", *text)
+	}
+	if !d.lockHeld {
+		problem("the lock file was removed: a second daemon could start")
+	}
+	if d.dp.lost != nil {
+		note("what the process before left could not be adopted: %v", d.dp.lost)
+	}
+	if d.dp.dataPath != nil {
+		for _, f := range d.dp.Missing() {
+			v.status.DataPlane.Missing = append(v.status.DataPlane.Missing, f.Name)
+			note("%s is missing here: %s", f.Name, f.Reason)
+		}
+		for _, h := range bpf.Hooks {
+			if d.attached && !slices.Contains(v.status.DataPlane.Missing, h.Name) {
+				v.status.DataPlane.Hooks = append(v.status.DataPlane.Hooks, h.Name)
+			}
+		}
+		v.status.DataPlane.Hooks = append(v.status.DataPlane.Hooks, d.hooked...)
+		if d.running != nil && d.dp.Limits().Slots < d.running.cfg.Daemon.Slots {
+			note("slots = %d takes effect after systemctl stop and start; until then there are %d", d.running.cfg.Daemon.Slots, d.dp.Limits().Slots)
+		}
+		v.status.DataPlane.Slots.Capacity = uint64(d.dp.Limits().Slots)
+	}
+	if h := v.status.DataPlane.Held; d.attached && d.ready && !h.Store {
+		if d.notify.managed() {
+			problem("data plane held by this process only: %s; a kill would end it until the next start", h.Reason)
+		} else {
+			note("data plane held by this process only: it ends with it")
+		}
+	}
+	if d.root.Namespaced {
+		note("%s is a part of the cgroup tree: what runs outside it is not served", d.root.Path)
+	}
+	d.healthNotes(note)
+	d.unitNotes(note)
+	if s := d.snap; s != nil {
+		d.track(v, s, note)
+	}
+	d.view.Store(v)
+}
+
+func (d *daemon) track(v *view, s *unitwatch.Snapshot, note func(string, ...any)) {
+	t := &v.status.Tracking
+	t.Mode, t.Complete, t.Cause = s.Mode.String(), s.Complete, s.Cause
+	for _, c := range s.Cgroups {
+		switch {
+		case c.Match.Anchor:
+			t.Anchors++
+		case c.Member || c.Match.Split:
+			t.Members++
+		}
+		for _, p := range c.Match.Lost {
+			t.Lost = append(t.Lost, fmt.Sprintf("%s also matches %s, which belongs to group %s", p, prose.Foreign(c.Path), c.Match.Group))
+		}
+	}
+	t.Cgroups = t.Anchors + t.Members
+	t.Pending = append(t.Pending, s.Pending...)
+	for _, l := range t.Lost {
+		note("%s", l)
+	}
+	if s.Mode == unitwatch.CgroupfsOnly {
+		note("systemd is not asked: %s", s.Cause)
+	}
+	for _, p := range s.Tree.Inexact() {
+		note("the kernel cannot match %s by itself: its cgroups are mapped a moment after they are made", prose.Foreign(p))
+	}
+}
+
+// groupOf describes a configured group; cgroups, where they are wanted, are all
+// that have it or are a split child of it.
+func (v *view) groupOf(g *config.Group, cgroups bool) api.Group {
+	out := api.Group{Name: g.Name, Split: g.Split, Translate: g.Translate, Policy: policyDefault(v.source.cfg, g), Strict: g.Strict, Origin: g.Origin.String(), Slices: []string{}, Pending: []string{}}
+	for _, a := range g.Anchors {
+		out.Slices = append(out.Slices, a.Text)
+		if v.snap != nil && slices.Contains(v.snap.Pending, a.Pattern) {
+			out.Pending = append(out.Pending, a.Text)
+		}
+	}
+	if v.snap == nil {
+		return out
+	}
+	for _, c := range v.snap.Cgroups {
+		if c.Group != g.Name && !strings.HasPrefix(c.Group, g.Name+"/") {
+			continue
+		}
+		switch {
+		case c.Match.Anchor && c.Match.Group == g.Name:
+			out.Anchors++
+		case c.Member || c.Match.Split:
+			out.Members++
+		default:
+			continue
+		}
+		if cgroups {
+			out.Cgroups = append(out.Cgroups, apiCgroup(c))
+		}
+	}
+	return out
+}
+
+func apiCgroup(c unitwatch.Cgroup) api.Cgroup {
+	return api.Cgroup{ID: c.ID, Path: c.Path, Group: c.Group, Anchor: c.Match.Anchor, Split: c.Match.Split, Unit: c.Unit}
+}

@@ -20,7 +20,9 @@ import (
 // opts.Build are not loaded again to be compared, where that is this build.
 //
 // ErrNothingStored: no name was ours. ErrForeign (*AdoptError): no set can be
-// used; the hooks go on as they are as long as the store holds them.
+// used; the hooks go on as they are as long as the store holds them. ErrLayout: the
+// newest is of another layout and its programs run, so that a new data plane would
+// take the names of their peers from sockets that are open.
 func Adopt(fds []NamedFD, opts Options) (*Datapath, error) {
 	sets := storedSets(fds)
 	if len(sets) == 0 {
@@ -52,7 +54,11 @@ func Adopt(fds []NamedFD, opts Options) (*Datapath, error) {
 
 func (s *storedSet) adopt(opts Options) (_ *Datapath, err error) {
 	if s.layout != currentLayout() {
-		return nil, s.error("", fmt.Sprintf("layout %s; this program knows %s", s.layout, currentLayout()), nil)
+		return nil, &AdoptError{
+			Set:    s.name,
+			Reason: fmt.Sprintf("layout %s; this program knows %s", s.layout, currentLayout()),
+			layout: s.linked(),
+		}
 	}
 	spec, err := newSpec()
 	if err != nil {

@@ -22,7 +22,12 @@
 
 #include <linux/types.h>
 
-#define SLB_LAYOUT 1 /* of socket state, UDP flows and counters */
+/*
+ * Of everything that programs and processes of two versions may read of each
+ * other: the set of maps, what lies in them, the bits of words. Raised when any of
+ * that changes (TestLayout sees it).
+ */
+#define SLB_LAYOUT 1
 
 /* ---- sizes ------------------------------------------------------------- */
 

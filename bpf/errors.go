@@ -34,6 +34,11 @@ var (
 	// are missing, of another layout, or not what their names say. The error is
 	// an *AdoptError.
 	ErrForeign = errors.New("stored data plane cannot be adopted")
+
+	// ErrLayout is returned by Adopt when programs run whose maps are laid out as
+	// this version does not know. They go on, for as long as the store holds them.
+	// The error is an *AdoptError, and ErrForeign too.
+	ErrLayout = errors.New("stored data plane of an unknown layout")
 )
 
 // FullError says which table has no room for which key.
@@ -83,6 +88,8 @@ type AdoptError struct {
 	Object string // the first object that does not fit; "" when it is about the whole set
 	Reason string
 	Err    error // may be nil
+
+	layout bool // the set is of another one, and its programs run
 }
 
 func (e *AdoptError) Error() string {
@@ -98,5 +105,7 @@ func (e *AdoptError) Error() string {
 	return b.String()
 }
 
-func (e *AdoptError) Is(target error) bool { return target == ErrForeign }
-func (e *AdoptError) Unwrap() error        { return e.Err }
+func (e *AdoptError) Is(target error) bool {
+	return target == ErrForeign || e.layout && target == ErrLayout
+}
+func (e *AdoptError) Unwrap() error { return e.Err }

@@ -501,6 +501,14 @@ func TestKernelAdoptWithoutNewPrograms(t *testing.T) {
 	}
 }
 
+// ofLayout9 is a set of a version to come.
+func ofLayout9(fds []NamedFD) []NamedFD {
+	for i := range fds {
+		fds[i].Name = "slb9" + strings.TrimPrefix(fds[i].Name, "slb1")
+	}
+	return fds
+}
+
 // What a store may hold besides a whole set. // fault F4
 func TestKernelAdoptRefuses(t *testing.T) {
 	p := newPlane(t, small)
@@ -542,12 +550,16 @@ func TestKernelAdoptRefuses(t *testing.T) {
 			unix.Close(fds[0].FD)
 			return fds[1:]
 		}, "map .bss", "is missing"},
-		{"another layout", func(fds []NamedFD) []NamedFD {
-			for i := range fds {
-				fds[i].Name = "slb9" + strings.TrimPrefix(fds[i].Name, "slb1")
-			}
-			return fds
-		}, "", "layout slb9; this program knows slb1"},
+		{"another layout", ofLayout9, "", "layout slb9; this program knows slb1"},
+		{"another layout, attached to nothing", func(fds []NamedFD) []NamedFD {
+			return slices.DeleteFunc(ofLayout9(fds), func(f NamedFD) bool {
+				if strings.Contains(f.Name, "-link-") {
+					unix.Close(f.FD)
+					return true
+				}
+				return false
+			})
+		}, "", "layout slb9"},
 		{"a program for a map", func(fds []NamedFD) []NamedFD {
 			return replace(fds, "-map-cells", "-prog-slb_connect4-")
 		}, "map cells", "is foreign"},
@@ -580,6 +592,9 @@ func TestKernelAdoptRefuses(t *testing.T) {
 		if !errors.As(err, &adopt) || !errors.Is(err, ErrForeign) || adopt.Object != tt.object ||
 			!strings.Contains(err.Error(), tt.message) {
 			t.Errorf("%s: %v", tt.name, err)
+		}
+		if layout := tt.name == "another layout"; errors.Is(err, ErrLayout) != layout {
+			t.Errorf("%s: is it the layout: %v", tt.name, !layout)
 		}
 		if after := openDescriptors(t); after != before {
 			t.Errorf("%s: %d descriptors open, %d before", tt.name, after, before)

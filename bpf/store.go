@@ -16,7 +16,7 @@ type NamedFD struct {
 }
 
 // layout is SLB_LAYOUT of api.h: part of every stored name, since a set of
-// another layout is of no use.
+// another layout can be neither written nor read.
 const layout = 1
 
 // storedName is how an object is called in a store:

@@ -57,6 +57,16 @@ func (s *storedSet) take(kind, object string) (int, bool) {
 	return fd, true
 }
 
+// linked says whether the set has programs run.
+func (s *storedSet) linked() bool {
+	for object := range s.fds {
+		if strings.HasPrefix(object, kindLink+" ") {
+			return true
+		}
+	}
+	return false
+}
+
 // close gives back what was not taken.
 func (s *storedSet) close() {
 	for object, same := range s.fds {

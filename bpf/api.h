@@ -32,10 +32,10 @@
 /* ---- sizes ------------------------------------------------------------- */
 
 #define SLB_FRONTENDS 65536	 /* frontends, and the words they name */
-#define SLB_CELLS 65536		 /* one for each VIP and family, one for each view */
+#define SLB_CELLS 32768		 /* one for each VIP and family, one for each view */
 #define SLB_VIEWS 65536
 #define SLB_BACKENDS 131072
-#define SLB_SLOTS (4 << 20)	 /* default of [daemon] slots */
+#define SLB_SLOTS (2 << 20)	 /* default of [daemon] slots */
 #define SLB_SLOTS_PER_ELEM 16	 /* an array's stride is 8 bytes at least: pack */
 #define SLB_GROUPS (16384 + 1) /* as many as may be configured, and the host */
 #define SLB_CGROUPS 131072
@@ -54,7 +54,7 @@
 #define SLB_FILTER_BITS 20	 /* bits of a hashed address: 128 KiB a filter */
 #define SLB_MAX_LEVEL 31	 /* deepest anchor; callers may be deeper */
 #define SLB_POLICY_LINES 65536	 /* of 64 bytes: the policy in force and the next */
-#define SLB_RULES 65536
+#define SLB_RULES 16384
 #define SLB_SEEN 16384		 /* group x address that rules with "audit" have seen */
 
 /* ---- addresses --------------------------------------------------------- */
@@ -401,7 +401,7 @@ struct slb_origin {
 	__u32 backend_gen;
 	__u32 group;
 	__u32 cell;	/* that decided: default or view */
-	__u8 counted;	/* 1 = the socket is one of this backend's in backend_live */
+	__u8 counted;	/* 1 = the socket is one of this backend's in backend_counters */
 	__u8 pad[7];
 	__u64 connect_ns; /* CLOCK_MONOTONIC of the connect, where somebody wants to know; else 0 */
 };
@@ -534,8 +534,14 @@ struct slb_counters {
 /* In pair_keys, in place of a default cell: what no VIP has, networks of rules. */
 #define SLB_CELL_NETWORKS 0xffffffffu
 
-/* Per CPU, by backend. */
+/*
+ * By backend, for all CPUs at once: a choice compares two backends' open sockets,
+ * which makes this line one that CPUs share, and what else a connect counts comes
+ * with it. Half a cache line; added to atomically.
+ */
 struct slb_backend_counters {
+	__s64 live;	 /* open sockets; below zero until a recount */
+	__s64 recounted; /* what a recount has seen of them, since user space cleared it */
 	__u64 connects;
 	__u64 flows;
 };

@@ -251,10 +251,7 @@ func (d *Datapath) setBackend(w SetBackend) error {
 	}
 	old := d.backends[w.Index]
 	if old.Generation != 0 {
-		atomic.StoreUint64(&d.live[w.Index], 0)
-		if err := d.zeroCounters(slicelbMapBackendCounters, w.Index); err != nil {
-			return err
-		}
+		d.backendCounters[w.Index].clear()
 	}
 	if backend.Generation != 0 {
 		d.backendFilter.add(backend.Addr)

@@ -7,8 +7,8 @@
 
 static __always_inline __u64 live_sockets(__u32 backend)
 {
-	__u64 *n = bpf_map_lookup_elem(&backend_live, &backend);
-	__s64 live = n ? READ_ONCE(*n) : 0;
+	struct slb_backend_counters *c = bpf_map_lookup_elem(&backend_counters, &backend);
+	__s64 live = c ? READ_ONCE(c->live) : 0;
 
 	return live > 0 ? live : 0; /* below zero until a recount */
 }

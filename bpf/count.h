@@ -93,9 +93,9 @@ static __always_inline void count_backend(__u32 backend, enum slb_count what)
 	if (!c)
 		return;
 	if (what == SLB_COUNT_FLOW)
-		c->flows++;
+		__sync_fetch_and_add(&c->flows, 1);
 	else
-		c->connects++;
+		__sync_fetch_and_add(&c->connects, 1);
 }
 
 #endif

@@ -85,11 +85,7 @@ func (d *Datapath) Counters() (*CounterSnapshot, error) {
 		if b.Generation == 0 {
 			continue
 		}
-		n, err := d.backendCounters(uint32(i))
-		if err != nil {
-			return nil, err
-		}
-		out.Backends[uint32(i)] = n
+		out.Backends[uint32(i)] = d.backendCounters[i].read()
 	}
 	for i := range d.pairKeys {
 		pair := atomic.LoadUint64(&d.pairKeys[i])
@@ -107,16 +103,16 @@ func (d *Datapath) Counters() (*CounterSnapshot, error) {
 	return out, nil
 }
 
-func (d *Datapath) backendCounters(index uint32) (n BackendCounters, err error) {
-	var perCPU []slicelbSlbBackendCounters
-	if err := d.maps[slicelbMapBackendCounters].Lookup(index, &perCPU); err != nil {
-		return n, fmt.Errorf("read counters of backend %d: %w", index, err)
-	}
-	for _, c := range perCPU {
-		n.Connects += c.Connects
-		n.Flows += c.Flows
-	}
-	return n, nil
+func (c *slicelbSlbBackendCounters) read() BackendCounters {
+	return BackendCounters{Connects: atomic.LoadUint64(&c.Connects), Flows: atomic.LoadUint64(&c.Flows)}
+}
+
+// clear ends what a backend's index counted. The index has been FREE for a grace
+// period: no program adds to it any more.
+func (c *slicelbSlbBackendCounters) clear() {
+	atomic.StoreInt64(&c.Live, 0)
+	atomic.StoreUint64(&c.Connects, 0)
+	atomic.StoreUint64(&c.Flows, 0)
 }
 
 // decodePair reads a word of pair_keys (SLB_PAIR).
@@ -177,11 +173,7 @@ func (d *Datapath) zeroCounters(table string, index uint32) error {
 	if err != nil {
 		return err
 	}
-	var zero any = make([]slicelbSlbCounters, cpus)
-	if table == slicelbMapBackendCounters {
-		zero = make([]slicelbSlbBackendCounters, cpus)
-	}
-	if err := d.maps[table].Put(index, zero); err != nil {
+	if err := d.maps[table].Put(index, make([]slicelbSlbCounters, cpus)); err != nil {
 		return fmt.Errorf("clear %s: %w", table, err)
 	}
 	return nil

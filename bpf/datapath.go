@@ -60,29 +60,28 @@ type Datapath struct {
 	missing  []Feature
 	limits   Limits
 
-	memories      []memory
-	frontendRefs  []uint64
-	cells         []uint64
-	cellAffinity  []uint64
-	backendCells  []uint64
-	backendTraits []uint64
-	groups        []uint64
-	pairKeys      []uint64
-	live          []uint64 // by backend, signed
-	recounted     []uint64
-	slots         []uint32
-	backends      []slicelbSlbBackend
-	cellInfos     []slicelbSlbCellInfo
-	groupInfos    []slicelbSlbGroupInfo
-	policyLines   []policyLine
-	policyWord    *uint64
-	hostNetns     *uint64
-	frontends     *filter
-	backendFilter *filter
-	budgets       []slicelbSlbTellBudget
-	watch         watchWords
-	latencies     []slicelbSlbLatency
-	timeUntil     *uint64
+	memories        []memory
+	frontendRefs    []uint64
+	cells           []uint64
+	cellAffinity    []uint64
+	backendCells    []uint64
+	backendTraits   []uint64
+	groups          []uint64
+	pairKeys        []uint64
+	backendCounters []slicelbSlbBackendCounters
+	slots           []uint32
+	backends        []slicelbSlbBackend
+	cellInfos       []slicelbSlbCellInfo
+	groupInfos      []slicelbSlbGroupInfo
+	policyLines     []policyLine
+	policyWord      *uint64
+	hostNetns       *uint64
+	frontends       *filter
+	backendFilter   *filter
+	budgets         []slicelbSlbTellBudget
+	watch           watchWords
+	latencies       []slicelbSlbLatency
+	timeUntil       *uint64
 
 	pairs                   sync.Mutex      // freedCells and freedGroups
 	freedCells, freedGroups map[uint32]bool // whose pair counters still stand
@@ -176,12 +175,12 @@ func (d *Datapath) open(spec *ebpf.CollectionSpec) error {
 	d.backendTraits = words(slicelbMapBackendTraits)
 	d.groups = words(slicelbMapGroups)
 	d.pairKeys = words(slicelbMapPairKeys)
-	d.live = words(slicelbMapBackendLive)
-	d.recounted = words(slicelbMapLiveRecount)
 	m, n := share(slicelbMapSlots)
 	d.slots = shared[uint32](m, n*slotsPerElem)
 	m, n = share(slicelbMapBackends)
 	d.backends = shared[slicelbSlbBackend](m, n)
+	m, n = share(slicelbMapBackendCounters)
+	d.backendCounters = shared[slicelbSlbBackendCounters](m, n)
 	m, n = share(slicelbMapCellInfos)
 	d.cellInfos = shared[slicelbSlbCellInfo](m, n)
 	m, n = share(slicelbMapPolicyLines)

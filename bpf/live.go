@@ -40,7 +40,7 @@ func (d *Datapath) Live() (map[uint32]uint64, error) {
 func (d *Datapath) liveCounts() map[uint32]uint64 {
 	out := make(map[uint32]uint64)
 	for i := range d.backends {
-		if n := liveCount(&d.live[i]); n > 0 && d.backends[i].Generation != 0 {
+		if n := d.backendCounters[i].open(); n > 0 && d.backends[i].Generation != 0 {
 			out[uint32(i)] = n
 		}
 	}
@@ -53,14 +53,14 @@ func (d *Datapath) LiveOf(index uint32) (uint64, error) {
 		return 0, err
 	}
 	defer d.release()
-	if index >= uint32(len(d.live)) || d.backends[index].Generation == 0 {
+	if index >= uint32(len(d.backendCounters)) || d.backends[index].Generation == 0 {
 		return 0, nil
 	}
-	return liveCount(&d.live[index]), nil
+	return d.backendCounters[index].open(), nil
 }
 
-// liveCount reads a count; one that is below zero, until a recount, is zero.
-func liveCount(word *uint64) uint64 { return uint64(max(0, int64(atomic.LoadUint64(word)))) }
+// open is the live count; one that is below zero, until a recount, is zero.
+func (c *slicelbSlbBackendCounters) open() uint64 { return uint64(max(0, atomic.LoadInt64(&c.Live))) }
 
 // Recount walks what all sockets remember, in every network namespace, and
 // corrects the live counts that are off in the same direction twice in a row, by
@@ -105,7 +105,7 @@ func (d *Datapath) correct(i, gen uint32, by int64) bool {
 	if c := decodeBackendCell(atomic.LoadUint64(&d.backendCells[i])); c.Gen != gen || c.State == BackendFree {
 		return false
 	}
-	atomic.AddUint64(&d.live[i], uint64(by))
+	atomic.AddInt64(&d.backendCounters[i].Live, by)
 	return true
 }
 
@@ -118,19 +118,14 @@ func (d *Datapath) drifts() (map[uint32]drift, error) {
 	}
 	was := make(map[uint32]BackendCounters, len(suspects))
 	for i := range suspects {
-		if was[i], err = d.backendCounters(i); err != nil {
-			return nil, err
-		}
+		was[i] = d.backendCounters[i].read()
 	}
 	if suspects, err = d.suspects(suspects); err != nil {
 		return nil, err
 	}
 	off := make(map[uint32]drift)
 	for i, s := range suspects {
-		is, err := d.backendCounters(i)
-		if err != nil {
-			return nil, err
-		}
+		is := d.backendCounters[i].read()
 		_, gen := halves(atomic.LoadUint64(&d.backendCells[i]))
 		if by := driftOf(s.before, s.after, s.walked, int64(is.Connects-was[i].Connects)); by != 0 {
 			off[i] = drift{by, gen}
@@ -145,23 +140,23 @@ type suspect struct{ before, after, walked int64 }
 // suspects are the backends, of those given or of all, of which a walk counts
 // less or more than there were at its begin and at its end.
 func (d *Datapath) suspects(of map[uint32]suspect) (map[uint32]suspect, error) {
-	before := make([]int64, len(d.live))
-	for i := range d.live {
-		before[i] = int64(atomic.LoadUint64(&d.live[i]))
-		atomic.StoreUint64(&d.recounted[i], 0)
+	before := make([]int64, len(d.backendCounters))
+	for i := range d.backendCounters {
+		before[i] = atomic.LoadInt64(&d.backendCounters[i].Live)
+		atomic.StoreInt64(&d.backendCounters[i].Recounted, 0)
 	}
 	if err := d.walkOrigins(); err != nil {
 		return nil, err
 	}
 	out := make(map[uint32]suspect)
-	for i := range d.live {
+	for i := range d.backendCounters {
 		if _, asked := of[uint32(i)]; of != nil && !asked {
 			continue
 		}
 		if c := decodeBackendCell(atomic.LoadUint64(&d.backendCells[i])); c.State == BackendFree {
 			continue // neither the programs nor a walk count for it any more
 		}
-		s := suspect{before[i], int64(atomic.LoadUint64(&d.live[i])), int64(atomic.LoadUint64(&d.recounted[i]))}
+		s := suspect{before[i], atomic.LoadInt64(&d.backendCounters[i].Live), atomic.LoadInt64(&d.backendCounters[i].Recounted)}
 		if s.walked < min(s.before, s.after) || s.walked > max(s.before, s.after) {
 			out[uint32(i)] = s
 		}

@@ -20,7 +20,7 @@
  * backend is FREE for a grace period before its index counts for another, so no
  * program that runs meanwhile counts for the wrong one.
  */
-static __always_inline __u64 *live_of(void *map, __u32 index, __u32 gen)
+static __always_inline struct slb_backend_counters *live_of(__u32 index, __u32 gen)
 {
 	__u64 *word = bpf_map_lookup_elem(&backend_cells, &index), w;
 
@@ -29,7 +29,7 @@ static __always_inline __u64 *live_of(void *map, __u32 index, __u32 gen)
 	w = READ_ONCE(*word);
 	if (SLB_BACKEND_GEN(w) != gen || SLB_BACKEND_STATE(w) == SLB_BACKEND_FREE)
 		return NULL;
-	return bpf_map_lookup_elem(map, &index);
+	return bpf_map_lookup_elem(&backend_counters, &index);
 }
 
 /*
@@ -49,24 +49,24 @@ static __always_inline bool live_closes(struct bpf_sock *sk, __u8 proto)
 
 static __always_inline void live_leave(struct slb_origin *o)
 {
-	__u64 *n;
+	struct slb_backend_counters *c;
 
 	if (!o->counted)
 		return;
 	o->counted = 0;
-	n = live_of(&backend_live, o->backend_index, o->backend_gen);
-	if (n)
-		__sync_fetch_and_add(n, -1);
+	c = live_of(o->backend_index, o->backend_gen);
+	if (c)
+		__sync_fetch_and_add(&c->live, -1);
 }
 
 static __always_inline void live_join(struct slb_origin *o)
 {
-	__u64 *n = live_of(&backend_live, o->backend_index, o->backend_gen);
+	struct slb_backend_counters *c = live_of(o->backend_index, o->backend_gen);
 
-	if (!n)
+	if (!c)
 		return;
 	o->counted = 1;
-	__sync_fetch_and_add(n, 1);
+	__sync_fetch_and_add(&c->live, 1);
 }
 
 /* What an iterator over socket storage is called with: a contract, as it stands. */
@@ -80,13 +80,13 @@ struct live_walk {
 /* Adds one socket to the recount. */
 static __always_inline int live_recounted(const struct slb_origin *o)
 {
-	__u64 *n;
+	struct slb_backend_counters *c;
 
 	if (!o || o->layout != SLB_LAYOUT || !o->counted)
 		return 0;
-	n = live_of(&live_recount, o->backend_index, o->backend_gen);
-	if (n)
-		__sync_fetch_and_add(n, 1);
+	c = live_of(o->backend_index, o->backend_gen);
+	if (c)
+		__sync_fetch_and_add(&c->recounted, 1);
 	return 0;
 }
 

@@ -162,7 +162,7 @@ func TestKernelRecount(t *testing.T) {
 	recount(t, p, 0)
 
 	add := func(v *service, backend string, n int64) {
-		atomic.AddUint64(&p.live[v.backends[netip.MustParseAddrPort(backend)]], uint64(n))
+		atomic.AddInt64(&p.backendCounters[v.backends[netip.MustParseAddrPort(backend)]].Live, n)
 	}
 	add(w, a, 5)
 	add(v, far, -2)
@@ -200,7 +200,7 @@ func TestKernelRecountRemoved(t *testing.T) {
 	if p.correct(i, 1, -3) {
 		t.Error("the next backend's count was corrected by the former one's")
 	}
-	if n := int64(atomic.LoadUint64(&p.live[i])); n != 3 {
+	if n := atomic.LoadInt64(&p.backendCounters[i].Live); n != 3 {
 		t.Errorf("count %d", n)
 	}
 	if !p.correct(i, 2, -3) {
@@ -318,7 +318,7 @@ func TestKernelLiveAdopted(t *testing.T) {
 	v.backends = map[netip.AddrPort]uint32{netip.MustParseAddrPort("127.0.0.1:2"): i}
 	succeeds(t, "close of an earlier owner's", open[3].Close())
 	liveIs(t, "another owner", v, "127.0.0.1:2", 0)
-	if n := int64(atomic.LoadUint64(&p.live[i])); n != 0 {
+	if n := atomic.LoadInt64(&p.backendCounters[i].Live); n != 0 {
 		t.Errorf("the count stands at %d", n)
 	}
 	recount(t, p, 0)

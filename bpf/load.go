@@ -34,7 +34,7 @@ func size(spec *ebpf.CollectionSpec, opts Options) error {
 	set(c.Cells, slicelbMapCells, slicelbMapCellAffinity, slicelbMapCellInfos, slicelbMapCellCounters, slicelbMapLatencies)
 	set(c.Views, slicelbMapViews)
 	set(c.Backends, slicelbMapBackends, slicelbMapBackendCells, slicelbMapBackendTraits,
-		slicelbMapBackendCounters, slicelbMapBackendLive, slicelbMapLiveRecount)
+		slicelbMapBackendCounters)
 	set(c.Groups, slicelbMapGroups, slicelbMapGroupInfos, slicelbMapTellBudgets)
 	set(c.Cgroups, slicelbMapCgroups)
 	set(opts.events, slicelbMapEvents)

@@ -91,20 +91,14 @@ struct {
 /* Claimed by the programs, freed by the reconciler. */
 SLB_WORDS(pair_keys, SLB_PAIRS);
 
+/* Written by the programs, for all CPUs; user space corrects the live counts. */
 struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
 	__uint(max_entries, SLB_BACKENDS);
 	__type(key, __u32);
 	__type(value, struct slb_backend_counters);
 } backend_counters SEC(".maps");
-
-/*
- * By backend: its open sockets, counted by the programs for all CPUs at once (a
- * choice compares two of them) and corrected by user space; and a recount, which
- * user space clears before each run.
- */
-SLB_WORDS(backend_live, SLB_BACKENDS);
-SLB_WORDS(live_recount, SLB_BACKENDS);
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

@@ -10,7 +10,7 @@ import (
 // slicelbRules is SLB_RULES of api.h, and PolicyLines SLB_POLICY_LINES: what the
 // policy in force and the next one share.
 const (
-	slicelbRules = 65536
+	slicelbRules = 16384
 	PolicyLines  = 65536
 )
 

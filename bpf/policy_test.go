@@ -13,7 +13,7 @@ import (
 // drawTable draws a policy in the canonical form of decodePolicy, whose networks
 // are all addresses' prefixes of a few lengths, so that the search needs no others.
 func drawTable(t *rapid.T) *Policy {
-	p := &Policy{Rules: 1 << 15}
+	p := &Policy{Rules: slicelbRules - 1}
 	for range rapid.IntRange(1, 40).Draw(t, "classes") {
 		p.Classes = append(p.Classes, PolicyClass{
 			Class: rapid.Uint16Max(PolicyMaxClass).Draw(t, "class"), Deny: rapid.Bool().Draw(t, "deny")})

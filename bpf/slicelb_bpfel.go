@@ -70,9 +70,11 @@ type slicelbSlbBackend struct {
 }
 
 type slicelbSlbBackendCounters struct {
-	_        structs.HostLayout
-	Connects uint64
-	Flows    uint64
+	_         structs.HostLayout
+	Live      int64
+	Recounted int64
+	Connects  uint64
+	Flows     uint64
 }
 
 type slicelbSlbBackendState uint32
@@ -385,7 +387,6 @@ const (
 	slicelbMapAffinity         = "affinity"
 	slicelbMapBackendCells     = "backend_cells"
 	slicelbMapBackendCounters  = "backend_counters"
-	slicelbMapBackendLive      = "backend_live"
 	slicelbMapBackendTraits    = "backend_traits"
 	slicelbMapBackends         = "backends"
 	slicelbMapCellAffinity     = "cell_affinity"
@@ -403,7 +404,6 @@ const (
 	slicelbMapGroupInfos       = "group_infos"
 	slicelbMapGroups           = "groups"
 	slicelbMapLatencies        = "latencies"
-	slicelbMapLiveRecount      = "live_recount"
 	slicelbMapOrigins          = "origins"
 	slicelbMapPairCounters     = "pair_counters"
 	slicelbMapPairKeys         = "pair_keys"
@@ -510,7 +510,6 @@ type slicelbMapSpecs struct {
 	Affinity        *ebpf.MapSpec `ebpf:"affinity"`
 	BackendCells    *ebpf.MapSpec `ebpf:"backend_cells"`
 	BackendCounters *ebpf.MapSpec `ebpf:"backend_counters"`
-	BackendLive     *ebpf.MapSpec `ebpf:"backend_live"`
 	BackendTraits   *ebpf.MapSpec `ebpf:"backend_traits"`
 	Backends        *ebpf.MapSpec `ebpf:"backends"`
 	CellAffinity    *ebpf.MapSpec `ebpf:"cell_affinity"`
@@ -528,7 +527,6 @@ type slicelbMapSpecs struct {
 	GroupInfos      *ebpf.MapSpec `ebpf:"group_infos"`
 	Groups          *ebpf.MapSpec `ebpf:"groups"`
 	Latencies       *ebpf.MapSpec `ebpf:"latencies"`
-	LiveRecount     *ebpf.MapSpec `ebpf:"live_recount"`
 	Origins         *ebpf.MapSpec `ebpf:"origins"`
 	PairCounters    *ebpf.MapSpec `ebpf:"pair_counters"`
 	PairKeys        *ebpf.MapSpec `ebpf:"pair_keys"`
@@ -583,7 +581,6 @@ type slicelbMaps struct {
 	Affinity        *ebpf.Map `ebpf:"affinity"`
 	BackendCells    *ebpf.Map `ebpf:"backend_cells"`
 	BackendCounters *ebpf.Map `ebpf:"backend_counters"`
-	BackendLive     *ebpf.Map `ebpf:"backend_live"`
 	BackendTraits   *ebpf.Map `ebpf:"backend_traits"`
 	Backends        *ebpf.Map `ebpf:"backends"`
 	CellAffinity    *ebpf.Map `ebpf:"cell_affinity"`
@@ -601,7 +598,6 @@ type slicelbMaps struct {
 	GroupInfos      *ebpf.Map `ebpf:"group_infos"`
 	Groups          *ebpf.Map `ebpf:"groups"`
 	Latencies       *ebpf.Map `ebpf:"latencies"`
-	LiveRecount     *ebpf.Map `ebpf:"live_recount"`
 	Origins         *ebpf.Map `ebpf:"origins"`
 	PairCounters    *ebpf.Map `ebpf:"pair_counters"`
 	PairKeys        *ebpf.Map `ebpf:"pair_keys"`
@@ -622,7 +618,6 @@ func (m *slicelbMaps) Close() error {
 		m.Affinity,
 		m.BackendCells,
 		m.BackendCounters,
-		m.BackendLive,
 		m.BackendTraits,
 		m.Backends,
 		m.CellAffinity,
@@ -640,7 +635,6 @@ func (m *slicelbMaps) Close() error {
 		m.GroupInfos,
 		m.Groups,
 		m.Latencies,
-		m.LiveRecount,
 		m.Origins,
 		m.PairCounters,
 		m.PairKeys,

@@ -9,7 +9,7 @@ const (
 	maxTotalBytes = 64 << 20
 	maxGroups     = 16384
 	maxAnchors    = 32768
-	maxVIPs       = 32768
+	maxVIPs       = 16384
 	maxFrontends  = 65536
 	maxBackends   = 131072
 	maxPerVIP     = 4096 // backends of a VIP or of a view; frontends of a VIP

@@ -167,7 +167,7 @@ type View struct {
 
 // Defaults of values that are not said.
 const (
-	DefaultSlots    = 4 << 20
+	DefaultSlots    = 2 << 20
 	DefaultUDPFlows = 0
 	DefaultLogLevel = "info"
 	DefaultWeight   = 1

@@ -277,7 +277,7 @@ func TestCountBounds(t *testing.T) {
 	for _, tt := range []struct{ name, text, want string }{
 		{"groups", many(maxGroups+1, func(i int) string { return fmt.Sprintf("group.g%d.slices = [\"g%d.slice\"]\n", i, i) }), "more than 16384 groups"},
 		{"slices", "[group.g]\nslices = [" + many(maxAnchors+1, func(i int) string { return fmt.Sprintf("\"s%d.slice\", ", i) }) + "]\n", "more than 32768 slices in all groups"},
-		{"VIPs", many(maxVIPs+1, func(i int) string { return fmt.Sprintf("vip.v%d.frontends = [%q]\n", i, address(i)) }), "more than 32768 VIPs"},
+		{"VIPs", many(maxVIPs+1, func(i int) string { return fmt.Sprintf("vip.v%d.frontends = [%q]\n", i, address(i)) }), "more than 16384 VIPs"},
 		{"frontends", "[vip.a]\nfrontends = [" + many(maxPerVIP+1, func(i int) string { return fmt.Sprintf("%q, ", address(i)) }) + "]\n", "[vip.a] has more than 4096 frontends"},
 		{"backends", oneVIP + "backend = [" + many(maxPerVIP+1, func(i int) string { return fmt.Sprintf("{ address = %q }, ", address(i)) }) + "]\n", "[vip.a] has more than 4096 backends"},
 	} {

@@ -9,7 +9,7 @@ var (
 
 // Bounds of a policy.
 const (
-	maxRules   = 65536
+	maxRules   = 16384
 	maxTargets = 262144 // of all rules
 	maxFrom    = 262144
 )

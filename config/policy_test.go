@@ -132,7 +132,7 @@ func TestManyRules(t *testing.T) {
 	if len(c.Policy.Rules) != maxRules {
 		t.Errorf("%d rules", len(c.Policy.Rules))
 	}
-	if _, err = Parse("a.toml", text(maxRules+1)); err == nil || !strings.Contains(errorText(err), fmt.Sprintf("a.toml:%d:3: error: more than 65536 rules", 4*maxRules+1)) {
+	if _, err = Parse("a.toml", text(maxRules+1)); err == nil || !strings.Contains(errorText(err), fmt.Sprintf("a.toml:%d:3: error: more than 16384 rules", 4*maxRules+1)) {
 		t.Errorf("one more: %v", err)
 	}
 }

@@ -107,7 +107,7 @@ func TestPage(t *testing.T) {
 			t.Errorf("%s is not on the page", k)
 		}
 	}
-	for _, shown := range []string{"4096 to 268435456", "4096 to 16777216", "0 to 65535", "1024 files", "16384 groups", "32768 slices", "32768 VIPs", "65536 frontends", "131072 backends", "4096 backends", "100ms to 1h", "1 to 100", "200 to 599", "65536 rules", "262144 targets"} {
+	for _, shown := range []string{"4096 to 268435456", "4096 to 16777216", "0 to 65535", "1024 files", "16384 groups", "32768 slices", "16384 VIPs", "65536 frontends", "131072 backends", "4096 backends", "100ms to 1h", "1 to 100", "200 to 599", "16384 rules", "262144 targets"} {
 		if !strings.Contains(strings.Join(strings.Fields(string(page)), " "), shown) {
 			t.Errorf("%q is not on the page", shown)
 		}

@@ -309,11 +309,14 @@ func encodeGroupInfo(g Group) (slicelbSlbGroupInfo, error) {
 	return out, setText(out.Name[:], g.Name)
 }
 
+// decodeGroup knows a word that is not what encodeGroup makes of the rest: the name
+// was written, and then the process ended.
 func decodeGroup(w uint64, i slicelbSlbGroupInfo) Group {
 	g := Group{Name: text(i.Name[:], len(i.Name))}
 	if g.Name != "" {
 		g.Translate = w&groupNoTranslate == 0
 		g.Deny, g.Strict = w&groupDeny != 0, w&groupStrict != 0
+		g.Stale = encodeGroup(g) != w
 	}
 	return g
 }

@@ -216,9 +216,18 @@ func TestRoundTrip(t *testing.T) {
 		}
 
 		g := Group{Name: drawName(t, "group name", 63)}
-		g.Translate = g.Name != "" && rapid.Bool().Draw(t, "translate")
+		if g.Name != "" {
+			g.Translate = rapid.Bool().Draw(t, "translate")
+			g.Deny, g.Strict = rapid.Bool().Draw(t, "deny"), rapid.Bool().Draw(t, "strict")
+		}
 		rawGroup, err := encodeGroupInfo(g)
 		same("group", g, decodeGroup(encodeGroup(g), rawGroup), err)
+
+		pw := PolicyWord{
+			rapid.Uint32().Draw(t, "policy base"), rapid.Bool().Draw(t, "policy denies"), rapid.Bool().Draw(t, "host denies"),
+			uint8(rapid.IntRange(0, 1).Draw(t, "bank")), rapid.Uint16().Draw(t, "policy gen"),
+		}
+		same("policy word", pw, decodePolicyWord(encodePolicyWord(pw)), nil)
 
 		ci := CellInfo{
 			VIP:    drawName(t, "vip", 63),
@@ -236,6 +245,50 @@ func TestRoundTrip(t *testing.T) {
 		p := Pattern{drawName(t, "prefix", 255), drawName(t, "suffix", 255), drawRule(t)}
 		rawPattern, err := encodePattern(p)
 		same("pattern", p, decodePattern(rawPattern), err)
+	})
+}
+
+// Whatever a word says, what is read of it makes that word again; what cannot is
+// known: an id's check, a group's Stale.
+func TestWordsMakeThemselvesAgain(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := rapid.Uint64().Draw(t, "word")
+		again := func(what string, got uint64) {
+			t.Helper()
+			if got != w {
+				t.Errorf("%s: %#x makes %#x", what, w, got)
+			}
+		}
+		again("frontend ref", encodeFrontendRef(decodeFrontendRef(w)))
+		again("backend cell", encodeBackendCell(decodeBackendCell(w)))
+		again("slot", w&^0xffffffff|uint64(NewSlot(SlotBackend(uint32(w)), SlotWeight(uint32(w)))))
+		if got, err := encodeCell(decodeCell(w, 600)); err == nil {
+			again("cell", got)
+		}
+		if id := w >> cgroupCheckShift; w>>41&1 == 0 {
+			rule, ok := decodeCgroup(w, id)
+			got, err := encodeCgroup(rule, id)
+			if !ok || err != nil {
+				t.Errorf("cgroup: %#x is not of %d: %v", w, id, err)
+			}
+			again("cgroup", got)
+		}
+		if spare := uint64(1<<policyWordGen - 1<<(policyWordBank+1)); w&spare == 0 {
+			again("policy word", encodePolicyWord(decodePolicyWord(w)))
+		}
+		info, err := encodeGroupInfo(Group{Name: "web"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ours := rapid.Bool().Draw(t, "one of ours")
+		if ours {
+			w = w&(groupNoTranslate|groupDeny|groupStrict) | groupUsed | uint64(nameHash("web"))<<groupHashShift
+		}
+		if g := decodeGroup(w, info); !g.Stale {
+			again("group", encodeGroup(g))
+		} else if ours {
+			t.Errorf("group: %#x is stale", w)
+		}
 	})
 }
 

@@ -103,6 +103,7 @@ type Group struct {
 	Translate bool
 	Deny      bool // its policy's default, for when the policy cannot be read
 	Strict    bool // sockets that no hook sees are refused
+	Stale     bool // of a Dump alone: its word says something else and is to be set again
 }
 
 // Rule is what a cgroup gets: a group (0 = none: the search goes on upwards)

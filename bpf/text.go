@@ -138,6 +138,9 @@ func (g Group) String() string {
 	if g.Strict {
 		s += " strict"
 	}
+	if g.Stale {
+		s += " stale"
+	}
 	return s
 }
 

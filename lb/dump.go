@@ -49,17 +49,20 @@ func (p *dumper) groups() {
 		return cmp.Or(cmp.Compare(btoi(a != 0), btoi(b != 0)), cmp.Compare(p.d.Groups[a].Name, p.d.Groups[b].Name),
 			cmp.Compare(a, b))
 	}) {
-		translate := ""
-		if !p.d.Groups[i].Translate {
-			translate = " no-translate"
+		g, flags := p.d.Groups[i], ""
+		if !g.Translate {
+			flags += " no-translate"
 		}
-		if p.d.Groups[i].Deny {
-			translate += " deny"
+		if g.Deny {
+			flags += " deny"
 		}
-		if p.d.Groups[i].Strict {
-			translate += " strict"
+		if g.Strict {
+			flags += " strict"
 		}
-		p.line("group %s%s [%d]", p.d.Groups[i].Name, translate, i)
+		if g.Stale {
+			flags += " stale"
+		}
+		p.line("group %s%s [%d]", g.Name, flags, i)
 	}
 }
 

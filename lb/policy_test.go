@@ -214,7 +214,7 @@ func TestManyRules(t *testing.T) {
 		rule func(i int) config.Rule
 		full bool
 	}{
-		{"addresses", 30000, func(i int) config.Rule {
+		{"addresses", 16000, func(i int) config.Rule {
 			return config.Rule{From: any, To: []config.Target{network("10.%d.%d.%d/32", i>>16, i>>8&255, i&255)}, Action: config.Deny}
 		}, false},
 		{"IPv6 addresses", 10000, func(i int) config.Rule {

@@ -1,11 +1,15 @@
 package lb
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/slicelb/slicelb/bpf"
 	"github.com/slicelb/slicelb/config"
@@ -118,6 +122,56 @@ func TestRoomIsMade(t *testing.T) {
 	if err := r.Settle(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// A state that is refused stops neither the freeing of what an earlier one
+// replaced nor the retry of what has failed.
+func TestRefusalStopsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		limits := lbtest.DefaultLimits
+		limits.Groups = 4
+		m := lbtest.New(limits)
+		var failing atomic.Bool
+		r := run(t, &lbtest.Faulty{Maps: m, Fail: func(string) bool { return failing.Load() }})
+		refuse := func() {
+			t.Helper()
+			if _, err := r.Reconcile(t.Context(), sizedState(t, 4)); !errors.Is(err, bpf.ErrFull) {
+				t.Errorf("one group too many: %v", err)
+			}
+		}
+		for _, n := range []int{3, 1} {
+			if _, err := r.Reconcile(t.Context(), sizedState(t, n)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		refuse()
+		settle := func() {
+			t.Helper()
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			if err := r.Settle(ctx); err != nil {
+				t.Error(err)
+			}
+			if d, _ := m.Dump(); len(d.CellInfos) != 2 || len(d.Groups) != 2 {
+				t.Errorf("not all was freed:\n%s", dumpOf(t, m))
+			}
+		}
+		settle()
+		if r.Stats().LastError == "" {
+			t.Error("the refusal is forgotten")
+		}
+
+		if _, err := r.Reconcile(t.Context(), sizedState(t, 3)); err != nil {
+			t.Fatal(err)
+		}
+		failing.Store(true)
+		if _, err := r.Reconcile(t.Context(), sizedState(t, 1)); err == nil {
+			t.Error("no error from maps that fail")
+		}
+		failing.Store(false)
+		refuse()
+		settle()
+	})
 }
 
 // What fits by itself but not beside what it replaces is refused, too.

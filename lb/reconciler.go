@@ -252,12 +252,16 @@ func (r *Reconciler) reconcile(want *State) (Result, error) {
 		s.Reconciles++
 		s.LastDuration = result.Duration
 	})
-	if err != nil {
+	var limit *LimitError
+	switch {
+	case errors.As(err, &limit):
+		r.erred(err) // what ran before runs on, and goes on being freed and retried
+	case err != nil:
 		r.failed(err)
-		return result, err
+	default:
+		r.succeeded()
 	}
-	r.succeeded()
-	return result, nil
+	return result, err
 }
 
 // try writes the difference to want.
@@ -493,18 +497,18 @@ func (r *Reconciler) succeeded() {
 	})
 }
 
-// failed notes an error; all but a refusal are tried again, later each time.
+// failed has what failed tried again, later each time.
 func (r *Reconciler) failed(err error) {
+	r.erred(err)
 	r.paused = true
+	r.log.Warn("reconcile failed, retrying", "error", err, "in", r.delay)
+	r.retry.Reset(r.delay)
+	r.delay = min(2*r.delay, retryLast)
+}
+
+func (r *Reconciler) erred(err error) {
 	r.count(func(s *Stats) {
 		s.Errors++
 		s.LastError = err.Error()
 	})
-	var limit *LimitError
-	if errors.As(err, &limit) {
-		return
-	}
-	r.log.Warn("reconcile failed, retrying", "error", err, "in", r.delay)
-	r.retry.Reset(r.delay)
-	r.delay = min(2*r.delay, retryLast)
 }

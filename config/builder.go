@@ -25,6 +25,7 @@ type builder struct {
 	vipByID   map[string]*vipDraft
 	policy    policyDraft
 	files     []string
+	main      Main
 
 	// unread: a file could not be read or parsed, so nobody knows which groups
 	// it names.

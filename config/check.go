@@ -260,6 +260,7 @@ func (b *builder) config() *Config {
 		Daemon: Daemon{LogLevel: DefaultLogLevel, Slots: DefaultSlots, UDPFlows: DefaultUDPFlows},
 		Policy: b.policy.config(),
 		Files:  b.files,
+		Main:   b.main,
 	}
 	if b.daemon != nil {
 		c.Daemon = b.daemon.Daemon

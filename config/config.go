@@ -16,6 +16,14 @@ type Config struct {
 	VIPs   []VIP   // by name
 	Policy Policy
 	Files  []string // that were read, in load order
+	Main   Main
+}
+
+// Main is slicelb.toml, or the file that was named, as Load found it.
+type Main struct {
+	Path    string // "" of what Parse returned
+	Missing bool
+	Blank   bool // there is nothing in it but white space
 }
 
 // Daemon holds [daemon].

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -190,6 +191,7 @@ func (s Source) read(b *builder) map[string]stamp {
 		files = files[:maxFiles]
 	}
 	total := 0
+	b.main.Path = s.main
 	dirs := make(map[string]bool)
 	for i, name := range files {
 		src := &source{name: name, order: i}
@@ -206,6 +208,7 @@ func (s Source) read(b *builder) map[string]stamp {
 		case f.masked:
 			continue
 		case errors.Is(err, fs.ErrNotExist) && name == s.main && !s.alone:
+			b.main.Missing = true
 			b.warnings = append(b.warnings, Problem{
 				Pos: Position{File: name}, Severity: SeverityWarning, order: i, Message: "does not exist",
 			})
@@ -223,7 +226,9 @@ func (s Source) read(b *builder) map[string]stamp {
 			b.fileErrorf(src, "", "all files together are longer than %d bytes", maxTotalBytes)
 			continue
 		}
-		src.data = f.data
+		if src.data = f.data; name == s.main {
+			b.main.Blank = len(bytes.TrimSpace(f.data)) == 0
+		}
 		b.read(src)
 	}
 	return seen

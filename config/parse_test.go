@@ -12,7 +12,7 @@ import (
 // noPlaces compares configurations without where they stand.
 var noPlaces = cmp.Options{
 	cmpopts.IgnoreTypes(Position{}),
-	cmpopts.IgnoreFields(Config{}, "Files"),
+	cmpopts.IgnoreFields(Config{}, "Files", "Main"),
 	cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b }),
 	cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
 }

@@ -272,7 +272,7 @@ func (d *daemon) note(err error) {
 // before there is a VIP or a policy. The maps are filled before the first hook is attached,
 // so that no call meets a half of them.
 func (d *daemon) apply(ctx context.Context, src *source, snap *unitwatch.Snapshot) (writes int, err error) {
-	if d.dp.dataPath == nil && idle(src.cfg) && len(d.handed) == 0 {
+	if d.dp.dataPath == nil && src.cfg.Idle() && len(d.handed) == 0 {
 		return 0, nil
 	}
 	state, err := d.compile(src, snap)

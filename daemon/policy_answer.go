@@ -17,12 +17,6 @@ import (
 	"github.com/slicelb/slicelb/lb"
 )
 
-// idle says that a configuration has nothing for the kernel to do.
-func idle(cfg *config.Config) bool {
-	return len(cfg.VIPs) == 0 && len(cfg.Policy.Rules) == 0 && cfg.Policy.Default != config.Deny &&
-		!slices.ContainsFunc(cfg.Groups, func(g config.Group) bool { return g.Strict || g.Policy == config.Deny })
-}
-
 // policyDefault is what a group gets where no rule says anything.
 func policyDefault(cfg *config.Config, g *config.Group) string {
 	return string(cmp.Or(g.Policy, cfg.Policy.Default, config.Allow))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/slicelb/slicelb/api"
@@ -67,7 +68,17 @@ func loadSource(path string) (*source, *api.Error) {
 			return src, nil
 		}
 	}
-	return nil, api.Errorf(api.BadConfig, "%s; running configuration unchanged", refusal(warnings, err))
+	return nil, unchanged(errors.New(refusal(warnings, err)))
+}
+
+// unchanged is why a reload came to nothing.
+func unchanged(err error) *api.Error {
+	e := api.Errorf(api.BadConfig, "%v; running configuration unchanged", err)
+	var lost *config.LostError
+	if errors.As(err, &lost) {
+		e.Hint = lost.Hint
+	}
+	return e
 }
 
 // readConfig reads the files; that others may change them is an error.
@@ -86,6 +97,10 @@ func refusal(warnings config.Warnings, err error) string {
 	if errors.As(err, &bad) {
 		return bad.Explain(warnings)
 	}
+	var lost *config.LostError
+	if errors.As(err, &lost) {
+		return lost.Text + " (" + lost.Hint + ")"
+	}
 	return err.Error()
 }
 
@@ -96,6 +111,10 @@ func (d *daemon) load(l loaded) {
 	case l.err != nil:
 		d.giveUp(l.err)
 	default:
+		if err := d.running.replacedBy(l.source.said); err != nil {
+			d.giveUp(unchanged(err))
+			return
+		}
 		d.pending.source = l.source.with(d.units)
 		d.followUnits()
 		d.watcher.SetTree(l.source.tree)
@@ -136,6 +155,7 @@ func (d *daemon) finish(ctx context.Context, snap *unitwatch.Snapshot) {
 	}
 	d.pending = nil
 	d.drained(ctx)
+	r.source.after(d.running)
 	d.use(r.source)
 	d.snap = snap
 	d.failed, d.reloadErr = time.Time{}, nil
@@ -155,13 +175,18 @@ func (d *daemon) finish(ctx context.Context, snap *unitwatch.Snapshot) {
 		// rules was announced by nobody.
 		d.resync(unitwatch.HintAll)
 	}
+	warnings := slices.Clone(r.source.warnings)
+	if n := r.source.emptied; n > 0 {
+		warnings = append(warnings, emptiedText(n))
+		d.log.Warn(emptiedText(n))
+	}
 	took := time.Since(r.begun)
 	d.log.Info("reloaded", "event", eventReloaded, "summary", d.summary(), "writes", n, "took", took.Round(time.Microsecond).String())
 	d.ready = true
 	d.publish() // before the answer: who asks for the status next means this one
 	d.tell("READY=1", "STATUS="+d.summary())
 	r.done <- reloaded{answer: &api.Reloaded{
-		Writes: n, Took: took, VIPs: len(r.source.cfg.VIPs), Groups: len(r.source.cfg.Groups), Warnings: append([]string{}, r.source.warnings...),
+		Writes: n, Took: took, VIPs: len(r.source.cfg.VIPs), Groups: len(r.source.cfg.Groups), Warnings: append([]string{}, warnings...),
 	}}
 }
 

@@ -153,7 +153,11 @@ func (d *daemon) start() error {
 		}
 		return state
 	})
+	before := d.served(good)
 	cfg, warnings, err := readConfig(d.configPath)
+	if err == nil && (before != nil || len(d.handed) > 0) {
+		err = before.replacedBy(cfg)
+	}
 	if err == nil {
 		var src *source
 		if src, err = newSource(cfg, warnings); err == nil {
@@ -161,7 +165,8 @@ func (d *daemon) start() error {
 		}
 		if err == nil {
 			src = src.with(d.units)
-			d.backends.watch(src, d.served(good))
+			src.after(before)
+			d.backends.watch(src, before)
 			d.backends.forget(src)
 			d.use(src)
 			return d.remember()
@@ -214,6 +219,7 @@ func (d *daemon) served(good *lastGood) *source {
 	if err != nil {
 		return nil
 	}
+	cfg.Files = good.Files
 	return (&source{cfg: cfg, said: cfg, patterns: cfg.UnitPatterns()}).with(d.units)
 }
 

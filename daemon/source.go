@@ -7,6 +7,7 @@ import (
 	"github.com/slicelb/slicelb/config"
 	"github.com/slicelb/slicelb/discover"
 	"github.com/slicelb/slicelb/health"
+	"github.com/slicelb/slicelb/internal/prose"
 	"github.com/slicelb/slicelb/unitwatch/anchor"
 )
 
@@ -22,6 +23,27 @@ type source struct {
 	loaded   time.Time
 	checks   map[string]*health.Check // by VIP
 	broken   error                    // why some of checks cannot be made
+	emptied  int                      // VIPs that ran before, where there is none any more
+}
+
+// replacedBy is config.Config.Replaces, where s, which may be nil, runs.
+func (s *source) replacedBy(next *config.Config) error {
+	if s == nil {
+		return next.Replaces(nil)
+	}
+	return next.Replaces(s.said)
+}
+
+// after takes note of what s, which is to run, takes away as a whole. Before that
+// ran before, which may be nil.
+func (s *source) after(before *source) {
+	if before != nil && len(s.cfg.VIPs) == 0 {
+		s.emptied = len(before.cfg.VIPs)
+	}
+}
+
+func emptiedText(n int) string {
+	return fmt.Sprintf("no VIP is configured any more: %s taken away", prose.Plural(n, "VIP"))
 }
 
 // newSource compiles what cfg says about cgroups.

@@ -1,8 +1,6 @@
 package daemon
 
 import (
-	"fmt"
-
 	"github.com/slicelb/slicelb/internal/prose"
 )
 
@@ -22,7 +20,11 @@ func (d *daemon) summary() string {
 	for _, v := range d.running.cfg.VIPs {
 		backends += len(v.Backends)
 	}
-	s := fmt.Sprintf("%s, %s, %s", prose.Plural(len(d.running.cfg.VIPs), "VIP"), prose.Plural(backends, "backend"), prose.Plural(len(d.running.cfg.Groups), "group"))
+	s := "no VIP is configured"
+	if n := len(d.running.cfg.VIPs); n > 0 {
+		s = prose.Plural(n, "VIP") + ", " + prose.Plural(backends, "backend")
+	}
+	s += ", " + prose.Plural(len(d.running.cfg.Groups), "group")
 	if d.snap != nil {
 		s += ", " + prose.Plural(len(d.snap.Cgroups), "cgroup")
 	}

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -46,6 +47,9 @@ func (d *daemon) publish() {
 		if r.lastGood {
 			problem("the files have errors; the last good configuration, of %s, is served: fix them and run slicelb reload", r.loaded.Format("2006-01-02 15:04:05"))
 		}
+		if r.emptied > 0 {
+			note("%s at %s", emptiedText(r.emptied), r.loaded.Format("2006-01-02 15:04:05"))
+		}
 		for _, w := range r.warnings {
 			note("%s", w)
 		}
@@ -54,7 +58,11 @@ func (d *daemon) publish() {
 	}
 	if d.reloadErr != nil {
 		c.Failed, c.LastError = d.failed, d.reloadErr.Error()
-		problem("the reload at %s failed: %v", d.failed.Format("15:04:05"), d.reloadErr)
+		text := d.reloadErr.Error()
+		if e := (*api.Error)(nil); errors.As(d.reloadErr, &e) && e.Hint != "" {
+			text += " (" + e.Hint + ")"
+		}
+		problem("the reload at %s failed: %s", d.failed.Format("15:04:05"), text)
 	}
 	if d.applyErr != nil {
 		problem("the kernel does not have the newest state: %v", d.applyErr)

@@ -1,9 +1,12 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
+
+	"github.com/slicelb/slicelb/config"
 )
 
 func newDiff(g *globals) *cobra.Command {
@@ -14,8 +17,8 @@ func newDiff(g *globals) *cobra.Command {
 		Long: `Show how the files differ from what runs, object by object: what a reload would
 add (+), take away (-) or change (~).
 
-Exit status 0 when they are the same, 1 when they differ, 78 when the files have
-errors.`,
+Exit status 0 when they are the same, 1 when they differ, 78 when a reload would
+refuse the files.`,
 		Example: "  slicelb diff && echo nothing to do",
 		Args:    exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -37,13 +40,19 @@ errors.`,
 			if err != nil {
 				return fmt.Errorf("read what runs: %w", err)
 			}
+			have.Files = running.Files
 			changes := compare(have, want)
 			if out.format == "json" {
 				err = printJSON(g.stdout, changes)
 			} else {
 				err = printChanges(g, changes)
 			}
-			if err == nil && len(changes) > 0 {
+			var lost *config.LostError
+			switch {
+			case err != nil:
+			case errors.As(want.Replaces(have), &lost):
+				err = &exitError{code: exitBadConfig, err: fmt.Errorf("a reload refuses this: %w", lost), hint: lost.Hint}
+			case len(changes) > 0:
 				err = &exitError{code: exitFailed}
 			}
 			return err

@@ -125,7 +125,7 @@ func TestGuidesByShape(t *testing.T) {
 	}
 
 	// The groups are there, so the commands of these pages find them.
-	h.configure("")
+	h.configure("# none\n")
 	h.must("systemctl", "restart", unit)
 	h.must("mkdir", "-p", "/sys/fs/cgroup/nomad.slice/share.slice")
 	if got := h.follow("../../docs/nomad.md").all(); !strings.Contains(got[len(got)-1], "group nomad") {

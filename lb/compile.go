@@ -379,10 +379,19 @@ func (c *vipCompiler) balance(weights []uint32, configured int) Outcome {
 		counts = func(weights []uint32, _ uint32) []uint32 { return maglevPlaces(weights, configured) }
 	}
 	var pool Pool
+	var divisor uint32
+	for _, w := range weights {
+		divisor = gcd(divisor, w)
+	}
 	for i, n := range counts(weights, MaxSlots) {
-		if n > 0 {
-			pool = append(pool, Share{uint32(i), n})
+		if n == 0 {
+			continue
 		}
+		s := Share{Backend: uint32(i), Slots: n}
+		if c.out.Algorithm == bpf.Maglev {
+			s.Weight = weights[i] / divisor
+		}
+		pool = append(pool, s)
 	}
 	for i, p := range c.out.Pools {
 		if slices.Equal(p, pool) {
@@ -462,7 +471,7 @@ func (v *VIP) seal() {
 	for _, p := range v.Pools {
 		h.num(uint64(len(p)))
 		for _, s := range p {
-			h.num(uint64(s.Backend)<<32 | uint64(s.Slots))
+			h.num(uint64(s.Backend)<<32|uint64(s.Slots), uint64(s.Weight))
 		}
 	}
 	h.num(uint64(v.Default.Action), uint64(v.Default.Pool), uint64(len(v.Views)))

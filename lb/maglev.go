@@ -2,6 +2,8 @@ package lb
 
 import (
 	"encoding/binary"
+	"math"
+	"math/bits"
 	"net/netip"
 )
 
@@ -46,53 +48,63 @@ func maglevPlaces(weights []uint32, backends int) []uint32 {
 }
 
 // maglevTable is a table of size places, of which backend i has counts[i], their
-// sum; its elements are positions in addrs. Backends take turns, the more often
-// the more places they have, and each takes the first free place of a sequence
-// that follows from its address alone: when one goes, the others mostly find
-// their places as before.
-func maglevTable(addrs []netip.AddrPort, counts []uint32, size uint32) []int32 {
+// sum; its elements are positions in addrs. Each backend asks for the places of a
+// sequence that follows from its address alone, one after the other, until it has
+// its number. A place that two ask for goes to the one in whose sequence it comes
+// earlier, for its weight; the other asks on. So who asks first changes nothing,
+// and when a backend goes, what it leaves is all that is shared out anew, and what
+// those give up who find a better place among it: half of what moves where the
+// first to come keeps a place.
+func maglevTable(addrs []netip.AddrPort, counts, weights []uint32, size uint32) []int32 {
+	const unit = 1 << 40 // more than any weight, and with size to spare
 	type taker struct {
-		backend      int32
-		place, step  uint32
-		left         uint32
-		credit, gain uint64
+		place, step uint32
+		turn, gap   uint64 // how early the next place comes; what each costs
 	}
-	takers := make([]taker, 0, len(addrs))
-	var most uint32
+	takers := make([]taker, len(addrs))
+	table := make([]int32, size)
+	turns := make([]uint64, size) // of those who have the places
+	for i := range turns {
+		turns[i] = math.MaxUint64
+	}
+	var asking []int32
 	for i, n := range counts {
 		if n == 0 {
 			continue
 		}
-		most = max(most, n)
 		h := addressHash(addrs[i])
-		takers = append(takers, taker{
-			backend: int32(i), left: n, gain: uint64(n),
+		t := taker{
 			place: uint32(uint64(uint32(h)) * uint64(size) >> 32),
 			step:  1 + uint32(uint64(uint32(h>>32))*uint64(size-1)>>32),
-		})
+			gap:   unit / uint64(weights[i]),
+		}
+		// A size is a prime, unless there are more backends than places.
+		for gcd(t.step, size) != 1 {
+			t.step++
+		}
+		t.turn, _ = bits.Mul64(h, t.gap) // the same address, the same part of a turn: no ties
+		takers[i] = t
+		for range n {
+			asking = append(asking, int32(i))
+		}
 	}
-	table := make([]int32, size)
-	for i := range table {
-		table[i] = -1
-	}
-	for len(takers) > 0 {
-		rest := takers[:0]
-		for _, t := range takers {
-			if t.credit += t.gain; t.credit >= uint64(most) {
-				t.credit -= uint64(most)
-				for table[t.place] >= 0 {
-					if t.place += t.step; t.place >= size {
-						t.place -= size
-					}
+	for len(asking) > 0 {
+		i := asking[len(asking)-1]
+		asking = asking[:len(asking)-1]
+		t := takers[i]
+		for seated := false; !seated; {
+			if was := turns[t.place]; t.turn < was {
+				if was != math.MaxUint64 {
+					asking = append(asking, table[t.place])
 				}
-				table[t.place] = t.backend
-				t.left--
+				table[t.place], turns[t.place], seated = i, t.turn, true
 			}
-			if t.left > 0 {
-				rest = append(rest, t)
+			t.turn += t.gap
+			if t.place += t.step; t.place >= size {
+				t.place -= size
 			}
 		}
-		takers = rest
+		takers[i] = t
 	}
 	return table
 }

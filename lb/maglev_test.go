@@ -13,15 +13,22 @@ import (
 func maglevPool(n int, weights ...uint32) (addrs []netip.AddrPort, counts []uint32, table []int32) {
 	all := make([]uint32, n)
 	for i := range n {
-		addrs = append(addrs, netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}), uint16(8000+i>>8)))
 		all[i] = weights[i%len(weights)]
 	}
+	addrs = maglevAddrs(n)
 	counts = maglevCounts(all)
 	var size uint32
 	for _, c := range counts {
 		size += c
 	}
-	return addrs, counts, maglevTable(addrs, counts, size)
+	return addrs, counts, maglevTable(addrs, counts, all, size)
+}
+
+func maglevAddrs(n int) (addrs []netip.AddrPort) {
+	for i := range n {
+		addrs = append(addrs, netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}), uint16(8000+i>>8)))
+	}
+	return addrs
 }
 
 func withMaglevSizes(t *testing.T, sizes ...uint32) {
@@ -78,18 +85,34 @@ func TestMaglevImbalance(t *testing.T) {
 	}
 }
 
-// When a backend goes, its keys are shared out, and few of the others' move: with
-// 16381 places at most 0.6 % with 10 backends, 1.4 % with 100, over whichever goes;
-// with the worst of them a little more.
+// When a backend goes, its keys are shared out, and few of the others' move, and
+// none for a change of the order in the list. With 16381 places at most 0.6 % with
+// 10 backends, 1.4 % with 100, whichever goes: the promise. What is held here is
+// what the table does, with a little room.
 func TestMaglevDisruption(t *testing.T) {
 	withMaglevSizes(t, 16381)
-	for n, most := range map[int]float64{10: 0.6, 100: 1.4} {
-		addrs, counts, before := maglevPool(n, 1)
+	for _, tt := range []struct {
+		n       int
+		weights []uint32
+		most    float64 // percent, with the worst that can go
+	}{
+		{10, []uint32{1}, 0.4},
+		{100, []uint32{1}, 0.9},
+		{100, []uint32{1, 2, 3}, 1.2},
+		{100, []uint32{1, 10, 100, 1000}, 0.9},
+	} {
+		addrs, counts, before := maglevPool(tt.n, tt.weights...)
 		worst, sum := 0.0, 0.0
-		for gone := range n {
+		for gone := range tt.n {
+			weights := make([]uint32, tt.n)
+			for i := range weights {
+				weights[i] = tt.weights[i%len(tt.weights)]
+			}
 			left := slices.Delete(slices.Clone(addrs), gone, gone+1)
-			weights := slices.Repeat([]uint32{1}, n-1)
-			after := maglevTable(left, maglevCounts(weights), 16381)
+			weights = slices.Delete(weights, gone, gone+1)
+			slices.Reverse(left)
+			slices.Reverse(weights)
+			after := maglevTable(left, maglevCounts(weights), weights, 16381)
 			moved := 0
 			for i, b := range before {
 				if b != int32(gone) && addrs[b] != left[after[i]] {
@@ -99,10 +122,24 @@ func TestMaglevDisruption(t *testing.T) {
 			percent := 100 * float64(moved) / float64(16381-counts[gone])
 			worst, sum = max(worst, percent), sum+percent
 		}
-		t.Logf("%d backends: %.2f %% of the others' keys move, %.2f %% at the worst", n, sum/float64(n), worst)
-		if mean := sum / float64(n); mean > most || worst > 1.1*most {
-			t.Errorf("%d backends: %.2f %% of the others' keys move, %.2f %% at the worst, want %.1f %%", n, mean, worst, most)
+		t.Logf("%d backends, weights %v: %.2f %% of the others' keys move, %.2f %% at the worst", tt.n, tt.weights, sum/float64(tt.n), worst)
+		if worst > tt.most {
+			t.Errorf("%d backends, weights %v: %.2f %% of the others' keys move, want %.1f %%", tt.n, tt.weights, worst, tt.most)
 		}
+	}
+}
+
+// More backends than the largest table has places: one each, in a table whose size
+// is no prime.
+func TestMaglevMoreThanPlaces(t *testing.T) {
+	withMaglevSizes(t, 251)
+	_, counts, table := maglevPool(300, 1)
+	got := make([]uint32, 300)
+	for _, b := range table {
+		got[b]++
+	}
+	if !slices.Equal(got, counts) || len(table) != 300 {
+		t.Errorf("%d places: %v", len(table), got)
 	}
 }
 

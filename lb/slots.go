@@ -12,11 +12,12 @@ func (v *VIP) slots(pool Pool, index []uint32) []uint32 {
 	out := make([]uint32, 0, pool.Size())
 	switch v.Algorithm {
 	case bpf.Maglev:
-		addrs, counts := make([]netip.AddrPort, len(pool)), make([]uint32, len(pool))
+		addrs := make([]netip.AddrPort, len(pool))
+		counts, weights := make([]uint32, len(pool)), make([]uint32, len(pool))
 		for i, s := range pool {
-			addrs[i], counts[i] = v.Backends[s.Backend].Addr, s.Slots
+			addrs[i], counts[i], weights[i] = v.Backends[s.Backend].Addr, s.Slots, s.Weight
 		}
-		for _, i := range maglevTable(addrs, counts, pool.Size()) {
+		for _, i := range maglevTable(addrs, counts, weights, pool.Size()) {
 			out = append(out, index[pool[i].Backend])
 		}
 	case bpf.LeastConnections:

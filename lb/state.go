@@ -139,6 +139,7 @@ type Pool []Share
 type Share struct {
 	Backend uint32
 	Slots   uint32 // at least 1
+	Weight  uint32 // with Maglev: what Slots was rounded from, in lowest terms
 }
 
 // Size is the number of slots.

@@ -32,6 +32,7 @@ type dir struct {
 	plain  bool // systemd's own path for this slice: what lies in it can be its units
 	shaped bool // it is a unit's directory if it is systemd's
 	marked bool // systemd's mark was seen, or systemd said so
+	unread bool // systemd's mark was not looked for yet
 
 	about *about // nil: nothing is known
 }
@@ -84,9 +85,17 @@ type hierarchy struct {
 	buf    []byte
 
 	changed        bool   // since a snapshot was taken
+	renamed        bool   // so did names, and nothing else
 	added, removed []*dir // since a look began
 	err            error  // the first of a look that was not a vanished directory
+	reads          int    // of marks, since a look began
+	unread         []*dir // whose marks are left to readMarks
 }
+
+// marksAtOnce is how many marks a look reads by itself. To read one takes several
+// times as long as to find its directory, and who belongs to which group does not
+// depend on it: the rest follow.
+const marksAtOnce = 1024
 
 func newHierarchy(fd int, tree *anchor.Tree) (*hierarchy, error) {
 	id, err := inode(fd)
@@ -365,11 +374,17 @@ func (h *hierarchy) add(d *dir, at int) {
 	h.byID[d.id] = d
 	h.added = append(h.added, d)
 	h.changed = true
-	if d.shaped {
-		h.byUnit[d.shape()] = d
-		if inv := readInvocation(at, d.name); inv != "" {
-			d.marked, d.about = true, &about{invocation: inv}
-		}
+	if !d.shaped {
+		return
+	}
+	h.byUnit[d.shape()] = d
+	if h.reads++; h.reads > marksAtOnce {
+		d.unread = true
+		h.unread = append(h.unread, d)
+		return
+	}
+	if inv := readInvocation(at, d.name); inv != "" {
+		d.marked, d.about = true, &about{invocation: inv}
 	}
 }
 
@@ -410,6 +425,46 @@ func (h *hierarchy) rename(d *dir) (there bool) {
 	return true
 }
 
+// readMarks reads up to n of the marks that looks have left. It returns whose it
+// read, and directories that are gone without a word.
+func (h *hierarchy) readMarks(n int) (read, lost []*dir) {
+	n = min(n, len(h.unread))
+	var parent *dir
+	fd := -1
+	for _, d := range h.unread[:n] {
+		d.unread = false
+		if h.byID[d.id] != d || d.marked { // dropped meanwhile, or systemd said so
+			continue
+		}
+		if d.parent != parent { // those of one directory stand together
+			if fd >= 0 {
+				_ = unix.Close(fd)
+			}
+			var err error
+			if fd, err = h.open(d.parent); err != nil {
+				fd = -1
+				lost = append(lost, d.parent)
+			}
+			parent = d.parent
+		}
+		if fd < 0 {
+			continue
+		}
+		if inv := readInvocation(fd, d.name); inv != "" {
+			d.marked, d.about = true, &about{invocation: inv}
+			h.renamed = true
+		}
+		read = append(read, d)
+	}
+	if fd >= 0 {
+		_ = unix.Close(fd)
+	}
+	if h.unread = h.unread[n:]; len(h.unread) == 0 {
+		h.unread = nil
+	}
+	return read, lost
+}
+
 // nearest is the deepest directory that is watched on the way to a slice, whose
 // path follows from its name; nil where another kind of unit is meant, or nothing
 // below that directory matters.
@@ -439,7 +494,7 @@ func (h *hierarchy) nearest(unit string) *dir {
 func (h *hierarchy) begin() {
 	clear(h.added)
 	clear(h.removed)
-	h.added, h.removed, h.err = h.added[:0], h.removed[:0], nil
+	h.added, h.removed, h.err, h.reads = h.added[:0], h.removed[:0], nil, 0
 }
 
 // rebuild is a hierarchy for another tree, whose names need not be asked again.
@@ -450,7 +505,7 @@ func (h *hierarchy) rebuild(tree *anchor.Tree) (*hierarchy, error) {
 	}
 	n.walkAll()
 	for id, d := range n.byID {
-		if was := h.byID[id]; was != nil && was.shape() == d.shape() && was.about.invoked() == d.about.invoked() {
+		if was := h.byID[id]; was != nil && was.shape() == d.shape() && (d.unread || was.about.invoked() == d.about.invoked()) {
 			d.marked, d.about = was.marked, was.about
 		}
 	}

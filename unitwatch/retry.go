@@ -40,6 +40,26 @@ func (v *watch) unname(d *dir) {
 	}
 }
 
+// readMarks reads some of the marks that a walk has left. First of all everything
+// is to be in the kernel that decides who is in which group.
+func (v *watch) readMarks() {
+	begun := time.Now()
+	if !v.walked || v.unsent() {
+		v.nextRead = begun.Add(marksGap)
+		return
+	}
+	read, lost := v.h.readMarks(marksBatch)
+	for _, d := range read {
+		if d.marked {
+			v.enquire(d)
+		}
+	}
+	for _, d := range lost {
+		v.mark(d)
+	}
+	v.nextRead = time.Now().Add(gap(marksGap, time.Since(begun)))
+}
+
 // recheck has a new directory looked at again. The kernel hints at what is made in
 // it only when it has an entry, and where the kernel could not make that by itself
 // it comes with a snapshot of ours.

@@ -25,6 +25,9 @@ const (
 	retries    = 4
 	retryScale = 5
 
+	marksGap   = 5 * time.Millisecond // between batches of marks that a walk has left
+	marksBatch = 256
+
 	maxDirty   = 256  // directories; more are a walk
 	maxPending = 4096 // entries of each list of things to try again
 )
@@ -39,6 +42,7 @@ type watch struct {
 	periodic bool              // nothing but the clock asked for it
 	nextLook time.Time         // neither looks nor walks are done before
 	nextWalk time.Time
+	nextRead time.Time // of marks that a walk has left
 	trailing time.Time // a walk is due then, for what a signal was early for
 
 	wanted    map[uint64]*attempt // made, but not seen yet
@@ -129,6 +133,7 @@ func (v *watch) next() time.Time {
 	due(!v.nextAgain.IsZero(), v.nextAgain)
 	due(!v.trailing.IsZero(), v.trailing)
 	due(!v.settle.IsZero(), v.settle)
+	due(len(v.h.unread) > 0, v.nextRead)
 	return at
 }
 
@@ -158,6 +163,9 @@ func (v *watch) work(now time.Time) {
 		clear(v.dirty)
 		v.looked(now)
 	}
+	if len(v.h.unread) > 0 && !now.Before(v.nextRead) {
+		v.readMarks()
+	}
 	v.ask()
 	if v.unsent() && !time.Now().Before(v.nextSend) {
 		v.send()
@@ -165,7 +173,9 @@ func (v *watch) work(now time.Time) {
 }
 
 func (v *watch) unsent() bool {
-	return (v.stale || v.h.changed) && (v.walked || v.failed != nil)
+	// While many names come in, they go out with whatever else changes, or at the end.
+	changed := v.stale || v.h.changed || v.h.renamed && len(v.h.unread) == 0
+	return changed && (v.walked || v.failed != nil)
 }
 
 // hint marks dirty what the kernel saw.
@@ -367,7 +377,7 @@ func (v *watch) looked(begun time.Time) {
 			v.recheck(d)
 		}
 		switch {
-		case !d.shaped || v.h.byID[d.id] != d:
+		case !d.shaped || d.unread || v.h.byID[d.id] != d:
 		case d.about.invoked() == "":
 			v.unname(d)
 		default:
@@ -406,7 +416,7 @@ func (v *watch) send() {
 	if v.failed != nil {
 		s.Cause = v.failed.Error()
 	}
-	v.stale, v.h.changed = false, false
+	v.stale, v.h.changed, v.h.renamed = false, false, false
 	v.w.count.snapshots.Add(1)
 	members, anchors := 0, 0
 	for i := range s.Cgroups {

@@ -23,6 +23,9 @@ type Source struct {
 	// to another in its folder. Installed sets it.
 	Enforce bool
 
+	// Reader names who reads the files, for hints; "" is this process's user.
+	Reader string
+
 	root    string   // in front of every path, "" or like "/tmp/x"
 	main    string   // the main file
 	drops   []string // folders of drop-ins, lowest precedence first
@@ -183,7 +186,11 @@ func (s Source) read(b *builder) map[string]stamp {
 		if errors.As(err, &perr) {
 			name = perr.Path
 		}
-		b.fileErrorf(&source{name: name}, "", "%v", cause(err))
+		hint := ""
+		if errors.Is(err, fs.ErrPermission) {
+			hint = s.unreadable(name, name)
+		}
+		b.fileErrorf(&source{name: name}, hint, "%v", cause(err))
 		return seen
 	}
 	if len(files) > maxFiles {
@@ -216,7 +223,7 @@ func (s Source) read(b *builder) map[string]stamp {
 		case err != nil:
 			b.files = append(b.files, name)
 			if errors.Is(err, fs.ErrPermission) {
-				f.hint = fmt.Sprintf("uid %d, which this process has, must be able to read it", os.Geteuid())
+				f.hint = s.unreadable(name, f.denied)
 			}
 			b.fileErrorf(src, f.hint, "%v", cause(err))
 			continue
@@ -232,6 +239,19 @@ func (s Source) read(b *builder) map[string]stamp {
 		b.read(src)
 	}
 	return seen
+}
+
+// unreadable is what to do about a file that may not be read, or where folder is
+// not "", about a folder.
+func (s Source) unreadable(file, folder string) string {
+	who := s.Reader
+	if who == "" {
+		who = fmt.Sprintf("uid %d", os.Geteuid())
+	}
+	if folder != "" {
+		return fmt.Sprintf("%s must be able to search it: chmod go+rx %s", who, printable(folder))
+	}
+	return fmt.Sprintf("%s must be able to read it: chmod go+r %s, or chgrp slicelb and chmod g+r", who, printable(file))
 }
 
 // unchanged looks again: the same files, none written since.

@@ -36,6 +36,7 @@ type file struct {
 	dirs   []folder // config folders on the way
 	stamp  stamp
 	hint   string // where there is an error
+	denied string // the folder that may not be searched; "": it is the file
 }
 
 var (
@@ -136,6 +137,7 @@ func (s Source) step(name string, f *file) (fd int, target string, err error) {
 	}
 	at, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
+		f.denied = filepath.Dir(dir)
 		return -1, "", pathError(dir, err)
 	}
 	defer func() { unix.Close(at) }()
@@ -148,6 +150,7 @@ func (s Source) step(name string, f *file) (fd int, target string, err error) {
 		full := dir + "/" + part
 		next, err := unix.Openat(at, part, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 		if err != nil {
+			f.denied = dir
 			return -1, "", pathError(full, err)
 		}
 		var st unix.Stat_t

@@ -4,7 +4,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"os"
 	"time"
 
 	"github.com/slicelb/slicelb/config"
@@ -42,7 +41,7 @@ func checksOf(cfg *config.Config) (map[string]*health.Check, error) {
 		if h.CAFile != "" {
 			pool, err := pools[h.CAFile], error(nil)
 			if pool == nil {
-				pool, err = readPool(h.CAFile)
+				pool, err = health.ReadRoots(h.CAFile)
 				pools[h.CAFile] = pool
 			}
 			if c.Roots = pool; err != nil {
@@ -53,28 +52,6 @@ func checksOf(cfg *config.Config) (map[string]*health.Check, error) {
 		out[cfg.VIPs[i].Name] = c
 	}
 	return out, errors.Join(errs...)
-}
-
-// maxPool bounds a file of certificates.
-const maxPool = 4 << 20
-
-func readPool(path string) (*x509.CertPool, error) {
-	info, err := os.Stat(path)
-	switch {
-	case err != nil:
-		return nil, err
-	case !info.Mode().IsRegular() || info.Size() > maxPool:
-		return nil, fmt.Errorf("%s: no regular file of at most %d bytes", path, maxPool)
-	}
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return nil, err
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(b) {
-		return nil, fmt.Errorf("%s: no certificate in it", path)
-	}
-	return pool, nil
 }
 
 // endpoints calls f for each backend of a VIP and of its views, once an address.

@@ -16,17 +16,20 @@ func newCheck(g *globals) *cobra.Command {
 		Use:   "check",
 		Short: "Validate the configuration",
 		Long: `Validate the configuration and print everything that is wrong with it, with its
-place. Needs no daemon and no root. With --config FILE, that file alone; with a
-folder, a tree like /etc/slicelb: slicelb.toml and conf.d/*.toml.
+place. Needs no daemon and no root. With --config FILE, that file alone, or a
+pipe; with a folder, a tree like /etc/slicelb: slicelb.toml and conf.d/*.toml.
+
+Run by root it reads what is installed as the daemon's user would, so that a file
+which only root can read is an error, as it is for a reload.
 
 Exit status 0 when it could be loaded, with warnings or without, 78 when not.`,
 		Example: "  slicelb check\n  slicelb check -c ./slicelb.toml\n  slicelb check -o json | jq -r '.problems[].message'",
 		Args:    exactly(),
-		RunE: func(*cobra.Command, []string) error {
-			cfg, warnings, err := g.load()
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, warnings, err := g.load(cmd.Context())
 			var bad *config.Error
 			if err != nil && !errors.As(err, &bad) {
-				return &exitError{code: exitBadConfig, err: err}
+				return badConfig(nil, err)
 			}
 			if out.format == "json" {
 				return checkJSON(g, cfg, warnings, bad)

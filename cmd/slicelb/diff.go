@@ -29,7 +29,7 @@ refuse the files.`,
 			if g.config == "" {
 				g.config = running.Path
 			}
-			want, warnings, err := g.loadOrExplain()
+			want, warnings, err := g.loadOrExplain(cmd.Context())
 			if err != nil {
 				return err
 			}

@@ -37,7 +37,7 @@ Exit status 0 when nothing would change, 1 when something would.`,
 		Example: "  slicelb policy try -c ./new.toml\n  slicelb policy try -c /etc/slicelb --all",
 		Args:    exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			next, warnings, err := g.load()
+			next, warnings, err := g.load(cmd.Context())
 			if err != nil {
 				return badConfig(warnings, err)
 			}

@@ -31,7 +31,7 @@ func bootOrder(ctx context.Context, g *globals) []finding {
 	if _, err := os.Stat("/run/systemd/system"); err != nil {
 		return nil
 	}
-	cfg, _, err := g.load()
+	cfg, _, err := g.load(ctx)
 	if err != nil {
 		return []finding{{"order at boot", verdictNote, "not known: the configuration cannot be read", "slicelb check says why"}}
 	}

@@ -85,6 +85,15 @@ func TestCommandLine(t *testing.T) {
 			t.Errorf("slicelb %s: exit %d, want %d with %q\n%s", strings.Join(test.args, " "), code, test.code, test.want, out)
 		}
 	}
+	// What the daemon cannot read is no configuration, whoever checks it.
+	h.must("chmod", "0600", config)
+	for _, command := range []string{"check", "reload"} {
+		if code, out := h.exit("slicelb", command); code != 78 || !strings.Contains(out, "permission denied") || !strings.Contains(out, "chmod go+r "+config) {
+			t.Errorf("%s of what root alone can read: exit %d\n%s", command, code, out)
+		}
+	}
+	h.must("chmod", "0644", config)
+	h.must("slicelb", "reload")
 	// The socket is for root and the group: others cannot open it, members read.
 	if got := h.must("stat", "-c", "%a %U %G", "/run/slicelb/api.sock"); got != "660 slicelb slicelb" {
 		t.Errorf("socket: %s", got)

@@ -307,19 +307,24 @@ func (d *daemon) apply(ctx context.Context, src *source, snap *unitwatch.Snapsho
 }
 
 // compile keeps what follows from the configuration and the backends' states: a
-// cgroup that comes or goes costs nothing for each VIP.
+// cgroup that comes or goes costs nothing for each VIP, and a backend that fails
+// or recovers costs its own VIP.
 func (d *daemon) compile(src *source, snap *unitwatch.Snapshot) (*lb.State, error) {
 	members := membership(snap)
 	members.Self = d.self
 	now, b := time.Now(), d.backends
-	if d.desired != nil && d.desiredFor == src && d.desiredOf == b.version && !b.due(now) {
+	same := d.desired != nil && d.desiredFor == src
+	if same && d.desiredOf == b.version && !b.due(now) {
 		return d.desired.WithMembers(members), nil
 	}
 	rt := b.runtime(src, now)
-	if d.desired != nil && d.desiredFor == src {
-		rt.Policy = d.desired.Policy
+	var state *lb.State
+	var err error
+	if same {
+		state, err = d.desired.WithMembers(members).WithVerdicts(rt.Verdicts)
+	} else {
+		state, err = lb.Compile(src.cfg, src.tree, members, rt)
 	}
-	state, err := lb.Compile(src.cfg, src.tree, members, rt)
 	if err != nil {
 		return nil, err
 	}

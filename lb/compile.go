@@ -21,7 +21,7 @@ import (
 // validated, the cgroups that exist, and what was decided at run time. It is
 // pure. An error names a group that is not configured.
 func Compile(cfg *config.Config, tree *anchor.Tree, m Membership, rt Runtime) (*State, error) {
-	s := &State{}
+	s := &State{cfg: cfg, verdicts: rt.Verdicts}
 	known := map[string]bool{HostGroup: true}
 	for _, g := range cfg.Groups {
 		if known[g.Name] {
@@ -54,11 +54,9 @@ func Compile(cfg *config.Config, tree *anchor.Tree, m Membership, rt Runtime) (*
 		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Family, b.Family))
 	})
 
-	if s.Policy = rt.Policy; s.Policy == nil {
-		var err error
-		if s.Policy, err = compilePolicy(cfg); err != nil {
-			return nil, err
-		}
+	var err error
+	if s.Policy, err = compilePolicy(cfg); err != nil {
+		return nil, err
 	}
 	s.join(m)
 	if tree != nil {

@@ -140,22 +140,7 @@ func drawWorld(t *rapid.T) *world {
 		w.cfg.VIPs = append(w.cfg.VIPs, v)
 	}
 	w.cfg.Policy = drawPolicy(t, w.cfg)
-	// Verdicts.
-	if rapid.IntRange(0, 2).Draw(t, "verdicts") == 0 {
-		w.rt.Verdicts = map[Endpoint]Verdict{}
-		for _, v := range w.cfg.VIPs {
-			for _, b := range v.Backends {
-				switch rapid.IntRange(0, 4).Draw(t, "verdict") {
-				case 0:
-					w.rt.Verdicts[Endpoint{v.Name, b.Addr}] = Verdict{Drain: true}
-				case 1:
-					w.rt.Verdicts[Endpoint{v.Name, b.Addr}] = Verdict{Down: true}
-				case 2:
-					w.rt.Verdicts[Endpoint{v.Name, b.Addr}] = Verdict{Failing: true}
-				}
-			}
-		}
-	}
+	w.rt.Verdicts = drawVerdicts(t, w.cfg)
 	gone := map[string]bool{}
 	for i, p := range dirPaths {
 		if p != "/" && (gone[path.Dir(p)] || rapid.IntRange(0, 4).Draw(t, "gone "+p) == 0) {

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/slicelb/slicelb/bpf"
+	"github.com/slicelb/slicelb/config"
 	"github.com/slicelb/slicelb/unitwatch/anchor"
 )
 
@@ -77,13 +78,10 @@ type Verdict struct {
 	Tenths uint8
 }
 
-// Runtime is what is decided outside the configuration.
+// Runtime is what is decided outside the configuration. A State keeps what it was
+// compiled with: nothing may change it afterwards.
 type Runtime struct {
 	Verdicts map[Endpoint]Verdict
-
-	// Policy is that of an earlier State of the same configuration: to compile it
-	// again would give the same. nil compiles it.
-	Policy *Policy
 }
 
 // State is what the maps should hold, by name: indexes are Diff's to choose.
@@ -99,6 +97,10 @@ type State struct {
 	Walked   time.Time // see Membership
 
 	need need
+
+	// What it was compiled from, for WithVerdicts.
+	cfg      *config.Config
+	verdicts map[Endpoint]Verdict
 }
 
 // Group is a configured group.

@@ -51,6 +51,41 @@ func TestKernelPolicyAdopted(t *testing.T) {
 	}
 }
 
+// A ring with a polling thread acts for the process that made it: a child in a
+// group that may not, which inherits the ring of one that may, has its parent
+// connect, under the parent's group. That is a way past policy for two processes
+// that want it; in the other direction it is none.
+// threat P3
+func TestKernelPolicyInheritedRing(t *testing.T) {
+	p := newPlane(t, small)
+	a := kerneltest.Serve(t, "a", "127.0.0.1:0")
+	const vip = "10.96.0.10:53"
+	v := p.vip("a", vip).to(a.Addr.String())
+	poor, rich := p.newGroup("poor", true), p.newGroup("rich", true)
+	slices := map[uint32]*kerneltest.Cgroup{poor: p.root.Make(t, "poor"), rich: p.root.Make(t, "rich")}
+	p.mapTo(slices[poor], poor, 0)
+	p.mapTo(slices[rich], rich, 0)
+	p.force(1, tablePolicy(PolicyDeny, false, "10.96.0.0/16"))
+
+	parent := kerneltest.Start(t, slices[rich])
+	s := parent.TCP(vip)
+	err := s.ConnectByHeir(vip, slices[poor])
+	if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EPERM) && p.counters().Pairs[ViewKey{v.cell, rich}].Denied == 0 && p.counters().Pairs[ViewKey{v.cell, poor}].Denied == 0 {
+		t.Skipf("io_uring is switched off: %v", err)
+	}
+	succeeds(t, "connect at the word of a child in a group that may not", err)
+	answers(t, "through an inherited ring", s, "a")
+	parent = kerneltest.Start(t, slices[poor])
+	failsWith(t, "connect at the word of a child in a group that may", parent.TCP(vip).ConnectByHeir(vip, slices[rich]), unix.EPERM)
+	n := p.counters()
+	if c := n.Pairs[ViewKey{v.cell, rich}]; c.Connects != 1 || c.Denied != 0 {
+		t.Errorf("of the group that may: %+v", c)
+	}
+	if c := n.Pairs[ViewKey{v.cell, poor}]; c.Connects != 0 || c.Denied != 1 {
+		t.Errorf("of the group that may not: %+v", c)
+	}
+}
+
 // Packet sockets are no sockets of a family that has hooks: a strict group may make
 // them, where the process has the privilege.
 // threat P6

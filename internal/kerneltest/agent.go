@@ -47,6 +47,8 @@ func (r request) serve(answer *reply) (err error) {
 		return connect(r.FD, sockaddr(r.Addr))
 	case "uring":
 		return uringConnect(r.FD, r.Addr, r.Args[0] != 0)
+	case "heir":
+		return uringConnectByHeir(r.FD, r.Addr, r.Path)
 	case "disconnect":
 		unspec := unix.RawSockaddr{Family: unix.AF_UNSPEC}
 		_, _, errno := unix.Syscall(unix.SYS_CONNECT, uintptr(r.FD),

@@ -16,7 +16,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const clientEnv = "SLICELB_TEST_CLIENT"
+const (
+	clientEnv = "SLICELB_TEST_CLIENT"
+	heirEnv   = "SLICELB_TEST_HEIR"
+)
 
 // Client is a process in a cgroup that makes single system calls on demand.
 type Client struct {
@@ -176,6 +179,13 @@ func (s *Socket) ConnectUring(to string, async bool) error {
 		r.Args[0] = 1
 	}
 	_, err := s.c.do(r)
+	return err
+}
+
+// ConnectByHeir is Connect through a polled io_uring of the client's, at the word of
+// a child that inherits the ring and goes to another cgroup first.
+func (s *Socket) ConnectByHeir(to string, heir *Cgroup) error {
+	_, err := s.c.do(request{Op: "heir", FD: s.fd, Addr: netip.MustParseAddrPort(to), Path: heir.Path})
 	return err
 }
 

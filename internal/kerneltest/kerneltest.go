@@ -9,6 +9,7 @@
 package kerneltest
 
 import (
+	"fmt"
 	"os"
 	"strconv"
 	"strings"
@@ -27,6 +28,13 @@ func Main(m *testing.M) {
 // BeClient is the client side, in a process that Start made; elsewhere it does
 // nothing. It is for a TestMain that has more to do than Main.
 func BeClient() {
+	if text := os.Getenv(heirEnv); text != "" {
+		if err := beHeir(text); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	if os.Getenv(clientEnv) != "" {
 		serveClient()
 		os.Exit(0)

@@ -35,6 +35,7 @@ type counted struct {
 	state   map[backendKey]bpf.BackendState
 	slots   uint64
 	tables  []metrics.Table
+	dump    *bpf.Dump // what all this is of; nil without a data plane
 
 	share   map[shareKey]float64
 	orders  map[lb.Endpoint]order
@@ -126,7 +127,7 @@ func (a answers) counters(v *view) (*counted, error) {
 	for _, count := range regions {
 		c.slots += uint64(count)
 	}
-	c.tables = tablesOf(d, n, v.dp.Limits(), c.slots)
+	c.tables, c.dump = tablesOf(d, n, v.dp.Limits(), c.slots), d
 	return c, nil
 }
 

@@ -51,21 +51,14 @@ func (a answers) Policy(context.Context) (*api.Policy, error) {
 	cfg := v.source.cfg
 	out := &api.Policy{
 		Default: string(cmp.Or(cfg.Policy.Default, config.Allow)),
-		Groups:  []api.Default{}, Rules: []api.Rule{}, Calls: []api.GroupCalls{}, Seen: []api.Seen{},
+		Groups:  []api.Default{}, Calls: []api.GroupCalls{}, Seen: []api.Seen{},
 	}
 	for i := range cfg.Groups {
 		if g := &cfg.Groups[i]; g.Policy != "" && g.Policy != cfg.Policy.Default {
 			out.Groups = append(out.Groups, api.Default{Group: g.Name, Action: string(g.Policy)})
 		}
 	}
-	for i := range cfg.Policy.Rules {
-		r := &cfg.Policy.Rules[i]
-		rule := api.Rule{From: r.From, To: []string{}, Action: string(r.Action), Decides: true, Origin: r.Origin.String()}
-		for _, t := range r.To {
-			rule.To = append(rule.To, t.String())
-		}
-		out.Rules = append(out.Rules, rule)
-	}
+	out.Rules = rulesOf(cfg)
 	if v.dp == nil {
 		return out, nil
 	}
@@ -73,7 +66,7 @@ func (a answers) Policy(context.Context) (*api.Policy, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := addHits(out, d, v.dp); err != nil {
+	if err := addHits(out.Rules, d, v.dp); err != nil {
 		return nil, err
 	}
 	calls := map[[2]string]api.Counters{}
@@ -92,26 +85,40 @@ func (a answers) Policy(context.Context) (*api.Policy, error) {
 	return out, addSeen(out, d, v.dp)
 }
 
+// rulesOf is the rules of a configuration, in its words; nobody has counted yet.
+func rulesOf(cfg *config.Config) []api.Rule {
+	rules := make([]api.Rule, 0, len(cfg.Policy.Rules))
+	for i := range cfg.Policy.Rules {
+		r := &cfg.Policy.Rules[i]
+		rule := api.Rule{From: r.From, To: []string{}, Action: string(r.Action), Decides: true, Origin: r.Origin.String()}
+		for _, t := range r.To {
+			rule.To = append(rule.To, t.String())
+		}
+		rules = append(rules, rule)
+	}
+	return rules
+}
+
 // addHits counts for the rules, where the kernel's policy is the one that runs.
-func addHits(out *api.Policy, d *bpf.Dump, dp dataPath) error {
-	if d.Policy == nil || int(d.Policy.Rules) != len(out.Rules) {
+func addHits(rules []api.Rule, d *bpf.Dump, dp dataPath) error {
+	if d.Policy == nil || int(d.Policy.Rules) != len(rules) {
 		return nil
 	}
 	hits, err := dp.RuleHits()
 	if err != nil {
 		return fmt.Errorf("read the rules' counters: %w", err)
 	}
-	decides := make([]bool, len(out.Rules)+1)
+	decides := make([]bool, len(rules)+1)
 	for _, r := range d.Policy.Rows {
 		decides[r.Rule] = true
 		for _, e := range r.Except {
 			decides[e.Rule] = true
 		}
 	}
-	for i := range out.Rules {
-		out.Rules[i].Decides = decides[i+1]
+	for i := range rules {
+		rules[i].Decides = decides[i+1]
 		if i < len(hits) {
-			out.Rules[i].Hits = hits[i]
+			rules[i].Hits = hits[i]
 		}
 	}
 	return nil

@@ -19,8 +19,14 @@ func (a answers) reading(context.Context) (*metrics.Reading, error) {
 	v := a.d.view.Load()
 	s, c := a.status(v)
 	r := &metrics.Reading{
-		Status: s, Calls: callsOf(c), Tables: c.tables, Ready: v.ready, GoVersion: runtime.Version(),
+		Status: s, Calls: callsOf(c), Networks: networksOf(c), Tables: c.tables, Ready: v.ready, GoVersion: runtime.Version(),
 		Reconciled: a.d.reconciled.read(), Health: a.d.backends.checker.Stats(),
+	}
+	if c.dump != nil && v.source != nil {
+		r.Rules = rulesOf(v.source.cfg)
+		if err := addHits(r.Rules, c.dump, v.dp); err != nil {
+			return nil, err
+		}
 	}
 	if v.rec != nil {
 		r.Reconciler = v.rec.Stats()
@@ -29,6 +35,18 @@ func (a answers) reading(context.Context) (*metrics.Reading, error) {
 		r.Causes = a.d.watcher.Stats().Causes
 	}
 	return r, nil
+}
+
+// networksOf is what policy has denied each group beside VIPs.
+func networksOf(c *counted) []api.Calls {
+	var out []api.Calls
+	for key, n := range c.group {
+		if key[0] == "" && n.Denied > 0 && !strings.HasPrefix(key[1], "@") {
+			out = append(out, api.Calls{Group: cmp.Or(key[1], "host"), Counters: n})
+		}
+	}
+	slices.SortFunc(out, func(a, b api.Calls) int { return strings.Compare(a.Group, b.Group) })
+	return out
 }
 
 // callsOf lists the pairs of group and VIP that have called, by VIP and group.

@@ -2,6 +2,7 @@ package metrics
 
 import (
 	"slices"
+	"strconv"
 
 	"github.com/slicelb/slicelb/api"
 )
@@ -37,6 +38,25 @@ var serving = []Family{
 				}
 			}
 		}},
+	{Name: "slicelb_group_network_denied_total", Type: Counter, Labels: []string{"group"},
+		Help: "Calls to networks that rules of the policy name, beside VIPs, that were denied (EPERM), by the caller's group; for groups that were denied one.",
+		collect: func(r *Reading, emit emit) {
+			for _, c := range r.Networks {
+				emit(float64(c.Counters.Denied), c.Group)
+			}
+		}},
+	{Name: "slicelb_policy_rule_calls_total", Type: Counter, Labels: []string{"rule", "action"},
+		Help: "Calls that a rule of the policy has decided since this policy is in force, by the rule's number in the command policy list; for rules that have decided one.",
+		collect: func(r *Reading, emit emit) {
+			for i, rule := range r.Rules {
+				if rule.Hits > 0 {
+					emit(float64(rule.Hits), strconv.Itoa(i+1), rule.Action)
+				}
+			}
+		}},
+	{Name: "slicelb_policy_rules", Type: Gauge, Labels: nil,
+		Help:    "Rules of the policy.",
+		collect: func(r *Reading, emit emit) { emit(float64(r.Status.Policy.Rules)) }},
 	{Name: "slicelb_backend_calls_total", Type: Counter, Labels: []string{"vip", "backend", "verdict"},
 		Help: "Calls that were sent to a backend of a VIP: connects and flows.",
 		collect: backends(func(b *api.Backend, emit emit) {

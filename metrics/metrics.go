@@ -29,6 +29,8 @@ const ContentType = "text/plain; version=0.0.4; charset=utf-8"
 type Reading struct {
 	Status     *api.Status // with VIPs, groups and counters
 	Calls      []api.Calls
+	Networks   []api.Calls // to networks of rules, by group
+	Rules      []api.Rule
 	Tables     []Table
 	Ready      bool
 	GoVersion  string

@@ -18,7 +18,7 @@ import (
 
 // example has a value for every family.
 func example() *Reading {
-	counters := api.Counters{Connects: 5, Flows: 4, Passed: 3, Rejected: 2}
+	counters := api.Counters{Connects: 5, Flows: 4, Passed: 3, Rejected: 2, Denied: 1}
 	db := api.Backend{VIP: "db", Address: "192.0.2.11:5432", State: "active", Counters: counters, Check: &api.Check{State: "up", Count: 9, Took: 3 * time.Millisecond}}
 	other := db
 	other.Address, other.State, other.Check = "192.0.2.12:5432", "down", &api.Check{State: "down"}
@@ -38,6 +38,8 @@ func example() *Reading {
 			Groups: []api.Group{{Name: "web", Anchors: 1, Members: 2, Pending: []string{"/x.slice"}}},
 		},
 		Calls:      []api.Calls{{Group: "host", VIP: "db", Counters: counters}},
+		Networks:   []api.Calls{{Group: "web", Counters: api.Counters{Denied: 6}}},
+		Rules:      []api.Rule{{Action: "allow"}, {Action: "deny", Hits: 6}},
 		Tables:     []Table{{"frontends", api.Usage{Used: 1, Capacity: 65535}}},
 		Causes:     map[string]uint64{"start": 1},
 		Reconciler: lb.Stats{Writes: 7, LastSuccess: time.Unix(1700000001, 0)},
@@ -61,6 +63,9 @@ func TestText(t *testing.T) {
 		`slicelb_vip_calls_total{verdict="connects",vip="db"} 5`,
 		`slicelb_vip_calls_total{verdict="rejected",vip="db"} 2`,
 		`slicelb_group_calls_total{group="host",verdict="passed",vip="db"} 3`,
+		`slicelb_group_calls_total{group="host",verdict="denied",vip="db"} 1`,
+		`slicelb_group_network_denied_total{group="web"} 6`,
+		`slicelb_policy_rule_calls_total{action="deny",rule="2"} 6`,
 		`slicelb_backend_calls_total{backend="192.0.2.11:5432",verdict="flows",vip="db"} 4`,
 		`slicelb_backend_up{backend="192.0.2.12:5432",vip="db"} 0`,
 		`slicelb_backend_check_up{backend="192.0.2.12:5432",vip="db"} 0`,
@@ -126,7 +131,7 @@ func TestNames(t *testing.T) {
 			t.Errorf("%s has a label twice", f.Name)
 		}
 		for _, l := range f.Labels {
-			if !slices.Contains([]string{"vip", "group", "backend", "verdict", "state", "table", "event", "mode", "cause", "source", "reason", "what", "result", "version", "goversion"}, l) {
+			if !slices.Contains([]string{"vip", "group", "backend", "verdict", "state", "table", "event", "mode", "cause", "source", "reason", "what", "result", "rule", "action", "version", "goversion"}, l) {
 				t.Errorf("%s has a label %s: is what it says from the configuration, or a word of this program?", f.Name, l)
 			}
 		}

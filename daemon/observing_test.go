@@ -231,6 +231,13 @@ func TestRefusalsInJournal(t *testing.T) {
 		if n := strings.Count(out.String(), "msg=refused event=rejected group=web"); n != refusalsTold+1 {
 			t.Errorf("%d after the window, want %d", n, refusalsTold+1)
 		}
+		audited := refusedCall()
+		audited.Told = bpf.Audited
+		r.add(&observe.Event{Decision: audited, Group: "web"})
+		synctest.Wait()
+		if !strings.Contains(out.String(), "level=INFO msg=audited event=audited group=web") {
+			t.Errorf("what is allowed and recorded is told as something else:\n%s", out.String())
+		}
 		stop()
 		if err := <-done; err != nil {
 			t.Error(err)

@@ -102,7 +102,11 @@ func (r *refusals) write(one *refusedOne) {
 	}
 	g.told++
 	d := decided(e)
-	r.log.Warn("refused", "event", e.Told.String(), "group", e.Group, "vip", e.VIP, "address", d.Address+"/"+d.Protocol,
+	text, level := "refused", slog.LevelWarn
+	if e.Told == bpf.Audited {
+		text, level = "audited", slog.LevelInfo // allowed
+	}
+	r.log.Log(context.Background(), level, text, "event", e.Told.String(), "group", e.Group, "vip", e.VIP, "address", d.Address+"/"+d.Protocol,
 		"reason", d.Reason, "rule", e.Rule, "pid", d.PID, "command", d.Command, "unit", e.Unit, "cgroup", e.Path)
 }
 
@@ -123,7 +127,7 @@ func (r *refusals) sum() {
 	for name, g := range r.groups {
 		if g.count > 0 {
 			// Group "": nobody knows whose.
-			r.log.Warn("more was refused, or told to nobody", "event", eventSuppressed, "group", name, "number", g.count)
+			r.log.Warn("more was refused or audited than is told here", "event", eventSuppressed, "group", name, "number", g.count)
 		}
 	}
 	clear(r.groups)

@@ -31,6 +31,7 @@ type diagSocket struct {
 }
 
 const (
+	tcpTimeWait   = 6 // nobody's any more, and of no cgroup
 	tcpListen     = 10
 	diagMsgLen    = 72
 	diagCgroupID  = 21 // INET_DIAG_CGROUP_ID
@@ -62,7 +63,7 @@ func currentConnections(root string) ([]connection, error) {
 			}
 		}
 		for _, s := range all {
-			if s.peer.Port() == 0 || s.state == tcpListen || listening[s.local.Port()] {
+			if s.peer.Port() == 0 || s.state == tcpListen || s.state == tcpTimeWait || listening[s.local.Port()] {
 				continue
 			}
 			out = append(out, connection{cgroup: paths[s.cgroup], peer: s.peer, proto: proto})

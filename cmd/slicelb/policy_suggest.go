@@ -3,12 +3,14 @@ package main
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/slicelb/slicelb/api"
+	"github.com/slicelb/slicelb/config"
 	"github.com/slicelb/slicelb/internal/prose"
 )
 
@@ -18,7 +20,10 @@ func newPolicySuggest(g *globals) *cobra.Command {
 		Short: "Print the rules that allow what was seen",
 		Long: `Print, as TOML, the rules that allow what was seen since the data plane was made,
 and nothing else: for each group the VIPs that it called, and the addresses that
-rules with the action "audit" let it call. What was denied is left out.
+rules with the action "audit" let it call. What was denied is left out. What a
+UDP server answers is a call too, to a port that is another one each time: where
+a group sent to eight or more ports of an address that clients are given, they
+stand in one line, as "192.0.2.1:32768-65535/udp".
 
 To get from no policy to one that denies by default: audit the networks that
 matter ("from = [\"any\"]", "to = [\"0.0.0.0/0\", \"::/0\"]"), wait, put what this
@@ -55,13 +60,8 @@ func suggestion(p *api.Policy) (string, int) {
 		}
 	}
 	var groups []string
-	networks := map[string][]string{}
-	for _, s := range p.Seen {
-		networks[s.Group] = append(networks[s.Group], s.Address+"/"+s.Proto)
-	}
-	for group := range networks {
-		slices.Sort(networks[group])
-		to[group] = append(to[group], networks[group]...)
+	for group, networks := range seenNetworks(p.Seen) {
+		to[group] = append(to[group], networks...)
 	}
 	for group := range to {
 		groups = append(groups, group)
@@ -76,9 +76,59 @@ func suggestion(p *api.Policy) (string, int) {
 	for _, group := range groups {
 		fmt.Fprintf(&b, "\n[[policy.rule]]\nfrom = [%q]\nto = [\n", group)
 		for _, target := range to[group] {
-			fmt.Fprintf(&b, "  %q,\n", target)
+			note := ""
+			if strings.HasSuffix(target, answersSuffix) {
+				note = " # many ports: answers of a UDP server, it seems"
+			}
+			fmt.Fprintf(&b, "  %q,%s\n", target, note)
 		}
 		fmt.Fprintln(&b, "]\naction = \"allow\"")
 	}
 	return b.String(), len(groups)
+}
+
+const (
+	// firstShortLived is the first port that Linux gives to clients, where nobody
+	// has changed net.ipv4.ip_local_port_range; other systems' are higher.
+	firstShortLived = 32768
+	// answersFrom is from how many of such ports of one address on they are not
+	// named one by one.
+	answersFrom   = 8
+	answersSuffix = ":32768-65535/udp"
+)
+
+// seenNetworks is what each group was seen to call beside VIPs. What a UDP server
+// answers is a call as well, to a port that its client has for that moment: where
+// a group called many such ports of an address, all of them stand in one line.
+func seenNetworks(seen []api.Seen) map[string][]string {
+	type host struct {
+		group string
+		addr  netip.Addr
+	}
+	shortLived := map[host][]string{}
+	out := map[string][]string{}
+	for _, s := range seen {
+		name := s.Address + "/" + s.Proto
+		at, err := netip.ParseAddrPort(s.Address)
+		if err == nil && s.Proto == config.UDP.String() && at.Port() >= firstShortLived {
+			h := host{s.Group, at.Addr()}
+			shortLived[h] = append(shortLived[h], name)
+			continue
+		}
+		out[s.Group] = append(out[s.Group], name)
+	}
+	for h, names := range shortLived {
+		if len(names) >= answersFrom {
+			text := h.addr.String()
+			if h.addr.Is6() {
+				text = "[" + text + "]"
+			}
+			names = []string{text + answersSuffix}
+		}
+		out[h.group] = append(out[h.group], names...)
+	}
+	for _, names := range out {
+		slices.Sort(names)
+	}
+	return out
 }

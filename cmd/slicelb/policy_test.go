@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/netip"
 	"slices"
@@ -82,6 +83,36 @@ default = "deny"
 	}
 }
 
+// The ports that a UDP server has answered to are one line, where they are many;
+// those of something else, and of few, are as they were seen.
+func TestSuggestionOfAnswers(t *testing.T) {
+	var seen []api.Seen
+	add := func(group, addr, proto string, ports ...int) {
+		for _, port := range ports {
+			seen = append(seen, api.Seen{Group: group, Address: netip.AddrPortFrom(netip.MustParseAddr(addr), uint16(port)).String(), Proto: proto})
+		}
+	}
+	many := []int{32768, 40001, 40002, 40003, 40004, 40005, 40006, 65535}
+	add("dns", "192.0.2.1", "udp", append(many, 53)...)
+	add("dns", "192.0.2.2", "udp", many[1:]...)
+	add("dns", "fd00::1", "udp", many...)
+	add("web", "192.0.2.1", "tcp", many...)
+	got := seenNetworks(seen)
+	if want := []string{"192.0.2.1:32768-65535/udp", "192.0.2.1:53/udp"}; !slices.Equal(got["dns"][:2], want) {
+		t.Errorf("to many ports: %q", got["dns"])
+	}
+	if len(got["dns"]) != 2+7+1 || !slices.Contains(got["dns"], "[fd00::1]:32768-65535/udp") || !slices.Contains(got["dns"], "192.0.2.2:40006/udp") {
+		t.Errorf("to few ports, and by IPv6: %q", got["dns"])
+	}
+	if len(got["web"]) != len(many) {
+		t.Errorf("over TCP: %q", got["web"])
+	}
+	text, _ := suggestion(&api.Policy{Seen: seen})
+	if _, err := config.Parse("suggested", []byte("[group.web]\nslices = [\"web.slice\"]\n[group.dns]\nslices = [\"dns.slice\"]\n"+text)); err != nil {
+		t.Errorf("%v:\n%s", err, text)
+	}
+}
+
 // The kernel lists this process's connection with its peer and its cgroup, and
 // not the accepted end.
 func TestCurrentConnections(t *testing.T) {
@@ -100,12 +131,32 @@ func TestCurrentConnections(t *testing.T) {
 		t.Skip(err)
 	}
 	defer u.Close()
+	// One that has ended on this side first is TIME_WAIT, and nobody's.
+	gone, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer gone.Close()
+	over, err := net.Dial("tcp", gone.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	far, err := gone.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(over.Close(), far.Close()); err != nil {
+		t.Fatal(err)
+	}
 	list, err := currentConnections(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
 	var got []string
 	for _, l := range list {
+		if l.peer.String() == gone.Addr().String() {
+			t.Errorf("a connection that has ended is listed: %+v", l)
+		}
 		for _, c := range []net.Conn{c, u} {
 			if c.RemoteAddr().String() == l.peer.String() {
 				got = append(got, l.proto.String())

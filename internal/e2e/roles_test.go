@@ -17,15 +17,20 @@ import (
 // parts are those that tests of tracking need; each takes its arguments and
 // returns an exit status.
 var parts = map[string]func(args []string) int{
-	"latency": playLatency,
-	"storm":   playStorm,
-	"forger":  playForger,
-	"crowd":   playCrowd,
-	"sample":  playSample,
-	"compare": playCompare,
-	"firsts":  playFirsts,
-	"units":   playUnits,
-	"churn":   playChurn,
+	"latency":      playLatency,
+	"storm":        playStorm,
+	"forger":       playForger,
+	"crowd":        playCrowd,
+	"sample":       playSample,
+	"compare":      playCompare,
+	"firsts":       playFirsts,
+	"units":        playUnits,
+	"churn":        playChurn,
+	"dial":         playDial,
+	"theirs":       playTheirs,
+	"theirs-count": playTheirCount,
+	"hooks":        playHooks,
+	"insist":       playInsist,
 }
 
 // run has the test binary play a part to its end, and returns what it printed.

@@ -1,15 +1,20 @@
 package bpf
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
+	"runtime"
+	"slices"
 	"strings"
 	"sync"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 )
 
@@ -71,7 +76,7 @@ var build = sync.OnceValue(func() string {
 
 // load makes the maps that are not given, and loads the programs.
 func load(spec *ebpf.CollectionSpec, given map[string]*ebpf.Map, opts Options) (*ebpf.Collection, error) {
-	coll, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: given})
+	coll, err := loadSideBySide(spec, given)
 	if err == nil {
 		return coll, nil
 	}
@@ -97,6 +102,48 @@ func load(spec *ebpf.CollectionSpec, given map[string]*ebpf.Map, opts Options) (
 		return nil, &FeatureError{Feature: "load programs", Hint: "Linux 6.1 or later is needed", Err: err}
 	}
 	return nil, fmt.Errorf("load programs: %w", err)
+}
+
+// loadSideBySide makes the maps and then loads the programs, as many at once as
+// there are processors: the kernel verifies one for hundreds of milliseconds.
+func loadSideBySide(spec *ebpf.CollectionSpec, given map[string]*ebpf.Map) (_ *ebpf.Collection, err error) {
+	bare := spec.Copy()
+	clear(bare.Programs)
+	coll, err := ebpf.NewCollectionWithOptions(bare, ebpf.CollectionOptions{MapReplacements: given})
+	if err != nil {
+		return nil, err
+	}
+	names := slices.Collect(maps.Keys(spec.Programs))
+	slices.SortFunc(names, func(a, b string) int { // the longest first
+		return cmp.Or(len(spec.Programs[b].Instructions)-len(spec.Programs[a].Instructions), cmp.Compare(a, b))
+	})
+	loaded := make([]*ebpf.Program, len(names))
+	var g errgroup.Group
+	g.SetLimit(runtime.GOMAXPROCS(0))
+	for i, name := range names {
+		one := spec.Copy()
+		maps.DeleteFunc(one.Programs, func(other string, _ *ebpf.ProgramSpec) bool { return other != name })
+		g.Go(func() error {
+			c, err := ebpf.NewCollectionWithOptions(one, ebpf.CollectionOptions{MapReplacements: coll.Maps})
+			if err != nil {
+				return err
+			}
+			loaded[i] = c.DetachProgram(name)
+			c.Close() // of the maps it has copies
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		for _, p := range loaded {
+			p.Close()
+		}
+		coll.Close()
+		return nil, err
+	}
+	for i, name := range names {
+		coll.Programs[name] = loaded[i]
+	}
+	return coll, nil
 }
 
 // capabilities that the data plane needs, by their numbers.

@@ -145,8 +145,15 @@ func (d *daemon) loop(ctx context.Context) error {
 			}
 		}
 	}
-	if d.running == nil {
+	switch {
+	case d.running == nil:
 		d.settle(ctx) // nothing will ask for it
+	case len(d.handed) > 0 || !d.running.cfg.Idle():
+		// The programs load while the watcher walks. What fails is tried again with
+		// the first snapshot.
+		if err := d.openPath(ctx, d.running.cfg); err != nil {
+			d.note(err)
+		}
 	}
 	for {
 		if err := d.hopeless(); err != nil {

@@ -105,6 +105,7 @@ type process struct {
 	t      *testing.T
 	dp     *memoryPath
 	opens  int
+	opened chan struct{} // closed when the data plane was opened
 	client *api.Client
 	config string
 	out    *syncBuffer
@@ -157,7 +158,7 @@ func start(t *testing.T, toml string, dp *memoryPath, environment map[string]str
 	dir := t.TempDir()
 	p := &process{
 		t: t, dp: dp, config: filepath.Join(dir, "slicelb.toml"), out: &syncBuffer{},
-		hup: make(chan os.Signal, 1), ended: make(chan error, 1),
+		hup: make(chan os.Signal, 1), ended: make(chan error, 1), opened: make(chan struct{}),
 		client: api.NewClient(filepath.Join(dir, "api.sock")),
 	}
 	p.configure(toml)
@@ -168,7 +169,9 @@ func start(t *testing.T, toml string, dp *memoryPath, environment map[string]str
 			Config: p.config, CgroupRoot: root, Socket: filepath.Join(dir, "api.sock"), Version: "1.2.3",
 			Log: p.out, Lookup: lookupIn(environment), Unset: func(string) error { return nil }, Hangup: p.hup,
 			open: func(bpf.Options, []bpf.NamedFD) (opened, error) {
-				p.opens++
+				if p.opens++; p.opens == 1 {
+					close(p.opened)
+				}
 				return opened{dataPath: dp}, nil
 			},
 		})
@@ -574,4 +577,20 @@ func TestExplainAnswers(t *testing.T) {
 	if x.VIP != "db" || len(x.Backends) != 1 {
 		t.Errorf("%+v", x)
 	}
+}
+
+// A start loads the programs while it waits for others to say what is there.
+// fault F11
+func TestLoadsMeanwhile(t *testing.T) {
+	t.Setenv("DBUS_SYSTEM_BUS_ADDRESS", "unix:path="+filepath.Join(t.TempDir(), "none"))
+	p := start(t, "[vip.db]\nfrontends = [\"10.96.0.10:80\"]\n[[vip.db.backend]]\nunit = \"db.service\"\naddress = \"192.0.2.1:80\"\n", newMemoryPath(lbtest.DefaultLimits), nil)
+	select {
+	case <-p.opened:
+	case <-time.After(unitWait - time.Second):
+		t.Fatal("not loaded while systemd is waited for")
+	}
+	if s, err := p.client.Status(t.Context()); err == nil && s.DataPlane.Attached {
+		t.Error("attached without having heard of the units")
+	}
+	p.await("attached all the same", func(s *api.Status) bool { return s.DataPlane.Attached })
 }

@@ -122,6 +122,10 @@ func (c canned) Status(ctx context.Context) (*api.Status, error) {
 		VIPs: []api.VIP{*db}, Groups: []api.Group{*web},
 		Notes: []string{"group.web: later.slice does not exist yet"},
 	}
+	if c.is("starting") {
+		s.State, s.DataPlane.Attached, s.DataPlane.Hooks, s.DataPlane.Held = api.Degraded, false, nil, api.Held{}
+		s.Problems = []string{"not ready: the VIPs are not in the kernel yet"}
+	}
 	if c.is("degraded") {
 		s.State, s.DataPlane.Held = api.Degraded, api.Held{Count: 3, Want: 30, Reason: "the unit's store is full"}
 		s.Problems = []string{"data plane held by this process only: the unit's store is full"}

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/slicelb/slicelb/api"
 	"github.com/slicelb/slicelb/daemon"
 )
 
@@ -27,6 +28,9 @@ type env struct {
 	unset          func(string) error
 	hup            func() (<-chan os.Signal, func()) // of serve
 	terminal       bool                              // standard output is one
+
+	// unitState is what systemd says of the daemon's unit; nil: nobody is asked.
+	unitState func(context.Context) (active, sub string)
 }
 
 func (e *env) getenv(name string) string {
@@ -49,7 +53,7 @@ func main() {
 		lookup:   os.LookupEnv,
 		unset:    os.Unsetenv,
 		hup:      onHangup,
-		terminal: err == nil,
+		terminal: err == nil, unitState: unitState,
 	}, os.Args[1:])
 	stop()
 	os.Exit(code)
@@ -60,7 +64,11 @@ func run(ctx context.Context, e *env, args []string) int {
 	keep := daemon.HandedOver(e.lookup)
 	root := newRoot(e)
 	root.SetArgs(args)
-	code := report(e, root.ExecuteContext(ctx))
+	err := root.ExecuteContext(ctx)
+	if root.PersistentFlags().Lookup("socket").Value.String() == api.DefaultSocket {
+		err = whyNotRunning(ctx, e, err)
+	}
+	code := report(e, err)
 	if keep && (code == exitBadConfig || code == exitUsage) {
 		// These would prevent a restart, and the service manager would drop the
 		// descriptors: the data plane with them.

@@ -23,7 +23,7 @@ func newStatus(g *globals) *cobra.Command {
 who keeps it, how cgroups are followed, VIPs, groups, and what is wrong.
 
 Exit status 0 when all is well, 1 when the daemon serves but reports a problem,
-3 when it does not run.`,
+3 when it does not run; what systemd says of its unit is said then.`,
 		Example: "  slicelb status\n  slicelb status -o json",
 		Args:    exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -69,8 +69,10 @@ func printStatus(g *globals, s *api.Status, wide bool, now time.Time) error {
 	}
 	d := s.DataPlane
 	switch {
-	case !d.Attached:
+	case !d.Attached && len(s.VIPs) == 0 && summaryText(s.Policy) == "":
 		line("data plane", "nothing attached: no VIP is configured")
+	case !d.Attached:
+		line("data plane", "nothing attached yet")
 	case d.Held.Store:
 		line("data plane", "%s at %s, kept by systemd over restarts", prose.Plural(len(d.Hooks), "hook"), prose.Foreign(d.CgroupRoot))
 	default:

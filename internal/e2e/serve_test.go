@@ -49,6 +49,17 @@ func TestCommandLine(t *testing.T) {
 	if code, out := h.exit("slicelb", "status"); code != 3 {
 		t.Errorf("status without a daemon: %d\n%s", code, out)
 	}
+	// One that is on its way is not to be started.
+	h.dropin("slow", "[Service]\nExecStartPre=/bin/sleep infinity\n")
+	h.must("systemctl", "daemon-reload")
+	h.must("systemctl", "start", "--no-block", unit)
+	h.eventually(10*time.Second, "it is starting", func() bool { return h.property("ActiveState") == "activating" })
+	if code, out := h.exit("slicelb", "status"); code != 3 || !strings.Contains(out, "its unit is starting (start-pre)") {
+		t.Errorf("status of a daemon that starts: %d\n%s", code, out)
+	}
+	h.must("systemctl", "stop", unit)
+	h.must("rm", dropins+"/slow.conf")
+	h.must("systemctl", "daemon-reload")
 	h.start()
 	h.healthy()
 	h.ask("/web.slice/one.scope")

@@ -22,6 +22,9 @@ func (d *Datapath) Apply(w Write) error {
 	if err := d.apply(w); err != nil {
 		return fmt.Errorf("%s: %w", w, err)
 	}
+	for f := range d.followed {
+		f.writes = append(f.writes, w)
+	}
 	return nil
 }
 

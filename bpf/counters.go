@@ -71,21 +71,18 @@ func (d *Datapath) Counters() (*CounterSnapshot, error) {
 		Places:   Places{Limit: uint32(len(d.pairKeys))},
 		Live:     d.liveCounts(),
 	}
-	for i, info := range d.cellInfos {
-		if info.Family == 0 || info.Group[0] != 0 {
-			continue
-		}
+	d.write.Lock()
+	cells, backends := d.defaultCells(), d.knownBackends()
+	d.write.Unlock()
+	for _, i := range cells {
 		var perCPU []slicelbSlbCounters
-		if err := d.maps[slicelbMapCellCounters].Lookup(uint32(i), &perCPU); err != nil {
+		if err := d.maps[slicelbMapCellCounters].Lookup(i, &perCPU); err != nil {
 			return nil, fmt.Errorf("read counters of cell %d: %w", i, err)
 		}
-		out.Cells[uint32(i)] = sum(perCPU)
+		out.Cells[i] = sum(perCPU)
 	}
-	for i, b := range d.backends {
-		if b.Generation == 0 {
-			continue
-		}
-		out.Backends[uint32(i)] = d.backendCounters[i].read()
+	for _, i := range backends {
+		out.Backends[i] = d.backendCounters[i].read()
 	}
 	for i := range d.pairKeys {
 		pair := atomic.LoadUint64(&d.pairKeys[i])

@@ -46,11 +46,12 @@ type Datapath struct {
 	set  string // names this set of objects in a descriptor store
 
 	// use is held for reading by whoever touches maps and memory, for writing by
-	// Close. write is held by writers and by Dump, so that a dump lies between
-	// two writes; reading counters does not wait for it.
-	use    sync.RWMutex
-	closed bool
-	write  sync.Mutex
+	// Close. write is held by writers, and for a moment by who reads what they
+	// write by more than one load: names, backends, what a dump copies.
+	use      sync.RWMutex
+	closed   bool
+	write    sync.Mutex
+	followed map[*followed]bool // dumps on their way
 
 	attach   sync.Mutex // links, programs, wanted and missing
 	maps     map[string]*ebpf.Map
@@ -151,6 +152,7 @@ func (d *Datapath) open(spec *ebpf.CollectionSpec) error {
 		PolicyLines: limit(slicelbMapPolicyLines),
 	}
 	d.gone = make(chan struct{}, 1)
+	d.followed = make(map[*followed]bool)
 	d.freedCells, d.freedGroups = make(map[uint32]bool), make(map[uint32]bool)
 
 	var errs []error

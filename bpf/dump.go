@@ -3,21 +3,20 @@ package bpf
 import (
 	"errors"
 	"fmt"
-	"sync/atomic"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 )
 
-// Dump reads what the maps hold. Against the kernel, which maps and unmaps
+// Dump reads what the maps hold, as it was between two writes. Writes do not wait
+// for it but while it copies what the arrays say: what is written while it reads
+// the hashes is done to its copy, too. Against the kernel, which maps and unmaps
 // cgroups meanwhile, it is exact for what stays in place throughout.
 func (d *Datapath) Dump() (*Dump, error) {
 	if err := d.acquire(); err != nil {
 		return nil, err
 	}
 	defer d.release()
-	d.write.Lock()
-	defer d.write.Unlock()
 	out := &Dump{
 		Frontends:    make(map[FrontendKey]uint32),
 		FrontendRefs: make(map[uint32]FrontendRef),
@@ -32,10 +31,33 @@ func (d *Datapath) Dump() (*Dump, error) {
 		Expect:       make(map[ExpectKey]Rule),
 		Patterns:     make(map[PatternKey]Pattern),
 	}
-	d.dumpArrays(out)
-	d.dumpPolicy(out)
+	meanwhile := d.follow()
+	err := d.dumpHashes(out)
+	arrays := d.copyArrays(meanwhile)
+	if err != nil {
+		return nil, err
+	}
+	for _, w := range meanwhile.writes {
+		out.write(w)
+	}
+	d.dumpArrays(arrays, out)
+	return out, nil
+}
 
-	err := errors.Join(
+// followed are the writes since a moment.
+type followed struct{ writes []Write }
+
+// follow has writes noted until copyArrays.
+func (d *Datapath) follow() *followed {
+	d.write.Lock()
+	defer d.write.Unlock()
+	f := &followed{}
+	d.followed[f] = true
+	return f
+}
+
+func (d *Datapath) dumpHashes(out *Dump) error {
+	return errors.Join(
 		each(d.maps[slicelbMapFrontends], func(k slicelbSlbFrontendKey, v uint64) {
 			out.Frontends[decodeFrontendKey(k)], _ = halves(v)
 		}),
@@ -50,10 +72,40 @@ func (d *Datapath) Dump() (*Dump, error) {
 			out.Patterns[decodePatternKey(k)] = decodePattern(p)
 		}),
 	)
-	if err != nil {
-		return nil, err
+}
+
+// write does to the hashes of a dump what a write has done to the maps.
+func (out *Dump) write(w Write) {
+	switch w := w.(type) {
+	case PutFrontend:
+		out.Frontends[w.Key] = w.Index
+	case DelFrontend:
+		delete(out.Frontends, w.Key)
+	case PutView:
+		out.Views[w.Key] = w.Cell
+	case DelView:
+		delete(out.Views, w.Key)
+	case PutCgroup:
+		out.Cgroups[w.ID] = w.Rule
+	case SetCgroup:
+		out.Cgroups[w.ID] = w.Rule
+	case DelCgroup:
+		delete(out.Cgroups, w.ID)
+	case PutExpect:
+		out.Expect[w.Key] = w.Rule
+	case SetExpect:
+		out.Expect[w.Key] = w.Rule
+	case DelExpect:
+		delete(out.Expect, w.Key)
+	case PutPattern:
+		out.Patterns[w.Key] = w.Pattern
+	case SetPattern:
+		p := out.Patterns[w.Key]
+		p.Rule = w.Rule
+		out.Patterns[w.Key] = p
+	case DelPattern:
+		delete(out.Patterns, w.Key)
 	}
-	return out, nil
 }
 
 // Cgroups reads the one table that the kernel writes to as well, as Dump does.
@@ -75,42 +127,6 @@ func (d *Datapath) dumpCgroups(out map[uint64]Rule) error {
 			out[id] = Rule{}
 		}
 	})
-}
-
-func (d *Datapath) dumpArrays(out *Dump) {
-	for i := range d.frontendRefs {
-		if w := atomic.LoadUint64(&d.frontendRefs[i]); w != 0 {
-			out.FrontendRefs[uint32(i)] = decodeFrontendRef(w)
-		}
-	}
-	for i := range d.cells {
-		index := uint32(i)
-		info := decodeCellInfo(d.cellInfos[i])
-		if info.Family != 0 {
-			out.CellInfos[index] = info
-		}
-		cell := decodeCell(atomic.LoadUint64(&d.cells[i]), atomic.LoadUint64(&d.cellAffinity[i]))
-		if cell.Action == None && info.Family == 0 {
-			continue
-		}
-		out.Cells[index] = cell
-		if end := cell.Base + cell.Count; cell.Action == Balance && end <= uint32(len(d.slots)) {
-			out.Slots[cell.Base] = append([]uint32(nil), d.slots[cell.Base:end]...)
-		}
-	}
-	for i := range d.backends {
-		if b := decodeBackend(d.backends[i]); b.Gen != 0 {
-			out.Backends[uint32(i)] = b
-		}
-		if w := atomic.LoadUint64(&d.backendCells[i]); w != 0 {
-			out.BackendCells[uint32(i)] = decodeBackendCell(w)
-		}
-	}
-	for i := range d.groups {
-		if g := decodeGroup(atomic.LoadUint64(&d.groups[i]), d.groupInfos[i]); g.Name != "" {
-			out.Groups[uint32(i)] = g
-		}
-	}
 }
 
 // each calls f for the entries of a hash map. It reads bucket by bucket, each

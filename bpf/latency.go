@@ -62,16 +62,16 @@ func (d *Datapath) Latencies() map[uint32]Latency {
 		return out
 	}
 	defer d.release()
-	for i := range d.cellInfos {
-		if c := &d.cellInfos[i]; c.Family == 0 || c.Group[0] != 0 {
-			continue
-		}
+	d.write.Lock()
+	cells := d.defaultCells()
+	d.write.Unlock()
+	for _, i := range cells {
 		var l Latency
 		for j := range l {
 			l[j] = atomic.LoadUint32(&d.latencies[i].Bucket[j])
 		}
 		if l != (Latency{}) {
-			out[uint32(i)] = l
+			out[i] = l
 		}
 	}
 	return out

@@ -318,13 +318,13 @@ func adopt(t *testing.T, build string) {
 	stored := names(store)
 
 	// Capacities are those of the maps, whatever is asked for.
-	others := openDescriptors(t) - len(store)
+	others := heldObjects(t) - len(store)
 	d, err := Adopt(append(store, NamedFD{Name: "config", FD: -1}), Options{Slots: 1 << 20, Build: build})
 	if err != nil {
 		t.Fatal(err)
 	}
 	p.Datapath = d
-	if got, want := openDescriptors(t)-others, len(d.maps)+len(d.programs)+len(d.links); got != want {
+	if got, want := heldObjects(t)-others, len(d.maps)+len(d.programs)+len(d.links); got != want {
 		t.Errorf("%d descriptors are open, %d held", got, want)
 	}
 	if again := d.maps[slicelbMapScratch] != nil; again != (build == "") {

@@ -39,24 +39,29 @@ func (d *Datapath) Live() (map[uint32]uint64, error) {
 
 func (d *Datapath) liveCounts() map[uint32]uint64 {
 	out := make(map[uint32]uint64)
-	for i := range d.backends {
-		if n := d.backendCounters[i].open(); n > 0 && d.backends[i].Generation != 0 {
+	for i := range d.backendCells {
+		if n := d.backendCounters[i].open(); n > 0 && d.living(uint32(i)) {
 			out[uint32(i)] = n
 		}
 	}
 	return out
 }
 
-// LiveOf is Live of one backend: 0 where its index names nothing.
+// LiveOf is Live of one backend: 0 where its index names none that is in use.
 func (d *Datapath) LiveOf(index uint32) (uint64, error) {
 	if err := d.acquire(); err != nil {
 		return 0, err
 	}
 	defer d.release()
-	if index >= uint32(len(d.backendCounters)) || d.backends[index].Generation == 0 {
+	if index >= uint32(len(d.backendCells)) || !d.living(index) {
 		return 0, nil
 	}
 	return d.backendCounters[index].open(), nil
+}
+
+// living says whether programs count for the backend: its word is what they ask.
+func (d *Datapath) living(index uint32) bool {
+	return decodeBackendCell(atomic.LoadUint64(&d.backendCells[index])).State != BackendFree
 }
 
 // open is the live count; one that is below zero, until a recount, is zero.
@@ -153,7 +158,7 @@ func (d *Datapath) suspects(of map[uint32]suspect) (map[uint32]suspect, error) {
 		if _, asked := of[uint32(i)]; of != nil && !asked {
 			continue
 		}
-		if c := decodeBackendCell(atomic.LoadUint64(&d.backendCells[i])); c.State == BackendFree {
+		if !d.living(uint32(i)) {
 			continue // neither the programs nor a walk count for it any more
 		}
 		s := suspect{before[i], atomic.LoadInt64(&d.backendCounters[i].Live), atomic.LoadInt64(&d.backendCounters[i].Recounted)}

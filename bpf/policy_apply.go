@@ -68,22 +68,6 @@ func (d *Datapath) setPolicy(w SetPolicy) error {
 	return nil
 }
 
-// dumpPolicy reads the policy in force. One that cannot be what was written is
-// left out: its word alone is there, and the next policy takes its place.
-func (d *Datapath) dumpPolicy(out *Dump) {
-	out.PolicyWord = decodePolicyWord(atomic.LoadUint64(d.policyWord))
-	if out.PolicyWord.Base == 0 {
-		return
-	}
-	lines, err := policyAt(d.policyLines, out.PolicyWord.Base)
-	if err != nil {
-		d.opts.log().Warn("the policy cannot be read", "err", err)
-		return
-	}
-	out.PolicyLines, out.PolicySum = uint32(len(lines)), lines[0].W[policySum]
-	out.Policy = decodePolicy(lines)
-}
-
 // RuleHits is how often each rule of the policy in force has decided, from the
 // first on.
 func (d *Datapath) RuleHits() ([]uint64, error) {

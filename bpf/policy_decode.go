@@ -36,6 +36,15 @@ func decodePolicyWord(w uint64) PolicyWord {
 // policyAt is the lines of the policy that begins at base; an error where they
 // are not what was written.
 func policyAt(all []policyLine, base uint32) ([]policyLine, error) {
+	lines, err := policyLinesAt(all, base)
+	if err != nil {
+		return nil, err
+	}
+	return lines, policyIsWhole(lines)
+}
+
+// policyLinesAt is policyAt without a look at what the lines say.
+func policyLinesAt(all []policyLine, base uint32) ([]policyLine, error) {
 	if uint64(base) >= uint64(len(all)) {
 		return nil, fmt.Errorf("policy at line %d of %d", base, len(all))
 	}
@@ -44,11 +53,14 @@ func policyAt(all []policyLine, base uint32) ([]policyLine, error) {
 	if size < policyData || size > uint64(len(lines)) {
 		return nil, fmt.Errorf("policy of %d lines at line %d of %d", size, base, len(all))
 	}
-	lines = lines[:size]
+	return lines[:size], nil
+}
+
+func policyIsWhole(lines []policyLine) error {
 	if sum := policyContent(lines); sum != lines[0].W[policySum] {
-		return nil, fmt.Errorf("policy at line %d: its sum is %016x, not %016x", base, sum, lines[0].W[policySum])
+		return fmt.Errorf("policy of %d lines: its sum is %016x, not %016x", len(lines), sum, lines[0].W[policySum])
 	}
-	return lines, nil
+	return nil
 }
 
 // decodePolicy reads back what encode wrote, in a canonical order: networks by

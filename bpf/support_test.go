@@ -3,6 +3,7 @@ package bpf
 import (
 	"fmt"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -36,6 +37,22 @@ func until(what string, ok func() bool) error {
 
 func waitSeen(s *kerneltest.Server, data string, n int) error {
 	return until(fmt.Sprintf("%s got %q %d times", s.Name, data, n), func() bool { return s.Seen(data) >= n })
+}
+
+// heldObjects counts this process's descriptors of maps, programs and links.
+func heldObjects(t testing.TB) (n int) {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		// One that is gone is not ours: sockets come and go meanwhile.
+		if target, err := os.Readlink("/proc/self/fd/" + e.Name()); err == nil && strings.Contains(target, "bpf") {
+			n++
+		}
+	}
+	return n
 }
 
 // openDescriptors counts this process's.

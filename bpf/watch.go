@@ -8,8 +8,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const nameLen = len(slicelbSlbGroupInfo{}.Name)
-
 // WatchLease is how long what Watch asked for is told; it is to be asked for
 // again before. So a process that is killed while somebody watches leaves the
 // programs at their former pace a moment later.
@@ -75,69 +73,6 @@ func (d *Datapath) Watch(w *Watch) error {
 		atomic.StoreUint64(words.cells, cells)
 	}
 	return nil
-}
-
-// GroupName is the name of a group's index; "" is the host, or nobody's.
-func (d *Datapath) GroupName(index uint32) string {
-	if d.acquire() != nil {
-		return ""
-	}
-	defer d.release()
-	if index >= uint32(len(d.groupInfos)) {
-		return ""
-	}
-	name := d.groupInfos[index].Name
-	return text(name[:], len(name))
-}
-
-// VIPName is the name of the VIP that a cell belongs to; "" is nobody's.
-func (d *Datapath) VIPName(cell uint32) string {
-	if d.acquire() != nil {
-		return ""
-	}
-	defer d.release()
-	if cell >= uint32(len(d.cellInfos)) {
-		return ""
-	}
-	name := d.cellInfos[cell].Vip
-	return text(name[:], len(name))
-}
-
-// GroupIndex finds a group by its name.
-func (d *Datapath) GroupIndex(name string) (uint32, bool) {
-	if d.acquire() != nil {
-		return 0, false
-	}
-	defer d.release()
-	var want [nameLen]int8
-	if setText(want[:], name) != nil {
-		return 0, false
-	}
-	for i := 1; i < len(d.groupInfos); i++ {
-		if d.groupInfos[i].Name == want {
-			return uint32(i), true
-		}
-	}
-	return 0, false
-}
-
-// VIPCells finds the default cells of a VIP: one for each of its families.
-func (d *Datapath) VIPCells(name string) []uint32 {
-	if d.acquire() != nil {
-		return nil
-	}
-	defer d.release()
-	var want [nameLen]int8
-	if setText(want[:], name) != nil {
-		return nil
-	}
-	var cells []uint32
-	for i := 1; i < len(d.cellInfos); i++ {
-		if c := &d.cellInfos[i]; c.Family != 0 && c.Group[0] == 0 && c.Vip == want {
-			cells = append(cells, uint32(i))
-		}
-	}
-	return cells
 }
 
 // Suppressed are the refusals that were not told, by group: more than one may

@@ -56,9 +56,8 @@ func plus(a api.Counters, b bpf.Counters) api.Counters {
 	}
 }
 
-// readMaps reads what the kernel holds, one request after the other: writes wait
-// for it, it takes memory, and whoever may read may ask as often as he likes.
-// Without a data plane everything is empty.
+// readMaps reads what the kernel holds, one request after the other: it takes
+// memory, and whoever may read may ask as often as he likes. Without a data plane everything is empty.
 func (a answers) readMaps(v *view) (*bpf.Dump, *bpf.CounterSnapshot, error) {
 	if v.dp == nil {
 		return &bpf.Dump{}, &bpf.CounterSnapshot{}, nil

@@ -53,8 +53,7 @@ func large(t testing.TB, vips int) *daemon {
 }
 
 // BenchmarkMetrics is what one scrape costs: in time, and of a processor, which a
-// busy machine does not make more. The reading is the part that keeps writes to
-// the maps waiting.
+// busy machine does not make more. The reading is the part that looks at the maps.
 func BenchmarkMetrics(b *testing.B) {
 	for _, vips := range []int{100, 10000} {
 		d := large(b, vips)

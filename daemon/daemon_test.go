@@ -23,6 +23,7 @@ import (
 	"github.com/slicelb/slicelb/api"
 	"github.com/slicelb/slicelb/bpf"
 	"github.com/slicelb/slicelb/config"
+	"github.com/slicelb/slicelb/internal/kerneltest"
 	"github.com/slicelb/slicelb/lb"
 	"github.com/slicelb/slicelb/lb/lbtest"
 	"github.com/slicelb/slicelb/unitwatch"
@@ -131,30 +132,9 @@ func (s *syncBuffer) String() string {
 	return s.b.String()
 }
 
-// ownCgroup is a folder of the test's own in cgroup2.
-func ownCgroup(t *testing.T) string {
-	t.Helper()
-	root, err := unitwatch.FindRoot()
-	if err != nil || os.Geteuid() != 0 {
-		t.Skipf("needs root and cgroup2: %v", err)
-	}
-	dir, err := os.MkdirTemp(root, "slicelb-cmd-")
-	if err != nil {
-		t.Skip(err)
-	}
-	t.Cleanup(func() {
-		for _, d := range []string{"web.slice", "."} {
-			if err := os.Remove(filepath.Join(dir, d)); err != nil && !errors.Is(err, os.ErrNotExist) {
-				t.Error(err)
-			}
-		}
-	})
-	return dir
-}
-
 func start(t *testing.T, toml string, dp *memoryPath, environment map[string]string) *process {
 	t.Helper()
-	root := ownCgroup(t)
+	root := kerneltest.NewCgroup(t).Path
 	dir := t.TempDir()
 	p := &process{
 		t: t, dp: dp, config: filepath.Join(dir, "slicelb.toml"), out: &syncBuffer{},
@@ -376,7 +356,7 @@ func TestFirstStart(t *testing.T) {
 		t.Fatal(err)
 	}
 	err := Run(t.Context(), Options{
-		Config: path, CgroupRoot: ownCgroup(t), Socket: filepath.Join(dir, "api.sock"),
+		Config: path, CgroupRoot: kerneltest.NewCgroup(t).Path, Socket: filepath.Join(dir, "api.sock"),
 		Log: io.Discard, Lookup: lookupIn(nil), Unset: func(string) error { return nil },
 		open: func(bpf.Options, []bpf.NamedFD) (opened, error) { t.Error("opened"); return opened{}, io.EOF },
 	})

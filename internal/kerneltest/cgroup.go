@@ -3,11 +3,9 @@ package kerneltest
 import (
 	"bufio"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync/atomic"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -18,15 +16,14 @@ type Cgroup struct {
 	Path string // in the file system
 }
 
-var serial atomic.Uint64
-
 // NewCgroup makes a cgroup just below the hierarchy's root, with a name that
 // belongs to this process alone. It goes with the test, and all below it.
 func NewCgroup(t testing.TB) *Cgroup {
 	t.Helper()
 	Root(t)
-	name := fmt.Sprintf("slicelb-test-%d-%d", os.Getpid(), serial.Add(1))
-	c := &Cgroup{Path: filepath.Join(hierarchy(t), name)}
+	dir := hierarchy(t)
+	sweepLeftovers(dir)
+	c := &Cgroup{Path: filepath.Join(dir, cgroupName())}
 	if err := os.Mkdir(c.Path, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -71,13 +68,7 @@ func (c *Cgroup) remove() error {
 }
 
 func (c *Cgroup) clear(t testing.TB) {
-	var dirs []string
-	_ = filepath.WalkDir(c.Path, func(path string, d os.DirEntry, err error) error {
-		if err == nil && d.IsDir() {
-			dirs = append(dirs, path)
-		}
-		return nil
-	})
+	dirs := below(c.Path)
 	for i := len(dirs) - 1; i >= 0; i-- {
 		if err := (&Cgroup{Path: dirs[i]}).remove(); err != nil {
 			t.Errorf("remove %s: %v", dirs[i], err)

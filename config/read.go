@@ -3,6 +3,7 @@ package config
 import (
 	"bytes"
 	"regexp"
+	"slices"
 	"time"
 )
 
@@ -264,7 +265,8 @@ func (b *builder) readBackends(t *table, title string) (out []Backend, at []span
 		}
 		bt.rest(backendKeys, backendLater)
 	}
-	return out, at, units, unitsAt, ok
+	// A clone has no spare room: there may be 100,000 of them.
+	return slices.Clone(out), at, units, unitsAt, ok
 }
 
 func names(words []word) []string {

@@ -195,7 +195,9 @@ func (c *vipCompiler) compile(known map[string]bool) (*VIP, error) {
 
 // collect lists the backends of the family, the views' too.
 func (c *vipCompiler) collect() {
-	c.index = map[netip.AddrPort]uint32{}
+	n := len(c.v.Backends)
+	c.index = make(map[netip.AddrPort]uint32, n)
+	c.out.Backends = make([]Backend, 0, n)
 	add := func(list []config.Backend) {
 		for _, b := range list {
 			if familyOf(b.Addr.Addr()) != c.family {

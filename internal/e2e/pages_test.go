@@ -1,7 +1,10 @@
 package e2e
 
 import (
+	"context"
 	"os"
+	"path"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -83,6 +86,60 @@ func TestREADME(t *testing.T) {
 	if len(outputs) != 4 || outputs[2] != page || !strings.Contains(outputs[3], "www") {
 		t.Errorf("%q", outputs)
 	}
+}
+
+// What the README says of an installation by hand, which has a unit that can be masked.
+func TestByHand(t *testing.T) {
+	h := install(t)
+	h.must("rm", unitFile, "/usr/sbin/slicelb", "/etc/sysusers.d/slicelb.conf")
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := regexp.MustCompile("(?m)^\\| `([^`]+)` \\| `(/[^`]+)`").FindAllStringSubmatch(string(readme), -1)
+	if len(rows) != 4 {
+		t.Fatalf("the README's table has %d rows", len(rows))
+	}
+	unitAt := ""
+	for _, row := range rows {
+		from, to, mode := "../../"+row[1], row[2], os.FileMode(0o644)
+		if row[1] == "bin/slicelb" {
+			from, mode = binary(t, ""), 0o755
+		}
+		if strings.HasSuffix(to, "/") {
+			to += path.Base(row[1])
+		}
+		if path.Base(to) == unit {
+			unitAt = to
+		}
+		if err := h.Install(from, to, mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Cleanup(func() {
+		h.Run(context.Background(), "systemctl", "disable", "--now", unit)
+		h.Run(context.Background(), "rm", unitAt)
+		if err := h.Install("../../packaging/slicelb.service", unitFile, 0o644); err != nil {
+			t.Error(err)
+		}
+		h.Run(context.Background(), "systemctl", "daemon-reload")
+	})
+	h.must("systemd-sysusers")
+	h.must("systemctl", "daemon-reload")
+	h.must("systemctl", "enable", "--now", unit)
+	if got := h.property("FragmentPath"); got != unitAt {
+		t.Errorf("the unit is %s", got)
+	}
+	if out := h.must("slicelb", "status"); !strings.Contains(out, "no VIP is configured") {
+		t.Errorf("status says\n%s", out)
+	}
+	h.must("systemctl", "mask", "--now", unit)
+	if load, active := h.property("LoadState"), h.property("ActiveState"); load != "masked" || active != "inactive" {
+		t.Errorf("masked, and it is %s and %s", load, active)
+	}
+	h.must("systemctl", "unmask", unit)
+	h.must("systemctl", "start", unit)
+	h.healthy()
 }
 
 // The guides of runtimes that are not there: their configurations are taken,

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"slices"
@@ -17,6 +18,9 @@ type raw = map[string]any
 // decode returns what src says, and where; or every problem that makes it no
 // TOML.
 func decode(src *source) (raw, *index, []Problem) {
+	if fault, ok := encoding(src); !ok {
+		return nil, nil, []Problem{fault}
+	}
 	ix, faults := newIndex(src) // first: it bounds the nesting
 	if len(faults) > 0 {
 		return nil, nil, faults
@@ -34,6 +38,20 @@ func decode(src *source) (raw, *index, []Problem) {
 		return nil, nil, []Problem{at.problem(SeverityError, "not TOML: "+printable(message), "")}
 	}
 	return m, ix, nil
+}
+
+// encoding says what an editor has put in front of a text that is no part of it.
+func encoding(src *source) (Problem, bool) {
+	for _, m := range []struct{ mark, message string }{
+		{"\xef\xbb\xbf", "begins with a byte order mark (U+FEFF)"},
+		{"\xff\xfe", "is UTF-16, not UTF-8"},
+		{"\xfe\xff", "is UTF-16, not UTF-8"},
+	} {
+		if bytes.HasPrefix(src.data, []byte(m.mark)) {
+			return span{src, 0, len(m.mark)}.problem(SeverityError, m.message, "save it as UTF-8 without a byte order mark"), false
+		}
+	}
+	return Problem{}, true
 }
 
 // table reads one table. What is read is taken out of it; rest complains about

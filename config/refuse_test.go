@@ -37,6 +37,8 @@ func TestRefuse(t *testing.T) {
 
 		{"bad TOML", "[vip\n", "not TOML"},
 		{"bad NUL", "a = \"\x00\"\n", "not TOML"},
+		{"a byte order mark", "\xef\xbb\xbfa = 1\n", "begins with a byte order mark"},
+		{"UTF-16", "\xff\xfea\x00", "is UTF-16, not UTF-8"},
 		{"bad UTF-8", "a = \"\xff\"\n", "not TOML"},
 		{"bad nesting", "a = " + strings.Repeat("[", 20000) + "\n", "not TOML"},
 		{"bad depth", "a = " + strings.Repeat("[", 20) + strings.Repeat("]", 20) + "\n", "nested too deep"},

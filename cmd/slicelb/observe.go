@@ -32,11 +32,14 @@ always, up to a number, and everything else while somebody watched.
 With -f it goes on with what comes, which costs each decision a little while it runs.
 What cannot be told in time is counted, and said where it is missing: calls never wait
 for a watcher.`,
-		Example: "  slicelb observe -f --vip db\n  slicelb observe --verdict rejected --since 10m\n  slicelb observe -f -o jsonl | jq 'select(.decision.group == \"web\")'",
+		Example: "  slicelb observe -f --vip db\n  slicelb observe --verdict rejected --since 10m\n  slicelb observe -f -o json | jq 'select(.decision.group == \"web\")'",
 		Args:    exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if format == "json" {
+				format = "jsonl" // as the other commands have it
+			}
 			if format != "table" && format != "wide" && format != "jsonl" {
-				return usageErrorf("-o %q: want table, wide or jsonl", format)
+				return usageErrorf("-o %q: want table, wide, or json, one a line", format)
 			}
 			if !cmd.Flags().Changed("lines") {
 				o.Last = -1
@@ -65,7 +68,7 @@ for a watcher.`,
 	f.StringSliceVar(&o.Verdicts, "verdict", nil, "of these `verdicts` alone: "+strings.Join(bpf.ToldNames(), ", "))
 	f.StringVar(&since, "since", "", "of what was kept, what is no older: a duration like 10m, or a `time`")
 	f.IntVarP(&o.Last, "lines", "n", 0, "of what was kept, so many `lines` at most (default all; 10 with -f)")
-	f.StringVarP(&format, "output", "o", "table", "`format`: table, wide or jsonl")
+	f.StringVarP(&format, "output", "o", "table", "`format`: table, wide, or json (also jsonl), one a line")
 	f.BoolVar(&bare, "no-headers", false, "leave out a table's first line")
 	for name, from := range map[string]cobra.CompletionFunc{
 		"vip": g.completeFlag(func(s *api.Status) []string { return names(s.VIPs, func(v api.VIP) string { return v.Name }) }),
@@ -73,7 +76,7 @@ for a watcher.`,
 			return append(names(s.Groups, func(v api.Group) string { return v.Name }), lb.HostGroup)
 		}),
 		"verdict": cobra.FixedCompletions(bpf.ToldNames(), cobra.ShellCompDirectiveNoFileComp),
-		"output":  cobra.FixedCompletions([]string{"table", "wide", "jsonl"}, cobra.ShellCompDirectiveNoFileComp),
+		"output":  cobra.FixedCompletions([]string{"table", "wide", "json"}, cobra.ShellCompDirectiveNoFileComp),
 	} {
 		if err := cmd.RegisterFlagCompletionFunc(name, from); err != nil {
 			panic(err) // the flags were added above

@@ -11,13 +11,14 @@ import (
 
 func newReload(g *globals) *cobra.Command {
 	var timeout time.Duration
+	var out output
 	cmd := &cobra.Command{
 		Use:   "reload",
 		Short: "Have the daemon read its configuration again",
 		Long: `Have the daemon read its configuration again, and return when the kernel has it.
 A configuration with errors changes nothing: the errors are printed, what ran
 before runs on, and the exit status is 78. For root and the daemon's own user.`,
-		Example: "  slicelb check && slicelb reload",
+		Example: "  slicelb check && slicelb reload\n  slicelb reload -o json",
 		Args:    exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if timeout <= 0 {
@@ -26,6 +27,9 @@ before runs on, and the exit status is 78. For root and the daemon's own user.`,
 			r, err := g.client().Reload(cmd.Context(), timeout)
 			if err != nil {
 				return err
+			}
+			if out.format == "json" {
+				return printJSON(g.stdout, r)
 			}
 			for _, w := range r.Warnings {
 				fmt.Fprintln(g.stderr, w)
@@ -36,5 +40,6 @@ before runs on, and the exit status is 78. For root and the daemon's own user.`,
 		},
 	}
 	cmd.Flags().DurationVar(&timeout, "timeout", 30*time.Second, "how `long` to wait for the kernel to have it")
+	out.flags(cmd)
 	return cmd
 }

@@ -20,6 +20,7 @@ func newTop(g *globals) *cobra.Command {
 		show        string
 		s           topScreen
 		by          string
+		out         output
 	)
 	cmd := &cobra.Command{
 		Use:   "top",
@@ -31,7 +32,8 @@ connects took, which is measured for as long as somebody asks.
 Keys: v, g and b choose VIPs, groups or backends; enter goes to what belongs to a line,
 esc back; s sorts by the next column, r the other way round; / filters; p pauses; q ends.
 
-With -b the tables are printed one after the other, each after one delay.`,
+With -b the tables are printed one after the other, each after one delay; with -o json
+each is one line.`,
 		Example: "  slicelb top\n  slicelb top -b -1 --show groups\n  slicelb top -b -n 10 -d 5s --vip db --show backends",
 		Args:    exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -53,8 +55,8 @@ With -b the tables are printed one after the other, each after one delay.`,
 			if iterations < 0 {
 				return usageErrorf("-n %d: want 0 or more", iterations)
 			}
-			if batch || once {
-				return batchTop(cmd.Context(), g, s, by, delay, iterations)
+			if batch || once || out.format == "json" {
+				return batchTop(cmd.Context(), g, &out, s, by, delay, iterations)
 			}
 			if !g.terminal {
 				return &exitError{code: exitUsage, err: fmt.Errorf("standard output is no terminal"), hint: "use -b"}
@@ -66,6 +68,7 @@ With -b the tables are printed one after the other, each after one delay.`,
 			return liveTop(cmd.Context(), g, newTopModel(fetch, delay, s, by, g.colour()))
 		},
 	}
+	out.flags(cmd)
 	f := cmd.Flags()
 	f.BoolVarP(&batch, "batch", "b", false, "print tables instead of a live view")
 	f.IntVarP(&iterations, "iterations", "n", 0, "with -b, so `many` tables (default no end)")
@@ -88,7 +91,7 @@ With -b the tables are printed one after the other, each after one delay.`,
 }
 
 // batchTop prints a table after each delay; 0 iterations is no end.
-func batchTop(ctx context.Context, g *globals, s topScreen, by string, delay time.Duration, iterations int) error {
+func batchTop(ctx context.Context, g *globals, out *output, s topScreen, by string, delay time.Duration, iterations int) error {
 	before, err := g.client().Top(ctx)
 	if err != nil {
 		return err
@@ -107,15 +110,25 @@ func batchTop(ctx context.Context, g *globals, s topScreen, by string, delay tim
 		}
 		rows, columns := topRows(before, after, s), topColumns(s.kind)
 		sortTop(rows, columns, by, false)
+		before = after
+		if out.format == "json" {
+			if err := printLook(g.stdout, after.At, rows); err != nil {
+				return err
+			}
+			continue
+		}
 		if i > 0 {
 			fmt.Fprintln(g.stdout)
 		}
-		for _, line := range topLines(rows, columns, 0) {
+		lines := topLines(rows, columns, 0)
+		if out.noHeaders {
+			lines = lines[1:]
+		}
+		for _, line := range lines {
 			if _, err := fmt.Fprintln(g.stdout, line); err != nil {
 				return err
 			}
 		}
-		before = after
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 
 	"github.com/slicelb/slicelb/unitwatch"
 )
@@ -29,7 +30,12 @@ func refused(err error) error {
 	case unitwatch.NotTheRoot:
 		hint = "to serve the part that is visible here alone, name it: --cgroup-root " + root.Path
 	case unitwatch.NotCgroup2:
-		hint = "name the folder where cgroup2 is mounted with --cgroup-root"
+		// It was named: what is found is one.
+		hint = "leave it out to have cgroup2 found"
+		if path, err := unitwatch.FindRoot(); err == nil {
+			hint = "cgroup2 is mounted at " + path + "; leave the option out to have it found"
+		}
+		return &exitError{code: exitUsage, err: fmt.Errorf("--cgroup-root %s: not a cgroup2 filesystem", root.Path), hint: hint}
 	case unitwatch.NotAccessible:
 		return &exitError{code: exitFailed, err: err}
 	}

@@ -17,16 +17,18 @@ import (
 // A pipe into which nobody writes holds nothing up that was interrupted; one that
 // somebody writes into is read.
 func TestCheckPipe(t *testing.T) {
-	pipe := filepath.Join(t.TempDir(), "pipe")
-	if err := unix.Mkfifo(pipe, 0o600); err != nil {
-		t.Fatal(err)
+	silent, spoken := filepath.Join(t.TempDir(), "silent"), filepath.Join(t.TempDir(), "spoken")
+	for _, pipe := range []string{silent, spoken} {
+		if err := unix.Mkfifo(pipe, 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
-	check := func(ctx context.Context) (int, string) {
+	check := func(ctx context.Context, pipe string) (int, string) {
 		var said shown
 		code := run(ctx, &env{stdout: &said, stderr: &said, lookup: func(string) (string, bool) { return "", false }}, []string{"check", "-c", pipe})
 		return code, said.String()
 	}
-	write := func() {
+	write := func(pipe string) {
 		w, err := os.OpenFile(pipe, os.O_WRONLY, 0)
 		if err == nil {
 			_, err = w.WriteString("[vip.db]\nfrontends = [\"10.96.0.10:80\"]\n")
@@ -38,12 +40,12 @@ func TestCheckPipe(t *testing.T) {
 	}
 	ctx, interrupt := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer interrupt()
-	if code, said := check(ctx); code != exitFailed || !strings.Contains(said, "interrupted") {
+	if code, said := check(ctx, silent); code != exitFailed || !strings.Contains(said, "interrupted") {
 		t.Errorf("exit %d: %s", code, said)
 	}
-	write() // who was interrupted still waits for it
-	go write()
-	if code, said := check(t.Context()); code != exitOK || !strings.Contains(said, "ok: 1 VIP") {
+	write(silent) // who was interrupted still waits for it
+	go write(spoken)
+	if code, said := check(t.Context(), spoken); code != exitOK || !strings.Contains(said, "ok: 1 VIP") {
 		t.Errorf("exit %d: %s", code, said)
 	}
 }

@@ -121,17 +121,26 @@ var neededCapabilities = []struct {
 	{"CAP_BPF", unix.CAP_BPF}, {"CAP_NET_ADMIN", unix.CAP_NET_ADMIN}, {"CAP_PERFMON", unix.CAP_PERFMON},
 }
 
-func privileges() finding {
+// missingCapabilities are those of neededCapabilities that this process lacks.
+func missingCapabilities() ([]string, error) {
 	var data [2]unix.CapUserData
 	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	if err := unix.Capget(&hdr, &data[0]); err != nil {
-		return finding{"privileges", verdictFail, err.Error(), ""}
+		return nil, err
 	}
 	var missing []string
 	for _, c := range neededCapabilities {
 		if data[c.bit/32].Effective&(1<<(c.bit%32)) == 0 {
 			missing = append(missing, c.name)
 		}
+	}
+	return missing, nil
+}
+
+func privileges() finding {
+	missing, err := missingCapabilities()
+	if err != nil {
+		return finding{"privileges", verdictFail, err.Error(), ""}
 	}
 	if len(missing) > 0 {
 		return finding{"privileges", verdictNote, "this process lacks " + strings.Join(missing, ", "),
@@ -145,6 +154,11 @@ func privileges() finding {
 // others out.
 func othersPrograms(root string) finding {
 	f := finding{Check: "programs at the root", Verdict: verdictOK}
+	if missing, err := missingCapabilities(); err == nil && len(missing) > 0 {
+		// The library takes EPERM for an old kernel's.
+		f.Verdict, f.Text, f.Hint = verdictNote, "cannot be listed without "+strings.Join(missing, ", "), "run doctor as root"
+		return f
+	}
 	dir, err := os.Open(root)
 	if err != nil {
 		f.Verdict, f.Text = verdictNote, err.Error()

@@ -36,6 +36,7 @@ Exit status: 0 ok, 1 failed (status: degraded; diff: differs), 2 usage,
 3 daemon not running, 4 no such object, 77 not permitted, 78 bad configuration.`,
 		Args:              noSuchCommand,
 		RunE:              func(cmd *cobra.Command, _ []string) error { return needCommand(cmd) },
+		PersistentPreRunE: notEmpty,
 		SilenceErrors:     true,
 		SilenceUsage:      true,
 		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
@@ -58,8 +59,44 @@ Exit status: 0 ok, 1 failed (status: degraded; diff: differs), 2 usage,
 		newVIP(g), newGroup(g), newPolicy(g), newBackend(g), newExplain(g), newObserve(g), newTop(g), newDump(g),
 		newDoctor(g), newVersion(g), newCompletion(g), newMan(g),
 	)
-	root.SetHelpCommand(&cobra.Command{Hidden: true, Use: "no-help"})
+	root.SetHelpCommand(newHelp())
 	return root
+}
+
+// notEmpty refuses options that name nothing: a variable of a script that is not set
+// must not mean what leaving out the option does.
+func notEmpty(cmd *cobra.Command, _ []string) error {
+	for _, name := range []string{"socket", "config", "cgroup-root"} {
+		if f := cmd.Flags().Lookup(name); f != nil && f.Changed && f.Value.String() == "" {
+			return usageErrorf("--%s: it is empty; leave it out for the default", name)
+		}
+	}
+	return nil
+}
+
+// newHelp is help COMMAND, which is COMMAND --help.
+func newHelp() *cobra.Command {
+	return &cobra.Command{
+		Use:   "help [COMMAND...]",
+		Short: "Say what a command does",
+		ValidArgsFunction: func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+			of, _, err := cmd.Root().Find(args)
+			if err != nil {
+				return nil, cobra.ShellCompDirectiveNoFileComp
+			}
+			return names(visible(of), (*cobra.Command).Name), cobra.ShellCompDirectiveNoFileComp
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			of, rest, err := cmd.Root().Find(args)
+			switch {
+			case err != nil:
+				return noSuchCommand(cmd.Root(), args)
+			case len(rest) > 0:
+				return noSuchCommand(of, rest)
+			}
+			return of.Help()
+		},
+	}
 }
 
 // family makes a command that only holds others.

@@ -59,8 +59,8 @@ func notServed(err error) error {
 		return refused(err)
 	case errors.Is(err, daemon.ErrRunning):
 		return &exitError{code: exitFailed, err: err, hint: "stop it first: systemctl stop slicelb"}
-	case errors.Is(err, bpf.ErrNotSupported) && errors.Is(err, os.ErrPermission):
-		return &exitError{code: exitNotPermitted, err: err, hint: "run it as root, or by its unit"}
+	case errors.Is(err, os.ErrPermission):
+		return &exitError{code: exitNotPermitted, err: err, hint: "run it as root, or by its unit: systemctl start slicelb"}
 	case errors.Is(err, bpf.ErrNotSupported):
 		return &exitError{code: exitBadConfig, err: err, hint: "slicelb doctor says what this host lacks"}
 	}

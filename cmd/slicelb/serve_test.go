@@ -18,7 +18,7 @@ func TestRefusedHosts(t *testing.T) {
 		{&unitwatch.RootError{Reason: unitwatch.V1Only}, exitBadConfig, "unified_cgroup_hierarchy"},
 		{&unitwatch.RootError{Reason: unitwatch.NoCgroups}, exitBadConfig, "mount cgroup2"},
 		{&unitwatch.RootError{Reason: unitwatch.NotTheRoot, Path: "/sys/fs/cgroup"}, exitBadConfig, "--cgroup-root /sys/fs/cgroup"},
-		{&unitwatch.RootError{Reason: unitwatch.NotCgroup2, Path: "/tmp"}, exitBadConfig, "--cgroup-root"},
+		{&unitwatch.RootError{Reason: unitwatch.NotCgroup2, Path: "/tmp"}, exitUsage, "--cgroup-root /tmp: not a cgroup2 filesystem"},
 		{&unitwatch.RootError{Reason: unitwatch.NotAccessible, Path: "/x", Err: os.ErrPermission}, exitFailed, "permission denied"},
 	} {
 		var out strings.Builder

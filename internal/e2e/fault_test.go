@@ -481,15 +481,19 @@ func TestRefusedHosts(t *testing.T) {
 	h := install(t)
 	h.configure(oldTOML)
 	serve := "exec slicelb serve --socket /tmp/refused/api.sock"
-	for _, test := range []struct{ name, script, want string }{
-		{"cgroup namespace", serve, "--cgroup-root /sys/fs/cgroup"},
-		{"no cgroups", "umount -l /sys/fs/cgroup && " + serve, "no cgroup2 filesystem is mounted"},
-		{"named, and not cgroup2", serve + " --cgroup-root /tmp", "not a cgroup2 filesystem"},
+	for _, test := range []struct {
+		name, script string
+		code         int
+		want         string
+	}{
+		{"cgroup namespace", serve, 78, "--cgroup-root /sys/fs/cgroup"},
+		{"no cgroups", "umount -l /sys/fs/cgroup && " + serve, 78, "no cgroup2 filesystem is mounted"},
+		{"named, and not cgroup2", serve + " --cgroup-root /tmp", 2, "not a cgroup2 filesystem"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			code, out := h.exit("unshare", "--mount", "sh", "-c", test.script)
-			if code != 78 || !strings.Contains(out, test.want) {
-				t.Errorf("exit %d, want 78 with %q\n%s", code, test.want, out)
+			if code != test.code || !strings.Contains(out, test.want) {
+				t.Errorf("exit %d, want %d with %q\n%s", code, test.code, test.want, out)
 			}
 		})
 	}

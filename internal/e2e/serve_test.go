@@ -112,6 +112,19 @@ func TestCommandLine(t *testing.T) {
 	if code, out := h.exit("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "slicelb", "status"); code != 77 {
 		t.Errorf("a stranger: exit %d\n%s", code, out)
 	}
+	for _, test := range []struct {
+		args []string
+		code int
+		want string
+	}{
+		{[]string{"serve"}, 77, "run it as root, or by its unit"},
+		{[]string{"doctor", "--cgroup-root", "/sys/fs/cgroup"}, 0, "cannot be listed without CAP_BPF, CAP_NET_ADMIN"},
+	} {
+		code, out := h.exit("setpriv", append([]string{"--reuid=65534", "--regid=65534", "--clear-groups", "slicelb"}, test.args...)...)
+		if code != test.code || !strings.Contains(out, test.want) || strings.Contains(out, "requires >= v4.15") {
+			t.Errorf("a stranger: %s: exit %d, want %d with %q\n%s", test.args[0], code, test.code, test.want, out)
+		}
+	}
 	if code, out := h.exit("setpriv", "--reuid=65534", "--regid=slicelb", "--clear-groups", "slicelb", "status"); code != 0 {
 		t.Errorf("a member of the group reads: exit %d\n%s", code, out)
 	}

@@ -237,7 +237,9 @@ func (d *daemon) settle(ctx context.Context) {
 	} else {
 		d.note(d.adoptOnly(ctx))
 	}
-	if d.applyErr != nil {
+	// A data plane that this version does not know serves on as it is: the start has
+	// not failed, and the store must not be dropped.
+	if d.applyErr != nil && !errors.Is(d.applyErr, bpf.ErrLayout) {
 		if !d.ready {
 			d.tell("STATUS=not ready: " + d.applyErr.Error())
 		}

@@ -64,6 +64,8 @@ func openKernel(opts bpf.Options, handed []bpf.NamedFD) (opened, error) {
 		return opened{dataPath: kernel{d}, adopted: true}, nil
 	case errors.Is(err, bpf.ErrNothingStored):
 		err = nil
+	case errors.Is(err, bpf.ErrLayout):
+		return opened{}, err // they go on: a downgrade is undone by an upgrade
 	}
 	// The store still holds what could not be taken over, so its programs run
 	// until the new ones do.

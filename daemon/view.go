@@ -64,7 +64,10 @@ func (d *daemon) publish() {
 		}
 		problem("the reload at %s failed: %s", d.failed.Format("15:04:05"), text)
 	}
-	if d.applyErr != nil {
+	switch {
+	case errors.Is(d.applyErr, bpf.ErrLayout):
+		problem("this version cannot take over the data plane of the one before, which serves on as it was: %v; install that version again, or run systemctl stop and start: connects to VIPs go to the wire in between", d.applyErr)
+	case d.applyErr != nil:
 		problem("the kernel does not have the newest state: %v", d.applyErr)
 	}
 	if d.pending == nil && !d.ready {

@@ -474,3 +474,34 @@ func TestLatestWins(t *testing.T) {
 		}
 	})
 }
+
+// Starts for which nobody waits share moments, fifty a second at the most, and
+// none is late for it.
+func TestStartsShareMoments(t *testing.T) {
+	at := func(netip.AddrPort, time.Time) (time.Duration, error) { return time.Millisecond, nil }
+	run(t, at, func(b *bench) {
+		check := &Check{Interval: 2 * time.Second, Timeout: time.Second, Fall: 3, Rise: 2}
+		var list []Target
+		for i := range 1000 {
+			list = append(list, Target{VIP: "a", Addr: loopback(1+i, 80), Check: check, Assume: Up})
+		}
+		b.Set(list)
+		time.Sleep(20 * time.Second)
+		moments := map[time.Time]bool{}
+		for addr, starts := range b.launched() {
+			for i, s := range starts {
+				moments[s] = true
+				if i == 0 {
+					continue
+				}
+				if gap := s.Sub(starts[i-1]); gap > check.Interval || gap < check.Interval*9/10-startGrain {
+					t.Fatalf("%v: %v between two checks", addr, gap)
+				}
+			}
+		}
+		// The first ones are not rounded to what is before now.
+		if n := len(moments); n > 50*20+2 {
+			t.Errorf("%d moments in 20 s", n)
+		}
+	})
+}

@@ -55,6 +55,11 @@ func (p *probe) inherit(known *probe, t Target) {
 	}
 }
 
+// rounded is a start that others share: at most a fiftieth of the interval earlier.
+func (p *probe) rounded(start time.Duration) time.Duration {
+	return start - start%max(min(startGrain, p.check.Interval/50), 1)
+}
+
 // flight is a check that is under way. A prober may keep what it likes in slot.
 type flight struct {
 	probe   *probe

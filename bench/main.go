@@ -38,6 +38,7 @@ type options struct {
 	apply       bool
 	depth       bool
 	flood       bool
+	parts       bool
 	policy      bool
 }
 
@@ -51,6 +52,7 @@ func main() {
 	flag.StringVar(&o.cgroupRoot, "cgroup-root", "", "cgroup2 directory to work below (default: where it is mounted)")
 	flag.BoolVar(&o.apply, "apply", false, "measure the control plane instead of connects")
 	flag.BoolVar(&o.depth, "depth", false, "measure connects by how deep the caller is below its group")
+	flag.BoolVar(&o.parts, "parts", false, "measure what the parts of a connect to a VIP cost")
 	flag.BoolVar(&o.flood, "flood", false, "tell of 100,000 decisions a second instead")
 	flag.BoolVar(&o.policy, "policy", false, "measure connects under a policy")
 	flag.Parse()
@@ -62,6 +64,9 @@ func main() {
 	}
 	if o.depth {
 		exit(runDepths(ctx, o, os.Stdout))
+	}
+	if o.parts {
+		exit(runParts(ctx, o, os.Stdout))
 	}
 	if o.flood {
 		exit(runFlood(ctx, o, os.Stdout))
@@ -78,10 +83,37 @@ func exit(err error) {
 }
 
 // runConnects times each kind of call for each variant and prints ns and ratios.
-func runConnects(ctx context.Context, o options, out io.Writer) (err error) {
-	base, done, err := arena(o)
+func runConnects(ctx context.Context, o options, out io.Writer) error {
+	list := specs
+	if o.policy {
+		list = policySpecs
+	}
+	least, err := measure(ctx, o, list, kinds)
 	if err != nil {
 		return err
+	}
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintf(w, "\t")
+	for _, k := range kinds {
+		fmt.Fprintf(w, "%s ns\tratio\t", k)
+	}
+	fmt.Fprintln(w)
+	for _, spec := range list {
+		fmt.Fprintf(w, "%s\t", spec.name)
+		for _, kind := range kinds {
+			fmt.Fprintf(w, "%.0f\t%.2f\t", least[kind][spec.name], least[kind][spec.name]/least[kind]["bare"])
+		}
+		fmt.Fprintln(w)
+	}
+	return w.Flush()
+}
+
+// measure is the least ns of a call, by kind and variant, of rounds in which the
+// variants take turns.
+func measure(ctx context.Context, o options, list []spec, kinds []string) (least map[string]map[string]float64, err error) {
+	base, done, err := arena(o)
+	if err != nil {
+		return nil, err
 	}
 	defer func() { err = errors.Join(err, done()) }()
 
@@ -91,33 +123,23 @@ func runConnects(ctx context.Context, o options, out io.Writer) (err error) {
 			err = errors.Join(err, v.close())
 		}
 	}()
-	list := specs
-	if o.policy {
-		list = policySpecs
-	}
 	for _, spec := range list {
 		v, err := newVariant(base, spec.name, spec.addr)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		variants = append(variants, v)
 		if spec.attach != nil {
 			if err := spec.attach(v); err != nil {
-				return fmt.Errorf("%s: %w", spec.name, err)
+				return nil, fmt.Errorf("%s: %w", spec.name, err)
 			}
 		}
 		if err := v.start(); err != nil {
-			return err
+			return nil, err
 		}
 	}
 
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintf(w, "\t")
-	for _, k := range kinds {
-		fmt.Fprintf(w, "%s ns\tratio\t", k)
-	}
-	fmt.Fprintln(w)
-	least := map[string]map[string]float64{}
+	least = map[string]map[string]float64{}
 	for _, kind := range kinds {
 		least[kind] = map[string]float64{}
 		ops := o.ops
@@ -127,11 +149,11 @@ func runConnects(ctx context.Context, o options, out io.Writer) (err error) {
 		for range o.rounds {
 			for _, v := range variants {
 				if err := ctx.Err(); err != nil {
-					return err
+					return nil, err
 				}
 				ns, err := v.time(kind, ops)
 				if err != nil {
-					return err
+					return nil, err
 				}
 				if was, ok := least[kind][v.name]; !ok || ns < was {
 					least[kind][v.name] = ns
@@ -139,14 +161,7 @@ func runConnects(ctx context.Context, o options, out io.Writer) (err error) {
 			}
 		}
 	}
-	for _, v := range variants {
-		fmt.Fprintf(w, "%s\t", v.name)
-		for _, kind := range kinds {
-			fmt.Fprintf(w, "%.0f\t%.2f\t", least[kind][v.name], least[kind][v.name]/least[kind]["bare"])
-		}
-		fmt.Fprintln(w)
-	}
-	return w.Flush()
+	return least, nil
 }
 
 var kinds = []string{kindConnect, kindSocket, kindTCP}

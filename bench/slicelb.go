@@ -142,7 +142,7 @@ func (v *variant) attachPlane(vips, backends, groups int) (*bpf.Datapath, error)
 }
 
 func (v *variant) attach(plane func(cgroup uint64) (*controlPlane, error)) (*bpf.Datapath, error) {
-	d, err := bpf.New(bpf.Options{})
+	d, err := bpf.New(bpf.Options{Edit: v.edit})
 	if err != nil {
 		return nil, err
 	}

@@ -22,7 +22,8 @@ type variant struct {
 	name   string
 	addr   netip.AddrPort // what its worker connects to
 	cgroup string         // directory that programs are attached to
-	undo   []func() error // in reverse order
+	edit   func(*ebpf.CollectionSpec) // of the programs, before they are loaded
+	undo   []func() error             // in reverse order
 
 	cmd *exec.Cmd
 	enc *json.Encoder

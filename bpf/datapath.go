@@ -28,6 +28,10 @@ type Options struct {
 
 	Log *slog.Logger // nil = discard
 
+	// Edit changes what New loads: a measurement takes parts of the programs away
+	// to see what they cost. nil = nothing.
+	Edit func(*ebpf.CollectionSpec)
+
 	events, decisions uint32 // bytes of the rings, for tests
 	seen              uint32 // entries of policy_seen, for tests
 }
@@ -118,6 +122,9 @@ func New(opts Options) (*Datapath, error) {
 	}
 	if err := size(spec, opts); err != nil {
 		return nil, err
+	}
+	if opts.Edit != nil {
+		opts.Edit(spec)
 	}
 	coll, err := load(spec, nil, opts)
 	if err != nil {

@@ -3,20 +3,14 @@ package daemon
 import (
 	"context"
 	"fmt"
-	"net/netip"
 	"os"
 	"path"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/slicelb/slicelb/api"
 	"github.com/slicelb/slicelb/bpf"
-	"github.com/slicelb/slicelb/config"
-	"github.com/slicelb/slicelb/health"
 	"github.com/slicelb/slicelb/internal/prose"
-	"github.com/slicelb/slicelb/lb"
-	"github.com/slicelb/slicelb/metrics"
 )
 
 var pid = os.Getpid()
@@ -24,37 +18,6 @@ var pid = os.Getpid()
 // answers is the daemon as the API sees it. Reading asks the published view and
 // the kernel, never the loop, so that a busy loop can be looked at.
 type answers struct{ d *daemon }
-
-// counted is what the kernel's counters say, by names.
-type counted struct {
-	vip     map[string]api.Counters
-	group   map[[2]string]api.Counters // VIP, group
-	backend map[backendKey]api.Counters
-	live    map[backendKey]uint64
-	liveOf  map[string]uint64 // by VIP
-	state   map[backendKey]bpf.BackendState
-	slots   uint64
-	tables  []metrics.Table
-	dump    *bpf.Dump // what all this is of; nil without a data plane
-
-	share   map[shareKey]float64
-	orders  map[lb.Endpoint]order
-	source  *source
-	results map[health.Endpoint]health.Result
-	now     time.Time
-}
-
-type backendKey struct {
-	vip  string
-	addr netip.AddrPort
-}
-
-func plus(a api.Counters, b bpf.Counters) api.Counters {
-	return api.Counters{
-		Connects: a.Connects + b.Connects, Flows: a.Flows + b.Flows,
-		Passed: a.Passed + b.Passed, Rejected: a.Rejected + b.Rejected, Denied: a.Denied + b.Denied,
-	}
-}
 
 // readMaps reads what the kernel holds, one request after the other: it takes
 // memory, and whoever may read may ask as often as he likes. Without a data plane everything is empty.
@@ -74,108 +37,6 @@ func (a answers) readMaps(v *view) (*bpf.Dump, *bpf.CounterSnapshot, error) {
 		return nil, nil, fmt.Errorf("read the counters: %w", err)
 	}
 	return d, n, nil
-}
-
-// counters reads the kernel's. Without a data plane everything is zero.
-func (a answers) counters(v *view) (*counted, error) {
-	c := &counted{
-		vip: map[string]api.Counters{}, group: map[[2]string]api.Counters{},
-		backend: map[backendKey]api.Counters{}, state: map[backendKey]bpf.BackendState{},
-		live: map[backendKey]uint64{}, liveOf: map[string]uint64{},
-		orders: v.orders, source: v.source, results: a.d.backends.checker.Results(), now: time.Now(),
-	}
-	if v.dp == nil {
-		return c, nil
-	}
-	d, n, err := a.readMaps(v)
-	if err != nil {
-		return nil, err
-	}
-	if v.source != nil {
-		c.share = sharesOf(d, v.source.cfg)
-	}
-	for cell, counters := range n.Cells {
-		name := d.CellInfos[cell].VIP
-		c.vip[name] = plus(c.vip[name], counters)
-	}
-	for pair, counters := range n.Pairs {
-		key := [2]string{d.CellInfos[pair.Cell].VIP, d.Groups[pair.Group].Name} // no VIP: networks
-		c.group[key] = plus(c.group[key], counters)
-	}
-	for index, b := range d.Backends {
-		key := backendKey{d.CellInfos[b.Cell].VIP, b.Addr}
-		if state := d.BackendCells[index].State; state != bpf.BackendFree {
-			c.state[key] = state
-		}
-		counters := n.Backends[index]
-		have := c.backend[key]
-		have.Connects += counters.Connects
-		have.Flows += counters.Flows
-		c.backend[key] = have
-		if live := n.Live[index]; live > 0 {
-			c.live[key] += live
-			c.liveOf[key.vip] += live
-		}
-	}
-	regions := map[uint32]uint32{}
-	for _, cell := range d.Cells {
-		if cell.Action == bpf.Balance {
-			regions[cell.Base] = cell.Count
-		}
-	}
-	for _, count := range regions {
-		c.slots += uint64(count)
-	}
-	c.tables, c.dump = tablesOf(d, n, v.dp.Limits(), c.slots), d
-	return c, nil
-}
-
-// vip describes a VIP as it runs.
-func (c *counted) vipOf(v *config.VIP) api.VIP {
-	out := api.VIP{
-		Name: v.Name, Algorithm: string(v.Algorithm), Affinity: affinityText(v), Clients: v.Clients, Except: append([]string{}, v.Except...), Hidden: string(v.Hidden), WhenDown: string(v.WhenDown), Terminate: string(v.Terminate), Health: healthText(v.Health),
-		Origin: v.Origin.String(), Counters: c.vip[v.Name], Live: c.liveOf[v.Name], Frontends: []string{},
-		Backends: c.backends(v, "", v.Backends), For: []api.View{},
-	}
-	out.Units = c.units(v)
-	for _, f := range v.Frontends {
-		out.Frontends = append(out.Frontends, f.String())
-	}
-	for _, b := range out.Backends {
-		if b.Share > 0 {
-			out.Up++
-		}
-	}
-	for _, view := range v.For {
-		out.For = append(out.For, api.View{
-			Group: view.Group, WhenDown: string(view.WhenDown), Counters: c.group[[2]string{v.Name, view.Group}],
-			Backends: c.backends(v, view.Group, view.Backends),
-		})
-	}
-	return out
-}
-
-func affinityText(v *config.VIP) string {
-	if v.Affinity == 0 {
-		return ""
-	}
-	return v.Affinity.String()
-}
-
-func (c *counted) backends(vip *config.VIP, group string, list []config.Backend) []api.Backend {
-	out := make([]api.Backend, len(list))
-	for i, b := range list {
-		key := backendKey{vip.Name, b.Addr}
-		out[i] = api.Backend{
-			VIP: vip.Name, Group: group, Address: b.Addr.String(), Weight: b.Weight, State: "pending",
-			Live: c.live[key], Counters: c.backend[key], Origin: b.Origin.String(),
-		}
-		if s, ok := c.state[key]; ok {
-			out[i].State = s.String()
-		}
-		c.decided(vip, group, b, &out[i])
-	}
-	return out
 }
 
 func (a answers) Status(context.Context) (*api.Status, error) {

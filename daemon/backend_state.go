@@ -1,7 +1,6 @@
 package daemon
 
 import (
-	"context"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -205,90 +204,12 @@ func tenths(since time.Time, d time.Duration, now time.Time) (n uint8, next time
 	return uint8(done) + 1, now.Add(d*(done+1)/10 - up)
 }
 
-// judge takes new verdicts in.
-func (d *daemon) judge(ctx context.Context, v *health.Verdicts) {
-	b := d.backends
-	if b.compare(d, v) {
-		b.unsaved = true
-	}
-	b.verdicts = v
-	b.version++
-	b.count()
-	if v.Set == b.set {
-		clear(b.known) // what it knew, it has been told
-	}
-	if d.pending != nil {
-		d.tryFinish(ctx)
-	}
-	if d.pending == nil || d.ready {
-		d.soon(ctx)
-	}
-}
-
-// compare says which backends have changed, and returns whether any has.
-func (b *backendStates) compare(d *daemon, v *health.Verdicts) (changed bool) {
-	before := map[lb.Endpoint]health.State{}
-	if b.verdicts != nil {
-		for t, v := range b.verdicts.All() {
-			before[lb.Endpoint{VIP: t.VIP, Addr: t.Addr}] = v.State
-		}
-	}
-	said := 0
-	for t, v := range v.All() {
-		e := lb.Endpoint{VIP: t.VIP, Addr: t.Addr}
-		was, ok := before[e]
-		delete(before, e)
-		changed = changed || !ok || was != v.State
-		if !ok || was == v.State || v.State == health.Unchecked || was == health.Unchecked && v.State == health.Up {
-			continue
-		}
-		if said++; said > maxLogged {
-			continue
-		}
-		if v.State == health.Up {
-			d.log.Info("backend is up", "event", eventBackendUp, "vip", t.VIP, "backend", t.Addr)
-		} else {
-			d.log.Warn("backend is down", "event", eventBackendDown, "vip", t.VIP, "backend", t.Addr)
-		}
-	}
-	if said > maxLogged {
-		d.log.Warn("more backends have changed", "number", said-maxLogged)
-	}
-	return changed || len(before) > 0
-}
-
 // maxLogged is how many changes of one moment are told one by one.
 const maxLogged = 20
-
-// soon brings the kernel up to date: at once, or, where that was done a moment
-// ago, when at most a fifth of the time will have gone into it.
-func (d *daemon) soon(ctx context.Context) {
-	if wait := time.Until(d.backends.earliest); wait > 0 {
-		d.backends.next.Reset(wait)
-		return
-	}
-	begun, first := time.Now(), !d.attached
-	d.settle(ctx)
-	now := time.Now()
-	if first {
-		begun = now // loading and attaching is done once
-	}
-	d.backends.earliest = now.Add(max(4*now.Sub(begun), minApplyGap))
-	if step := d.backends.step; !step.IsZero() {
-		d.backends.next.Reset(max(time.Until(step), minApplyGap))
-	}
-}
 
 // minApplyGap is the least time between two changes of the kernel's tables for
 // the backends' sake.
 const minApplyGap = 10 * time.Millisecond
-
-// unchecked reports whether the first state is to wait for the first checks of
-// the backends: what starts after the daemon finds backends then.
-func (d *daemon) unchecked() bool {
-	return !d.ready && d.running != nil && len(d.running.checks) > 0 && d.backends.waiting() &&
-		time.Since(d.started) < d.running.longestTimeout()+checkSlack
-}
 
 // checkSlack is how much longer than its timeout a first check is waited for.
 const checkSlack = time.Second

@@ -4,9 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/netip"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -106,23 +104,6 @@ func (b *backendStates) seal() error {
 	return nil
 }
 
-// sealed is a memfd that nobody can change.
-func sealed(name string, text []byte) (*os.File, error) {
-	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
-	if err != nil {
-		return nil, fmt.Errorf("memfd: %w", err)
-	}
-	f := os.NewFile(uintptr(fd), name)
-	if _, err := f.Write(text); err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	const seals = unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE
-	if _, err := unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, seals); err != nil {
-		return nil, errors.Join(fmt.Errorf("seal: %w", err), f.Close())
-	}
-	return f, nil
-}
-
 // wanted is the memfd, if there is one.
 func (b *backendStates) wanted() []stored {
 	if b.stateFile == nil {
@@ -181,19 +162,8 @@ func (b *backendStates) restore(fds []stored) error {
 }
 
 func readRuntime(fd int) (*runtimeState, error) {
-	seals, err := unix.FcntlInt(uintptr(fd), unix.F_GET_SEALS, 0)
-	if err != nil {
-		return nil, fmt.Errorf("seals: %w", err)
-	}
-	if seals&unix.F_SEAL_WRITE == 0 {
-		return nil, errors.New("not sealed")
-	}
-	text, err := io.ReadAll(io.NewSectionReader(preader(fd), 0, maxRuntime))
-	if err != nil {
-		return nil, err
-	}
 	s := new(runtimeState)
-	if err := json.Unmarshal(text, s); err != nil {
+	if err := unseal(fd, maxRuntime, s); err != nil {
 		return nil, err
 	}
 	if s.Version != runtimeVersion {

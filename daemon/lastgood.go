@@ -4,13 +4,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"strconv"
 	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/slicelb/slicelb/bpf"
 )
@@ -40,23 +37,13 @@ type lastGood struct {
 // seal writes l into a sealed memfd. The caller closes it.
 func (l *lastGood) seal() (*os.File, error) {
 	l.Version, l.Build = lastGoodVersion, bpf.Build()
-	b, err := json.Marshal(l)
+	text, err := json.Marshal(l)
 	if err != nil {
 		return nil, fmt.Errorf("last good configuration: %w", err)
 	}
-	fd, err := unix.MemfdCreate("slicelb-state", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	f, err := sealed("slicelb-state", text)
 	if err != nil {
-		return nil, fmt.Errorf("last good configuration: memfd: %w", err)
-	}
-	f := os.NewFile(uintptr(fd), l.name())
-	if _, err := f.Write(b); err != nil {
-		f.Close()
 		return nil, fmt.Errorf("last good configuration: %w", err)
-	}
-	const seals = unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE
-	if _, err := unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, seals); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("last good configuration: seal: %w", err)
 	}
 	return f, nil
 }
@@ -102,35 +89,12 @@ func newestLastGood(fds []stored) (*lastGood, error) {
 }
 
 func readLastGood(fd int) (*lastGood, error) {
-	seals, err := unix.FcntlInt(uintptr(fd), unix.F_GET_SEALS, 0)
-	if err != nil {
-		return nil, fmt.Errorf("seals: %w", err)
-	}
-	if seals&unix.F_SEAL_WRITE == 0 {
-		return nil, errors.New("not sealed")
-	}
-	// The descriptor stays the caller's; its offset is shared, so it is not used.
-	b, err := io.ReadAll(io.NewSectionReader(preader(fd), 0, maxLastGood))
-	if err != nil {
-		return nil, err
-	}
 	l := new(lastGood)
-	if err := json.Unmarshal(b, l); err != nil {
+	if err := unseal(fd, maxLastGood, l); err != nil {
 		return nil, err
 	}
 	if l.Version != lastGoodVersion {
 		return nil, fmt.Errorf("version %d, this program knows %d", l.Version, lastGoodVersion)
 	}
 	return l, nil
-}
-
-// preader reads a descriptor that it does not own.
-type preader int
-
-func (p preader) ReadAt(b []byte, off int64) (int, error) {
-	n, err := unix.Pread(int(p), b, off)
-	if err == nil && n == 0 && len(b) > 0 {
-		err = io.EOF
-	}
-	return max(n, 0), err
 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/slicelb/slicelb/bpf"
+	"github.com/slicelb/slicelb/internal/prose"
 )
 
 // policy writes the policy in force: the classes of the groups that have a name,
@@ -20,7 +21,7 @@ func (p *dumper) policy() {
 		p.line("policy that cannot be read [%s]", word)
 		return
 	}
-	p.line("policy of %s [%s, %d lines]", plural(int(table.Rules), "rule"), word, p.d.PolicyLines)
+	p.line("policy of %s [%s, %d lines]", prose.Plural(int(table.Rules), "rule"), word, p.d.PolicyLines)
 	members := map[bpf.PolicyClass][]string{}
 	have := policyTable{classes: table.Classes}
 	for i, g := range p.d.Groups {

@@ -1,11 +1,11 @@
 package lb
 
 import (
-	"fmt"
 	"net/netip"
 
 	"github.com/slicelb/slicelb/bpf"
 	"github.com/slicelb/slicelb/config"
+	"github.com/slicelb/slicelb/internal/prose"
 )
 
 // Policy is the rules, resolved: what the kernel is to look up. It is immutable.
@@ -24,13 +24,8 @@ type Policy struct {
 func (p *Policy) Decides(rule int) bool { return p != nil && rule < len(p.decides) && p.decides[rule] }
 
 // key names the policy in errors.
-func (p *Policy) key() string { return plural(int(p.table.Rules), "rule") + " of [policy], resolved" }
-
-func plural(n int, what string) string {
-	if n == 1 {
-		return "1 " + what
-	}
-	return fmt.Sprintf("%d %ss", n, what)
+func (p *Policy) key() string {
+	return prose.Plural(int(p.table.Rules), "rule") + " of [policy], resolved"
 }
 
 // Judgement is what the rules say of one call.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/slicelb/slicelb/bpf"
 	"github.com/slicelb/slicelb/config"
+	"github.com/slicelb/slicelb/internal/prose"
 )
 
 // The first rule that matches decides, whatever its network's length; the kernel
@@ -169,7 +170,7 @@ func (c *policyCompiler) worked(n int) error {
 	if c.work += n; c.work > policyWork {
 		return &LimitError{
 			Table: "policy_lines", Limit: bpf.PolicyLines, Wanted: uint64(c.work),
-			Key: plural(len(c.rules), "rule") + " of [policy] that lie over each other",
+			Key: prose.Plural(len(c.rules), "rule") + " of [policy] that lie over each other",
 		}
 	}
 	return nil

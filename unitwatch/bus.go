@@ -44,13 +44,16 @@ type bus struct {
 	changes uint64 // of owner, by signals
 	moved   chan struct{}
 
-	states    *unitStates
-	names     nameRequest // to be answered; nil: none
-	unitsDue  bool        // states are to be asked for
-	unitsNext time.Time   // not before
-	unitsLast bool        // the newest list was of states
-	unitsErr  string      // why the newest list of states failed
-	matched   bool        // this connection's signals are those of units, too
+	states     *unitStates
+	names      nameRequest // to be answered; nil: none
+	namesNext  time.Time   // not before
+	namesTried int         // so often
+	namesErr   string      // why the newest list of names failed
+	unitsDue   bool        // states are to be asked for
+	unitsNext  time.Time   // not before
+	unitsLast  bool        // the newest list was of states
+	unitsErr   string      // why the newest list of states failed
+	matched    bool        // this connection's signals are those of units, too
 
 	lastList time.Time
 	forgery  sync.Once

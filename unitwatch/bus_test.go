@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -243,6 +246,52 @@ func TestQuestions(t *testing.T) {
 			t.Errorf("asked for %q", name)
 		}
 	}
+}
+
+// A systemd that does not answer is left alone for a while, the log says it once, and
+// the names come when it does answer.
+func TestNamesAfterAnError(t *testing.T) {
+	f := newFakeSystemd(t)
+	o := f.options()
+	log := &logged{}
+	o.Log = slog.New(slog.NewTextHandler(log, nil))
+	o.Tree = compile(t, group("web", "/web.slice"))
+	f.deaf = true
+	f.start("a.service", "web.slice")
+	r := run(t, o)
+	r.stats("refused twice", func(s Stats) bool { return s.CallErrors >= 2 })
+	f.mu.Lock()
+	f.deaf = false
+	asked := slices.Clone(f.lists)
+	f.mu.Unlock()
+	if apart := asked[1].Sub(asked[0]); apart < namesRetry-20*time.Millisecond {
+		t.Errorf("asked again after %v", apart)
+	}
+	r.await("named", func(s *Snapshot) bool {
+		c, _ := s.find("/web.slice/a.service")
+		return c.Description() == "the unit a.service"
+	})
+	if n := strings.Count(log.String(), "names of units"); n != 1 {
+		t.Errorf("logged %d times:\n%s", n, log.String())
+	}
+}
+
+// logged is what a log says.
+type logged struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *logged) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(b)
+}
+
+func (l *logged) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
 }
 
 // hungBus accepts everything and never says anything.

@@ -59,16 +59,35 @@ func (v *watch) named(units []unitName) {
 	}
 }
 
+// namesTries is how often systemd is asked for the same names, and namesRetry how
+// long it is left alone after it did not answer: it has more important things to do.
+const (
+	namesTries = 3
+	namesRetry = 2 * time.Second
+)
+
 // answer asks systemd for the names of units. An error costs the names alone.
 func (b *bus) answer(ctx context.Context, conn *dbus.Conn, r nameRequest) {
 	var units []unitName
 	if b.currentOwner() != "" {
 		var err error
-		if units, err = b.list(ctx, conn, r); err != nil && ctx.Err() == nil {
+		units, err = b.list(ctx, conn, r)
+		switch {
+		case err == nil:
+			b.namesErr = ""
+		case ctx.Err() == nil:
 			b.count.callErrors.Add(1)
-			b.log.Warn("ask systemd for names of units", "error", err)
+			if b.namesErr != err.Error() {
+				b.log.Warn("ask systemd for names of units, trying again later", "error", err)
+			}
+			b.namesErr, b.namesNext = err.Error(), time.Now().Add(namesRetry)
+			if b.namesTried++; b.namesTried < namesTries {
+				b.names = r
+				return
+			}
 		}
 	}
+	b.namesTried = 0
 	b.answers <- units // one is asked for at a time: there is room
 }
 

@@ -109,16 +109,22 @@ func (b *bus) lists(ctx context.Context, conn *dbus.Conn) time.Duration {
 	if wait := listInterval - now.Sub(b.lastList); wait > 0 {
 		return wait
 	}
-	switch wait := b.unitsNext.Sub(now); {
-	case units && wait <= 0 && (b.names == nil || !b.unitsLast):
+	untilUnits, untilNames := b.unitsNext.Sub(now), b.namesNext.Sub(now)
+	units, names := units && untilUnits <= 0, b.names != nil && untilNames <= 0
+	switch {
+	case units && (!names || !b.unitsLast):
 		b.unitsDue, b.unitsLast = false, true
 		b.askUnits(ctx, conn)
-	case b.names != nil:
+	case names:
 		r := b.names
 		b.names, b.unitsLast = nil, false
 		b.answer(ctx, conn, r)
+	case b.names == nil:
+		return untilUnits
+	case !b.unitsDue:
+		return untilNames
 	default:
-		return wait
+		return max(listInterval, min(untilUnits, untilNames))
 	}
 	return listInterval
 }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -331,5 +332,56 @@ func TestSliceWithoutHint(t *testing.T) {
 		if median := took[len(took)/2]; median > hintedGap/2 {
 			t.Errorf("median %v: it was found by a walk", median)
 		}
+	})
+}
+
+// A unit that only the bus told of: its directory's place does not follow from its
+// name. Where the kernel's hints are to come and this one was lost, the first after
+// some quiet is looked for at once, the others by and by.
+func TestUnitByBusAlone(t *testing.T) {
+	onSystemd(t, func(t *testing.T, s systemd) {
+		o := s.options()
+		o.Tree = compile(t, group("web", "/t27.slice"))
+		s.startSlice("t27.slice")
+		first := func(r *running, unit string) time.Duration {
+			t.Helper()
+			path := "/t27.slice/" + unit
+			made := make(chan time.Time, 1)
+			go func() { // the directory's time is not that of mkdir
+				for deadline := time.Now().Add(patience); time.Now().Before(deadline); <-time.After(100 * time.Microsecond) {
+					if _, err := os.Stat(s.path(path)); err == nil {
+						break
+					}
+				}
+				made <- time.Now()
+			}()
+			s.start(unit, "t27.slice")
+			r.await("there", func(snap *Snapshot) bool { _, ok := snap.find(path); return ok })
+			return max(0, time.Since(<-made))
+		}
+		report := func(what string, took []time.Duration) {
+			t.Helper()
+			slices.Sort(took)
+			p99 := took[len(took)*99/100]
+			t.Logf("%s: known %v after mkdir in the median, %v at p99, of %d", what, took[len(took)/2], p99, len(took))
+			if median := took[len(took)/2]; median > time.Second || scale.Factor() >= 1 && p99 > 50*time.Millisecond {
+				t.Errorf("%s: %v in the median, %v at p99", what, median, p99)
+			}
+		}
+		var took []time.Duration
+		r := run(t, o)
+		r.onBus()
+		for i := range max(5, scale.Count(200)) {
+			took = append(took, first(r, "t27a"+strconv.Itoa(i)+".service"))
+		}
+		report("no hints", took)
+		took = nil
+		o.Hints = make(chan Hint) // and none comes
+		for i := range max(3, scale.Count(20)) {
+			r := run(t, o)
+			r.onBus()
+			took = append(took, first(r, "t27b"+strconv.Itoa(i)+".service"))
+		}
+		report("hints that were lost", took)
 	})
 }

@@ -2,6 +2,7 @@ package unitwatch
 
 import (
 	"context"
+	"strings"
 	"time"
 )
 
@@ -17,6 +18,7 @@ const (
 	failGap    = time.Second            // before a walk that failed in part is tried again
 	trailGap   = 500 * time.Millisecond // a unit's directory may outlive its signal
 	hintedGap  = 5 * time.Second        // walks for signals, where the kernel hints as well
+	strayGap   = 20 * time.Millisecond  // within which a unit's directory is hinted at, or its hint was lost
 	suspectGap = time.Second            // within which a hint is late, but not lost
 
 	// An event precedes its directory's being visible, and systemd's mark
@@ -44,6 +46,8 @@ type watch struct {
 	nextWalk time.Time
 	nextRead time.Time // of marks that a walk has left
 	trailing time.Time // a walk is due then, for what a signal was early for
+	stray    time.Time // a walk is due then, for what no hint has announced
+	strayed  time.Time // when the last such walk was
 
 	wanted    map[uint64]*attempt // made, but not seen yet
 	unnamed   map[*dir]*attempt   // without systemd's mark yet
@@ -132,6 +136,7 @@ func (v *watch) next() time.Time {
 	due(v.unsent(), v.nextSend)
 	due(!v.nextAgain.IsZero(), v.nextAgain)
 	due(!v.trailing.IsZero(), v.trailing)
+	due(!v.stray.IsZero(), v.stray)
 	due(!v.settle.IsZero(), v.settle)
 	due(len(v.h.unread) > 0, v.nextRead)
 	return at
@@ -149,6 +154,10 @@ func (v *watch) work(now time.Time) {
 	}
 	if !v.trailing.IsZero() && !now.Before(v.trailing) {
 		v.trailing = time.Time{}
+		v.walkFor("signals", false)
+	}
+	if !v.stray.IsZero() && !now.Before(v.stray) {
+		v.stray, v.strayed = time.Time{}, now
 		v.walkFor("signals", false)
 	}
 	switch {
@@ -244,14 +253,20 @@ func (v *watch) receive(m mail) {
 	if len(m.units) == 0 {
 		return
 	}
+	strays := false
 	for _, u := range m.units {
 		if d := v.h.byUnit[u]; d != nil {
 			v.unname(d)
 		} else if d := v.h.nearest(u); d != nil {
 			v.mark(d) // it may be there now, though the kernel's hint was lost
+		} else if !strings.HasSuffix(u, ".slice") {
+			strays = true // its name does not say where it is, or whether that matters
 		}
 	}
 	if v.w.options.Hints != nil {
+		if now := time.Now(); strays && v.stray.IsZero() && now.Sub(v.strayed) >= hintedGap {
+			v.stray = now.Add(strayGap)
+		}
 		v.trail(hintedGap)
 		return
 	}

@@ -16,7 +16,7 @@ static __always_inline __u64 caller_of(const struct slb_decision *d)
 	__u64 *word;
 
 	if (d->split)
-		return d->split;
+		return d->member;
 	word = bpf_map_lookup_elem(&groups, &group);
 	return SLB_WHO_GROUP(word ? SLB_GROUP_HASH(READ_ONCE(*word)) : 0, group);
 }

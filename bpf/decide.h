@@ -22,9 +22,10 @@ struct slb_decision {
 	bool denied;   /* by policy: EPERM */
 	bool audited;  /* let through by a rule that wants to be told */
 	__u32 rule;    /* of the policy, that decided; 0 = its default, or none */
+	bool split;    /* the member is a split child: a group of its own */
 	__u8 unknown;  /* 1 = the address is a VIP's, the port is not, and it says to refuse it */
 	__u64 word;    /* the cell's, read once */
-	__u64 split;   /* the caller's cgroup at the split level; 0 = its group is not split */
+	__u64 member;  /* the nearest cgroup that has a group: the caller's or above it; 0 = none */
 };
 
 /* The word of a frontend that still is the one meant; 0 = gone. */
@@ -135,7 +136,7 @@ static __always_inline enum slb_verdict decide(const struct slb_frontend_key *ke
 					       struct slb_decision *d)
 {
 	bool frontend = frontend_of(key, d), named;
-	__u64 *ref, r, w, *flags, policy = policy_word;
+	__u64 *ref, r, w, *flags, policy = policy_word, caller;
 
 	named = SLB_POLICY_BASE(policy) && policy_may_name(policy, &key->addr);
 	if (!frontend) {
@@ -143,7 +144,9 @@ static __always_inline enum slb_verdict decide(const struct slb_frontend_key *ke
 			return SLB_UNTOUCHED;
 		d->default_cell = SLB_CELL_NETWORKS;
 	}
-	d->group = slb_group_of_current(&d->split);
+	caller = slb_word_of_current(&d->member);
+	d->group = SLB_CGROUP_GROUP(caller);
+	d->split = caller & SLB_CGROUP_SPLIT;
 	/* A port that is no frontend meets the rules that name its address, no others. */
 	if ((named || (policy & SLB_POLICY_DENY && !d->unknown)) &&
 	    policy_denies(policy, key, d, named, frontend && !d->unknown))

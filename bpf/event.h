@@ -9,30 +9,6 @@
 
 #include "decide.h"
 
-/* The nearest cgroup of the calling task that has a group; 0 = none. */
-__noinline __u64 slb_member_of_current(void)
-{
-	struct task_struct *task = bpf_get_current_task_btf();
-	struct cgroup *cgrp = task->cgroups->dfl_cgrp;
-	__u64 id = cgrp->kn->id;
-	int level;
-
-	if (group_of(id))
-		return id;
-
-	level = cgrp->level - 1;
-	if (level > SLB_MAX_LEVEL)
-		level = SLB_MAX_LEVEL;
-	for (int i = 0; i <= SLB_MAX_LEVEL; i++, level--) {
-		if (level < 0)
-			break;
-		id = bpf_get_current_ancestor_cgroup_id(level);
-		if (group_of(id))
-			return id;
-	}
-	return 0;
-}
-
 static __always_inline const char *parent_name(struct kernfs_node *kn)
 {
 	struct kernfs_node___renamed *renamed = (void *)kn;
@@ -106,7 +82,7 @@ static __noinline int tell(struct bpf_sock_addr *ctx, const struct slb_frontend_
 	}
 	e->time_ns = now;
 	e->cgroup = kn->id;
-	e->member = slb_member_of_current();
+	e->member = d->member;
 	e->netns = bpf_get_netns_cookie(ctx);
 	e->socket = bpf_get_socket_cookie(ctx);
 	e->addr = key->addr;

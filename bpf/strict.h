@@ -28,12 +28,12 @@ static __always_inline bool sock_hooked(const struct bpf_sock *sk)
 /* May the calling task make this socket? Those of a strict group make hooked ones only. */
 static __always_inline bool sock_allowed(const struct bpf_sock *sk)
 {
-	__u64 *word, split = 0;
+	__u64 *word, member;
 	__u32 group;
 
 	if (sock_hooked(sk) || bpf_get_retval() < 0)
 		return true;
-	group = slb_group_of_current(&split);
+	group = SLB_CGROUP_GROUP(slb_word_of_current(&member));
 	word = bpf_map_lookup_elem(&groups, &group);
 	if (!word || !(READ_ONCE(*word) & SLB_GROUP_STRICT))
 		return true;

@@ -34,8 +34,12 @@ static __always_inline struct slb_backend_counters *live_of(__u32 index, __u32 g
 
 /*
  * Will a program see this socket's last close? The kernel runs none for its own
- * sockets: subflows of MPTCP and what lies below SMC, which any user can make,
- * NFS, SMB. They do not count, so that they cannot leak a count.
+ * sockets (inet_release()): subflows of MPTCP and what lies below SMC, which any
+ * user can make, NFS, SMB. They do not count, so that they cannot leak a count.
+ *
+ * Its own UDP sockets that connect (L2TP, NFS) cannot be told from others here: no
+ * helper leads from a socket of IPv4 and UDP to the kernel's structure. One counts
+ * for as long as it lives, and after that until two recounts have missed it.
  */
 static __always_inline bool live_closes(struct bpf_sock *sk, __u8 proto)
 {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -97,11 +98,10 @@ func reordered(have, want *config.Config) (change, bool) {
 	}}, true
 }
 
+// objects says all of a configuration: a test changes every field and looks for it
+// here.
 func objects(c *config.Config) []object {
-	out := []object{{"daemon", []string{
-		fmt.Sprintf("log_level = %q", c.Daemon.LogLevel),
-		fmt.Sprintf("slots = %d", c.Daemon.Slots),
-	}}}
+	out := []object{{"daemon", daemonLines(&c.Daemon)}}
 	for _, g := range c.Groups {
 		o := object{name: "group." + g.Name}
 		for _, a := range g.Anchors {
@@ -110,7 +110,10 @@ func objects(c *config.Config) []object {
 		if g.Split != "" {
 			o.lines = append(o.lines, fmt.Sprintf("split = %q", g.Split))
 		}
-		o.lines = append(o.lines, fmt.Sprintf("translate = %t", g.Translate))
+		o.lines = append(o.lines, fmt.Sprintf("translate = %t", g.Translate), fmt.Sprintf("strict = %t", g.Strict))
+		if g.Policy != "" {
+			o.lines = append(o.lines, fmt.Sprintf("policy = %q", g.Policy))
+		}
 		out = append(out, o)
 	}
 	for _, v := range c.VIPs {
@@ -118,6 +121,8 @@ func objects(c *config.Config) []object {
 		for _, f := range v.Frontends {
 			o.lines = append(o.lines, "frontend "+f.String())
 		}
+		o.lines = append(o.lines, fmt.Sprintf("algorithm = %q", v.Algorithm), fmt.Sprintf("affinity = %q", v.Affinity.String()),
+			fmt.Sprintf("reject_unknown_ports = %t", v.RejectUnknownPorts))
 		o.lines = append(o.lines, "clients = "+clientList(v.Clients), "except = ["+strings.Join(v.Except, " ")+"]",
 			fmt.Sprintf("hidden = %q", v.Hidden), fmt.Sprintf("when_down = %q", v.WhenDown))
 		o.lines = append(o.lines, fmt.Sprintf("drain_timeout = %q", v.DrainTimeout.String()))
@@ -131,6 +136,29 @@ func objects(c *config.Config) []object {
 			o.lines = append(o.lines, unitLines("for "+view.Group+": ", view.Units)...)
 		}
 		out = append(out, o)
+	}
+	return append(out, object{"policy", policyLines(&c.Policy)})
+}
+
+func daemonLines(d *config.Daemon) []string {
+	http := ""
+	if d.HTTP.IsValid() {
+		http = d.HTTP.String()
+	}
+	return []string{
+		fmt.Sprintf("log_level = %q", d.LogLevel), fmt.Sprintf("http = %q", http),
+		fmt.Sprintf("slots = %d", d.Slots), fmt.Sprintf("udp_flows = %d", d.UDPFlows),
+	}
+}
+
+func policyLines(p *config.Policy) []string {
+	out := []string{fmt.Sprintf("default = %q", cmp.Or(p.Default, config.Allow))}
+	for i := range p.Rules {
+		var to []string
+		for _, t := range p.Rules[i].To {
+			to = append(to, t.String())
+		}
+		out = append(out, fmt.Sprintf("rule from [%s] to [%s]: %s", strings.Join(p.Rules[i].From, " "), strings.Join(to, " "), p.Rules[i].Action))
 	}
 	return out
 }

@@ -1,6 +1,10 @@
 package main
 
 import (
+	"fmt"
+	"net/netip"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -82,7 +86,7 @@ func TestCompare(t *testing.T) {
 		}},
 		{"new", parse(compared + "[vip.zz]\nfrontends = [\"10.96.0.99:80\"]\n"), []change{
 			{"+", "vip.zz", []field{
-				{"+", "frontend 10.96.0.99:80"}, {"+", "clients = any"}, {"+", "except = []"}, {"+", `hidden = "pass"`}, {"+", `when_down = "reject"`},
+				{"+", "frontend 10.96.0.99:80"}, {"+", `algorithm = "random"`}, {"+", `affinity = "0s"`}, {"+", "reject_unknown_ports = false"}, {"+", "clients = any"}, {"+", "except = []"}, {"+", `hidden = "pass"`}, {"+", `when_down = "reject"`},
 				{"+", `drain_timeout = "0s"`}, {"+", `terminate = "udp"`},
 			}},
 		}},
@@ -96,4 +100,125 @@ func TestCompare(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Every value of a configuration that is another one shows.
+func TestCompareSeesEverything(t *testing.T) {
+	const whole = compared + `
+[group.strict]
+slices = ["strict.slice"]
+policy = "deny"
+strict = true
+[vip.unit]
+frontends = ["10.96.0.20:80"]
+[[vip.unit.backend]]
+unit = "web@*.service"
+address = "127.0.0.1:%i"
+[vip.unit.health]
+type = "https"
+path = "/"
+expect = "200-299"
+headers = { Accept = "text/plain" }
+ca_file = "/etc/ssl/ca.pem"
+[vip.unit.for.web]
+[[vip.unit.for.web.backend]]
+unit = "web@1.service"
+address = "127.0.0.1:%i"
+[policy]
+default = "deny"
+[[policy.rule]]
+from = ["web"]
+to = ["10.0.0.0/8:80-90/tcp", "db+backends"]
+action = "audit"
+`
+	parse := func() *config.Config {
+		c, err := config.Parse("test", []byte(whole))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	base := parse()
+	if changes := compare(base, parse()); len(changes) > 0 {
+		t.Fatalf("the same: %+v", changes)
+	}
+	places := 0
+	for ; ; places++ {
+		c := parse()
+		n := places
+		where := alter(reflect.ValueOf(c).Elem(), "", &n)
+		if where == "" {
+			break
+		}
+		if len(compare(base, c)) == 0 {
+			t.Errorf("nothing says that %s is another one", where)
+		}
+	}
+	if places < 100 {
+		t.Errorf("%d values", places)
+	}
+}
+
+// unseen are fields that say nothing of their own: where a value stands, what follows
+// from others, and what a name is made of.
+var unseen = []string{"Origin", "Files", "Main", "Pattern", "Family", "Name", "Group"}
+
+// alter changes the n-th value below v, and says where it is; "" = there are fewer.
+func alter(v reflect.Value, path string, n *int) string {
+	var other any
+	switch x := v.Interface().(type) {
+	case netip.AddrPort:
+		other = netip.MustParseAddrPort("203.0.113.77:7777")
+	case config.Target:
+		other = config.Target{VIP: "another"}
+	case config.Proto:
+		other = config.TCP + config.UDP - x
+	}
+	if other != nil {
+		if *n--; *n >= 0 {
+			return ""
+		}
+		v.Set(reflect.ValueOf(other))
+		return path
+	}
+	switch v.Kind() {
+	case reflect.Struct:
+		for i := range v.NumField() {
+			name := v.Type().Field(i).Name
+			_, backend := v.Interface().(config.Backend)
+			if slices.Contains(unseen, name) || backend && name == "Unit" { // the files name none
+				continue
+			}
+			if where := alter(v.Field(i), path+"."+name, n); where != "" {
+				return where
+			}
+		}
+		return ""
+	case reflect.Pointer:
+		if v.IsNil() {
+			return ""
+		}
+		return alter(v.Elem(), path, n)
+	case reflect.Slice:
+		for i := range v.Len() {
+			if where := alter(v.Index(i), fmt.Sprintf("%s[%d]", path, i), n); where != "" {
+				return where
+			}
+		}
+		return ""
+	}
+	if *n--; *n >= 0 {
+		return ""
+	}
+	switch {
+	case v.Kind() == reflect.Bool:
+		v.SetBool(!v.Bool())
+	case v.CanInt():
+		v.SetInt(v.Int() + 1)
+	case v.CanUint():
+		v.SetUint(v.Uint() ^ 1)
+	case v.Kind() == reflect.String:
+		v.SetString(v.String() + "x")
+	}
+	return path
 }

@@ -118,3 +118,28 @@ func (e Edge) key() string {
 	}
 	return bpf.ExpectKey{Node: e.Node, Name: e.Name}.String()
 }
+
+// count fills need.
+func (s *State) count() {
+	n := need{groups: uint64(len(s.Groups)) + 1, cgroups: uint64(len(s.Cgroups))}
+	if s.Policy != nil {
+		n.policy = s.Policy.lines
+	}
+	for _, v := range s.VIPs {
+		n.frontends += uint64(len(v.Frontends))
+		n.cells += 1 + uint64(len(v.Views))
+		n.views += uint64(len(v.Views))
+		n.backends += uint64(len(v.Backends))
+		for _, p := range v.Pools {
+			n.slots += uint64(p.Size())
+		}
+	}
+	for _, e := range s.Edges {
+		if e.Pattern {
+			n.patterns++
+		} else {
+			n.expect++
+		}
+	}
+	s.need = n
+}

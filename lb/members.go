@@ -1,0 +1,58 @@
+package lb
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+)
+
+// WithMembers is the state with another membership of the same anchor tree and
+// the same daemon. It costs what the membership does, however many VIPs there are.
+func (s *State) WithMembers(m Membership) *State {
+	out := *s
+	out.join(m)
+	return &out
+}
+
+// join replaces the cgroups.
+func (s *State) join(m Membership) {
+	known := make(map[string]bool, len(s.Groups))
+	for _, g := range s.Groups {
+		known[g.Name] = true
+	}
+	s.Complete, s.Walked = m.Complete, m.Walked
+	s.Cgroups = make([]Cgroup, 0, len(m.Cgroups))
+	self := Cgroup{ID: m.Self, Rule: Rule{Group: DaemonGroup}}
+	for _, c := range m.Cgroups {
+		if c.ID == m.Self {
+			// What is expected below it stays.
+			self.Path, self.Rule.Node = c.Path, uint32(c.match().Node)
+			continue
+		}
+		if rule := memberRule(c, known); rule != (Rule{}) {
+			s.Cgroups = append(s.Cgroups, Cgroup{c.ID, c.Path, rule})
+		}
+	}
+	if m.Self != 0 && known[DaemonGroup] {
+		s.Cgroups = append(s.Cgroups, self)
+	}
+	slices.SortFunc(s.Cgroups, func(a, b Cgroup) int { return cmp.Compare(a.ID, b.ID) })
+	s.Cgroups = slices.CompactFunc(s.Cgroups, func(a, b Cgroup) bool { return a.ID == b.ID })
+	s.need.cgroups = uint64(len(s.Cgroups))
+}
+
+// memberRule is a cgroup's word. What the tree says of the directory itself
+// comes first. A member below an anchor repeats the group that it is in, so
+// that its callers are found at the first look-up; below a split child it does
+// not, because the entry that says which child must be the nearest.
+func memberRule(m Member, known map[string]bool) Rule {
+	match := m.match()
+	r := Rule{Group: match.Group, Node: uint32(match.Node), Split: match.Split}
+	if r.Group == "" && !strings.Contains(m.Group, "/") {
+		r.Group = m.Group
+	}
+	if !known[r.Group] {
+		r.Group, r.Split = "", false
+	}
+	return r
+}

@@ -31,12 +31,19 @@ func TestBlocks(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
+		files := "" // of the configuration, so far
 		for _, b := range blocks {
 			seen++
 			path, text, isFile := b.File()
 			if b.Lang == "toml" {
+				// A file may speak of what stands in those above it.
 				if _, err := config.Parse(b.String(), []byte(b.Text)); err != nil {
-					t.Errorf("%s: %v", b, err)
+					if _, together := config.Parse(b.String(), []byte(files+b.Text)); !isFile || together != nil {
+						t.Errorf("%s: %v", b, err)
+					}
+				}
+				if isFile {
+					files += b.Text + "\n"
 				}
 			}
 			switch {

@@ -42,7 +42,7 @@ podman import --quiet /tmp/image.tar `+busyboxImage)
 }
 
 // docs/podman.md, by the real Podman: two containers in a slice behind one VIP,
-// a caller in another, and a rolling restart without a lost request.
+// a caller in another, policy, and a rolling restart without a lost request.
 //
 // edge D23
 func TestPodmanPage(t *testing.T) {
@@ -71,6 +71,23 @@ func TestPodmanPage(t *testing.T) {
 	// The VIP is for web.slice alone.
 	if code, out := h.exit("podman", "run", "--rm", "--network=host", "--cgroup-parent=other.slice", busyboxImage, "wget", "-q", "-O", "-", "http://10.96.0.90/"); code == 0 {
 		t.Errorf("a container in another slice gets %q", out)
+	}
+
+	// Policy: by the VIP, from web.slice, and in no other way.
+	outputs = guide.section("Who may")
+	if got := outputs[1]; !strings.Contains(got, "hello from the shop") {
+		t.Errorf("with policy the caller gets %q", got)
+	}
+	if got := outputs[2]; !strings.Contains(got, "Operation not permitted") {
+		t.Errorf("a call to the container's own address: %q", got)
+	}
+	for _, parent := range []string{"other.slice", "shop.slice"} {
+		if code, out := h.exit("podman", "run", "--rm", "--network=host", "--cgroup-parent="+parent, busyboxImage, "wget", "-q", "-O", "-", "http://10.96.0.90/"); code == 0 || !strings.Contains(out, "Operation not permitted") {
+			t.Errorf("a container in %s: exit %d, %s", parent, code, out)
+		}
+	}
+	if got := h.must("slicelb", "observe", "--verdict", "denied", "--no-headers"); !strings.Contains(got, "web") || !strings.Contains(got, "127.0.0.1:8081") {
+		t.Errorf("observe says\n%s", got)
 	}
 
 	// A container that asks without pause, while the others are restarted.

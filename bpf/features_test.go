@@ -2,6 +2,7 @@ package bpf
 
 import (
 	"errors"
+	"net/netip"
 	"os"
 	"strings"
 	"testing"
@@ -30,6 +31,15 @@ var featureProbes = map[string]func(*testing.T) bool{
 			t.Fatal(err)
 		}
 		return err == nil
+	},
+	"sock_diag_destroy": func(t *testing.T) bool {
+		// Of a socket that is not there.
+		nowhere := netip.MustParseAddrPort("127.0.0.1:1")
+		err := diagDestroy([]doomedSocket{{family: unix.AF_INET, proto: unix.IPPROTO_TCP, local: nowhere, remote: nowhere, cookie: 1}})
+		if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EOPNOTSUPP) {
+			t.Fatal(err)
+		}
+		return !errors.Is(err, unix.EOPNOTSUPP)
 	},
 }
 

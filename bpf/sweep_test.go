@@ -1,6 +1,7 @@
 package bpf
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -8,6 +9,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/slicelb/slicelb/internal/kerneltest"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -92,6 +94,28 @@ func TestKernelTerminates(t *testing.T) {
 	for _, state := range []BackendState{BackendFree, BackendDown} {
 		t.Run(state.String(), func(t *testing.T) { bothWays(t, func(t *testing.T) { terminates(t, state) }) })
 	}
+}
+
+// A kernel that can close no socket of somebody else's leaves them, counts them,
+// and says what it lacks.
+func TestKernelTerminatesNothing(t *testing.T) {
+	withoutSockDestroy(t)
+	before := askDiag
+	t.Cleanup(func() { askDiag = before })
+	askDiag = func(*nl.NetlinkRequest) error { return unix.EOPNOTSUPP }
+	p := newPlane(t, small)
+	a := kerneltest.Serve(t, "a", "127.0.0.1:0")
+	const vip = "10.96.0.10:53"
+	v := p.vip("udp", vip+"/udp").to(a.Addr.String())
+	traits(t, p, map[string]Traits{"udp": all})
+	s := kerneltest.Start(t, p.root).UDP(vip)
+	succeeds(t, "connect", s.Connect(vip))
+	v.state(a.Addr.String(), BackendDown)
+	got, err := p.Sweep()
+	if err != nil || got.Closed != 0 || got.Left != 1 || !errors.Is(got.Err, ErrNotSupported) || !strings.Contains(got.Err.Error(), "CONFIG_INET_DIAG_DESTROY") {
+		t.Errorf("%+v, %v", got, err)
+	}
+	succeeds(t, "send on what is left", s.Send("x"))
 }
 
 func terminates(t *testing.T, state BackendState) {

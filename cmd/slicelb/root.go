@@ -77,8 +77,9 @@ func notEmpty(cmd *cobra.Command, _ []string) error {
 // newHelp is help COMMAND, which is COMMAND --help.
 func newHelp() *cobra.Command {
 	return &cobra.Command{
-		Use:   "help [COMMAND...]",
-		Short: "Say what a command does",
+		Use:    "help [COMMAND...]",
+		Short:  "Say what a command does",
+		Hidden: true, // it has no page of its own; cobra lists it all the same
 		ValidArgsFunction: func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 			of, _, err := cmd.Root().Find(args)
 			if err != nil {

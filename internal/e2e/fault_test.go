@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -301,6 +302,45 @@ func TestCutConfiguration(t *testing.T) {
 		t.Error("no cut was refused")
 	}
 	l.flawless()
+}
+
+// The files are gone, all of them: neither a reload nor a restart takes a VIP away.
+// fault F18
+func TestFilesGone(t *testing.T) {
+	h := install(t)
+	h.echo()
+	h.configure(oldTOML)
+	h.start()
+	h.healthy()
+	l := h.load(oldOnes...)
+	h.must("mv", "/etc/slicelb", "/etc/slicelb.gone")
+	t.Cleanup(func() { h.Run(context.Background(), "rm", "-rf", "/etc/slicelb.gone") })
+	for _, command := range []string{"reload", "diff"} {
+		if code, out := h.exit("slicelb", command); code != 78 || !strings.Contains(out, config+" is missing") {
+			t.Errorf("%s without files: exit %d\n%s", command, code, out)
+		}
+	}
+	h.must("systemctl", "restart", unit)
+	s := h.status()
+	if s == nil || s.State != api.Degraded || !s.Config.LastGood || len(s.VIPs) != 1 || !s.DataPlane.Adopted {
+		t.Errorf("restarted without files: %+v", s)
+	}
+	if got := h.property("StatusText"); !strings.HasPrefix(got, "1 VIP") || !strings.Contains(got, "LAST GOOD") {
+		t.Errorf("systemctl status says %q", got)
+	}
+	h.must("mv", "/etc/slicelb.gone", "/etc/slicelb")
+	h.must("slicelb", "reload")
+	h.healthy()
+	l.flawless()
+
+	// A file that says so takes it away, and everybody is told.
+	h.configure("# none\n")
+	if _, out := h.exit("slicelb", "reload"); !strings.Contains(out, "no VIP is configured any more: 1 VIP") {
+		t.Errorf("reload says\n%s", out)
+	}
+	if got := h.property("StatusText"); !strings.HasPrefix(got, "no VIP is configured") {
+		t.Errorf("systemctl status says %q", got)
+	}
 }
 
 // The store holds something else than a whole set of ours. fault F4

@@ -44,6 +44,7 @@ func TestPodmanPlaces(t *testing.T) {
 		}{
 			{"alone", "", false, "/machine.slice/libpod-" + id + ".scope" + inner, "containers/libpod-" + id + ".scope"},
 			{"in a slice", "--cgroup-parent web.slice", false, "/web.slice/libpod-" + id + ".scope" + inner, "web"},
+			{"in a pod", "--pod pod", false, "/machine.slice/machine-libpod_pod_" + id + ".slice/libpod-" + id + ".scope" + inner, "containers/libpod-" + id + ".scope"},
 			{"split", "--cgroups split", true, "/apps.slice/web.service/libpod-payload-" + id, "apps/web.service"},
 		} {
 			if place.service && runtime != "crun" {
@@ -57,6 +58,15 @@ func TestPodmanPlaces(t *testing.T) {
 					args += " " + place.args
 				}
 				argv := append(strings.Fields(args), "client", "/bin/sh", "-c", `printf 'GET / HTTP/1.0\r\n\r\n' | nc -w 10 10.96.0.80 80; sleep 1000`)
+				if strings.Contains(place.args, "--pod") {
+					h.must("podman", "--storage-driver", "vfs", "--runtime", runtime, "pod", "create", "--name", "pod", "--network", "host",
+						"--share", "net", "--infra-image", "client", "--infra-command", "/bin/sleep")
+					defer func() {
+						if _, err := h.Run(context.Background(), "podman", "--storage-driver", "vfs", "pod", "rm", "--force", "pod"); err != nil {
+							t.Logf("clean up: %v", err)
+						}
+					}()
+				}
 				defer func() {
 					ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 					defer cancel()
@@ -97,6 +107,80 @@ func TestPodmanPlaces(t *testing.T) {
 				})
 			})
 		}
+	}
+}
+
+// Containers and pods of the real Podman, run by a user: that user's systemd places
+// them, whose bus nobody of us listens to. The lab's /proc has parts that are hidden, so
+// the kernel mounts no other in a user's namespace: they share the lab's processes.
+// edge T20
+func TestRootlessPodman(t *testing.T) {
+	h := withClients(t)
+	h.needs("podman")
+	h.needs("crun")
+	text, err := os.ReadFile("../../packaging/examples/podman/podman.toml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	groups, _, _ := strings.Cut(string(text), "[vip.db]")
+	h.configure(groups + strings.Replace(clientsTOML, `clients   = ["web"]`, `clients   = ["web", "rootless"]`, 1))
+	h.must("systemctl", "reload", unit)
+	h.healthy()
+	h.podmanImage()
+
+	const user, uid = "rootless-e2e", "4217"
+	h.must("useradd", "--uid", uid, "--create-home", "--key", "SUB_UID_COUNT=0", "--key", "SUB_GID_COUNT=0", user) // newuidmap may not be installed
+	h.must("install", "-o", user, "/tmp/rootfs.tar", "/home/"+user+"/rootfs.tar")
+	h.must("loginctl", "enable-linger", user)
+	t.Cleanup(func() {
+		for _, args := range [][]string{{"loginctl", "disable-linger", user}, {"systemctl", "stop", "user@" + uid + ".service"}, {"userdel", "--remove", user}} {
+			if _, err := h.Run(context.Background(), args[0], args[1:]...); err != nil {
+				t.Logf("clean up: %v", err) // the lab goes with all that is in it
+			}
+		}
+	})
+	h.eventually(20*time.Second, "the user's bus is there", func() bool {
+		code, _ := h.exit("test", "-S", "/run/user/"+uid+"/bus")
+		return code == 0
+	})
+	argv := func(podman string) []string {
+		return []string{"-s", "/bin/sh", "-", user, "-c", "export XDG_RUNTIME_DIR=/run/user/"+uid+" DBUS_SESSION_BUS_ADDRESS=unix:path=/run/user/"+uid+
+			"/bus; exec podman --log-level fatal --storage-driver vfs --runtime crun --cgroup-manager systemd " + podman}
+	}
+	as := func(podman string) string {
+		h.t.Helper()
+		return strings.TrimSpace(h.must("su", argv(podman)...))
+	}
+	as("import --quiet rootfs.tar client")
+	t.Cleanup(func() { h.Run(context.Background(), "su", argv("rm --all --force --time 0")...) })
+	as("pod create --name pod --network host --share net --infra-image client --infra-command /bin/sleep")
+	const id = "[0-9a-f]{64}"
+	const top = "/user.slice/user-" + uid + `\.slice/user@` + uid + `\.service/user.slice`
+	for name, place := range map[string]struct{ args, cgroup string }{
+		"alone":    {"--network host", top + "/libpod-" + id + ".scope/container"},
+		"in a pod": {"--pod pod", top + "/user-libpod_pod_" + id + ".slice/libpod-" + id + ".scope/container"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			container := "c-" + strings.ReplaceAll(name, " ", "-")
+			as("run --detach --name " + container + " --log-driver k8s-file --pids-limit=-1 --pid host " + place.args +
+				` client /bin/sh -c "printf 'GET / HTTP/1.0\r\n\r\n' | nc -w 10 10.96.0.80 80; sleep 1000"`)
+			pid := as("inspect --format '{{.State.Pid}}' " + container)
+			var x api.Explanation
+			h.eventually(15*time.Second, "it has a group of its own", func() bool {
+				x = api.Explanation{}
+				if err := json.Unmarshal([]byte(h.must("slicelb", "explain", "--pid", pid, "-o", "json")), &x); err != nil {
+					t.Fatal(err)
+				}
+				return regexp.MustCompile("^rootless/libpod-" + id + ".scope$").MatchString(x.Group)
+			})
+			if !regexp.MustCompile("^" + place.cgroup + "$").MatchString(x.Cgroup) {
+				t.Errorf("it is in %q, want %q", x.Cgroup, place.cgroup)
+			}
+			t.Logf("%s: %s, by %s", x.Cgroup, x.Group, x.Decided)
+			h.eventually(15*time.Second, "its connect was answered", func() bool {
+				return strings.Contains(as("logs "+container), page)
+			})
+		})
 	}
 }
 

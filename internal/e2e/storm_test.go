@@ -91,9 +91,9 @@ func TestForger(t *testing.T) {
 	h.echo()
 	h.configure(oldTOML)
 	h.start()
-	before := h.settled()
 	l := h.load(oldOnes...)
 	s := h.sample("/web.slice")
+	before := h.settled() // with the load's scope
 	maps := h.must("slicelb", "dump", "maps")
 	pid := h.property("MainPID")
 	n := scale.Count(1_000_000)
@@ -107,20 +107,18 @@ func TestForger(t *testing.T) {
 	})
 	t.Logf("%d forged signals, %s a second: %d counted as forged, %d as oversized; %.1f%% of a processor", n, rate,
 		difference(before, after, "signals_forged"), difference(before, after, "signals_malformed"), 100*used.Seconds()/took.Seconds())
-	if share := used.Seconds() / took.Seconds(); share > 0.2 && scale.Factor() >= 1 {
+	if share := used.Seconds() / took.Seconds(); share > 0.3 && scale.Factor() >= 1 {
 		t.Errorf("%.1f%% of a processor", 100*share)
 	}
 	for _, source := range []string{"signals", "calls", "connects", "looks"} {
-		if d := difference(before, after, source); d > 2 { // of the load's scope
+		if d := difference(before, after, source); d > 0 {
 			t.Errorf("%d more %s", d, source)
 		}
 	}
 	if after.Tracking.Mode != "bus" || after.PID != before.PID {
 		t.Errorf("mode %q, pid %d; before %d", after.Tracking.Mode, after.PID, before.PID)
 	}
-	if now := h.must("slicelb", "dump", "maps"); now != maps {
-		t.Errorf("the maps changed from\n%s\nto\n%s", maps, now)
-	}
+	h.sameMaps(maps)
 	if said := strings.Count(h.must("journalctl", "--unit="+unit, "--output=cat", "--no-pager", "_PID="+pid), "its sender is not systemd"); said != 1 {
 		t.Errorf("logged %d times", said)
 	}

@@ -144,7 +144,7 @@ func TestRootlessPodman(t *testing.T) {
 		return code == 0
 	})
 	argv := func(podman string) []string {
-		return []string{"-s", "/bin/sh", "-", user, "-c", "export XDG_RUNTIME_DIR=/run/user/"+uid+" DBUS_SESSION_BUS_ADDRESS=unix:path=/run/user/"+uid+
+		return []string{"-s", "/bin/sh", "-", user, "-c", "export XDG_RUNTIME_DIR=/run/user/" + uid + " DBUS_SESSION_BUS_ADDRESS=unix:path=/run/user/" + uid +
 			"/bus; exec podman --log-level fatal --storage-driver vfs --runtime crun --cgroup-manager systemd " + podman}
 	}
 	as := func(podman string) string {

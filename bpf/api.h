@@ -698,10 +698,9 @@ struct slb_latency {
 /*
  * What watchers want: the globals watch_*. watch_until is a lease
  * (CLOCK_MONOTONIC): 0 = nobody watches, which is all that a decision looks at
- * then. Who finds it run out clears it: a daemon that was killed costs nothing
- * for longer than SLB_WATCH_LEASE_NS.
+ * then. Who finds it run out clears it, so that a daemon that was killed costs
+ * nothing for longer than the lease.
  */
-#define SLB_WATCH_LEASE_NS 3000000000ULL
 #define SLB_WATCH_ANY_GROUP 0xffffffffu
 
 /* ---- the argument of the syscall program slb_set_word ----------------------- */

@@ -5,9 +5,8 @@
 #include "decide.h"
 
 /*
- * A slot of the cell at random; weights are numbers of slots. The region that
- * base and count name stays as it is until a grace period after the word has
- * changed.
+ * A slot of a cell. The region that its base and count name stays as it is until a
+ * grace period after the cell's word has changed.
  */
 static __always_inline __u32 slot_at(__u32 slot)
 {
@@ -23,6 +22,7 @@ static __always_inline __u32 random_below(__u32 n)
 	return (__u64)bpf_get_prandom_u32() * n >> 32;
 }
 
+/* Weights are numbers of slots. */
 static __always_inline __u32 random_backend(__u64 cell)
 {
 	return SLB_SLOT_BACKEND(slot_at(SLB_CELL_BASE(cell) + random_below(SLB_CELL_COUNT(cell))));

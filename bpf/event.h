@@ -53,6 +53,17 @@ static __always_inline bool watched(const struct slb_decision *d, enum slb_told 
 	return !cells || (__u32)cells == d->default_cell || (__u32)(cells >> 32) == d->default_cell;
 }
 
+/* Counts a decision that found the ring full. Exact, also where one program interrupts another. */
+static __always_inline int decision_lost(void)
+{
+	__u32 stat = SLB_STAT_DECISIONS_LOST;
+	__u64 *n = bpf_map_lookup_elem(&stats, &stat);
+
+	if (n)
+		__sync_fetch_and_add(n, 1);
+	return 0;
+}
+
 /* The daemon looks by itself while somebody watches: waking it up costs more than the event. */
 static __noinline int tell(struct bpf_sock_addr *ctx, const struct slb_frontend_key *key,
 			   const struct slb_decision *d, enum slb_told told, __u32 rule)
@@ -62,8 +73,6 @@ static __noinline int tell(struct bpf_sock_addr *ctx, const struct slb_frontend_
 	struct slb_decision_event *e;
 	struct slb_backend *b = NULL;
 	__u64 now = bpf_ktime_get_ns(), flags = BPF_RB_NO_WAKEUP, ids;
-	__u32 stat = SLB_STAT_DECISIONS_LOST;
-	__u64 *lost;
 
 	if (!key || !d)
 		return 0;
@@ -73,13 +82,8 @@ static __noinline int tell(struct bpf_sock_addr *ctx, const struct slb_frontend_
 		flags = 0;
 	}
 	e = bpf_ringbuf_reserve(&decisions, sizeof(*e), 0);
-	if (!e) {
-		/* Exact, also where one program interrupts another. */
-		lost = bpf_map_lookup_elem(&stats, &stat);
-		if (lost)
-			__sync_fetch_and_add(lost, 1);
-		return 0;
-	}
+	if (!e)
+		return decision_lost();
 	e->time_ns = now;
 	e->cgroup = kn->id;
 	e->member = d->member;

@@ -73,14 +73,6 @@ static __always_inline void live_join(struct slb_origin *o)
 	__sync_fetch_and_add(&c->live, 1);
 }
 
-/* What an iterator over socket storage is called with: a contract, as it stands. */
-struct live_walk {
-	void *meta;
-	void *map;
-	struct sock *sk;
-	void *value;
-};
-
 /* Adds one socket to the recount. */
 static __always_inline int live_recounted(const struct slb_origin *o)
 {

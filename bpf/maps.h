@@ -116,6 +116,7 @@ struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, SLB_FAILURES_BYTES);
 } failures SEC(".maps");
+
 /* Decisions that somebody wants to hear of; see event.h. */
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
@@ -129,6 +130,7 @@ struct {
 	__type(key, __u32);
 	__type(value, struct slb_tell_budget);
 } tell_budgets SEC(".maps");
+
 /* Written by the reconciler: see "policy" in api.h. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -172,10 +174,11 @@ volatile __u64 host_netns_cookie;
 
 /* What watchers want, written by the daemon; see api.h. */
 volatile __u64 watch_until;
-volatile __u64 watch_told;	/* bits by enum slb_told */
+volatile __u64 watch_told;  /* bits by enum slb_told */
 volatile __u64 watch_group; /* or SLB_WATCH_ANY_GROUP */
-volatile __u64 time_until; /* connects are timed */
 volatile __u64 watch_cells; /* two default cells of 32 bits: a VIP's; 0 = any */
+volatile __u64 time_until;  /* connects are timed */
+
 /* The policy in force, read once by each call: see "policy" in api.h. */
 volatile __u64 policy_word;
 

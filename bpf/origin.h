@@ -11,15 +11,28 @@ static __always_inline bool addr_equal(const struct slb_addr *a, const struct sl
 	       a->word_be[1] == b->word_be[1] && a->word_be[0] == b->word_be[0];
 }
 
-/* What connect remembered of this socket, or NULL. */
+/* What connect remembered of a socket, or NULL. */
+static __always_inline struct slb_origin *origin_at(struct bpf_sock *sk)
+{
+	struct slb_origin *o = bpf_sk_storage_get(&origins, sk, NULL, 0);
+
+	return o && o->layout == SLB_LAYOUT ? o : NULL;
+}
+
 static __always_inline struct slb_origin *origin_of(struct bpf_sock_addr *ctx)
 {
-	struct slb_origin *o;
+	struct bpf_sock *sk = ctx->sk;
 
-	if (!ctx->sk)
-		return NULL;
-	o = bpf_sk_storage_get(&origins, ctx->sk, NULL, 0);
-	return o && o->layout == SLB_LAYOUT ? o : NULL;
+	return sk ? origin_at(sk) : NULL;
+}
+
+/* Is the socket connected, at this moment, to the backend that connect chose? */
+static __always_inline bool origin_is_peer(struct bpf_sock_addr *ctx, const struct slb_origin *o)
+{
+	struct bpf_sock *sk = ctx->sk;
+
+	/* dst_port is the peer's port in network order; 0 after connect(AF_UNSPEC). */
+	return sk && sk->dst_port == o->backend_port_be;
 }
 
 static __always_inline __u64 backend_traits_of(__u32 index)

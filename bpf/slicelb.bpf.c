@@ -240,7 +240,6 @@ static __always_inline bool do_recvmsg(struct bpf_sock_addr *ctx,
 	struct slb_udp_reverse_key key;
 	struct slb_udp_reverse *r;
 	struct slb_origin *o;
-
 	bool backend;
 
 	if (from->proto != IPPROTO_UDP)
@@ -377,15 +376,15 @@ int slb_sockops(struct bpf_sock_ops *ctx)
 SEC("cgroup/sock_release")
 int slb_sock_release(struct bpf_sock *sk)
 {
-	struct slb_origin *o = bpf_sk_storage_get(&origins, sk, NULL, 0);
+	struct slb_origin *o = origin_at(sk);
 
-	if (o && o->layout == SLB_LAYOUT)
+	if (o)
 		live_leave(o);
 	return CALL_ALLOWED;
 }
 
 SEC("iter/bpf_sk_storage_map")
-int slb_recount(struct live_walk *ctx)
+int slb_recount(struct bpf_iter__bpf_sk_storage_map *ctx)
 {
 	return live_recounted(ctx->value);
 }

@@ -10,14 +10,6 @@
 #include "origin.h"
 #include "sock.h"
 
-/* What connect remembered of the socket, or NULL. */
-static __always_inline struct slb_origin *sockops_origin(struct bpf_sock *sk)
-{
-	struct slb_origin *o = bpf_sk_storage_get(&origins, sk, NULL, 0);
-
-	return o && o->layout == SLB_LAYOUT ? o : NULL;
-}
-
 /* Asks for further callbacks of this socket; the call replaces the mask, others' bits stay. */
 static __always_inline void sockops_want(struct bpf_sock_ops *ctx, int flags)
 {
@@ -38,7 +30,7 @@ static __always_inline __u64 *traits_of(const struct slb_origin *o)
 /* A connect begins; the hook has chosen the backend. */
 static __always_inline void sockops_connect(struct bpf_sock_ops *ctx, struct bpf_sock *sk)
 {
-	struct slb_origin *o = sockops_origin(sk);
+	struct slb_origin *o = origin_at(sk);
 	__u64 *traits;
 
 	if (!o)
@@ -76,7 +68,7 @@ static __always_inline bool sockops_failed(struct bpf_sock_ops *ctx, struct bpf_
  */
 static __always_inline void sockops_given_up(struct bpf_sock_ops *ctx, struct bpf_sock *sk)
 {
-	struct slb_origin *o = sockops_origin(sk);
+	struct slb_origin *o = origin_at(sk);
 	struct slb_failure *f;
 	__u64 *traits, w;
 	__u32 error;

@@ -29,8 +29,6 @@ static __noinline int tell_connected(struct bpf_sock_ops *ctx, const struct slb_
 {
 	struct slb_decision d = { .default_cell = default_cell };
 	struct slb_decision_event *e;
-	__u32 stat = SLB_STAT_DECISIONS_LOST;
-	__u64 *lost;
 
 	if (!o)
 		return 0;
@@ -38,12 +36,8 @@ static __noinline int tell_connected(struct bpf_sock_ops *ctx, const struct slb_
 	if (!watched(&d, SLB_TOLD_CONNECTED, now))
 		return 0;
 	e = bpf_ringbuf_reserve(&decisions, sizeof(*e), 0);
-	if (!e) {
-		lost = bpf_map_lookup_elem(&stats, &stat);
-		if (lost)
-			__sync_fetch_and_add(lost, 1);
-		return 0;
-	}
+	if (!e)
+		return decision_lost();
 	__builtin_memset(e, 0, sizeof(*e));
 	e->time_ns = now;
 	e->netns = bpf_get_netns_cookie(ctx);
@@ -67,7 +61,7 @@ static __noinline int tell_connected(struct bpf_sock_ops *ctx, const struct slb_
 static __always_inline void sockops_established(struct bpf_sock_ops *ctx, struct bpf_sock *sk)
 {
 	__u64 until = time_until, now = bpf_ktime_get_ns(), us, w;
-	struct slb_origin *o = sockops_origin(sk);
+	struct slb_origin *o = origin_at(sk);
 	struct slb_latency *l;
 	__u32 cell;
 

@@ -62,32 +62,17 @@ static __always_inline bool udp_reverse_is(const struct slb_udp_reverse_key *key
 	       r->layout == SLB_LAYOUT && addr_equal(&r->key.addr, &key->addr);
 }
 
-/* Does this socket know the backend as another living frontend already? */
-static __always_inline bool udp_taken(const struct slb_udp_reverse_key *key,
-				      const struct slb_decision *d)
+/* The frontend that this socket knows a backend as, and its generation; 0 = none. */
+static __always_inline __u32 udp_name(const struct slb_udp_reverse_key *key, __u32 *gen)
 {
 	struct slb_udp_reverse *r = bpf_map_lookup_elem(&udp_reverse, key);
-	__u32 frontend, gen;
+	__u32 frontend;
 
 	if (!r)
-		return false;
+		return 0;
 	frontend = r->frontend;
-	gen = r->frontend_gen;
-	return udp_reverse_is(key, r) && frontend != d->frontend && frontend_alive(frontend, gen);
-}
-
-/* Does it know it as the frontend that decided? */
-static __always_inline bool udp_known(const struct slb_udp_reverse_key *key,
-				      const struct slb_decision *d)
-{
-	struct slb_udp_reverse *r = bpf_map_lookup_elem(&udp_reverse, key);
-	__u32 frontend, gen;
-
-	if (!r)
-		return false;
-	frontend = r->frontend;
-	gen = r->frontend_gen;
-	return udp_reverse_is(key, r) && frontend == d->frontend && gen == d->frontend_gen;
+	*gen = r->frontend_gen;
+	return udp_reverse_is(key, r) ? frontend : 0;
 }
 
 static __always_inline void udp_reverse_key(struct slb_udp_reverse_key *key, __u64 cookie,
@@ -111,7 +96,7 @@ static __always_inline struct slb_backend *udp_choose(struct bpf_sock_addr *ctx,
 	struct slb_udp_choice choice = {};
 	struct slb_udp_reverse reverse = {};
 	struct slb_backend *b = NULL;
-	__u32 index;
+	__u32 index, name = 0, gen = 0;
 	bool kept;
 
 	choice.key.cookie = bpf_get_socket_cookie(ctx);
@@ -127,6 +112,7 @@ static __always_inline struct slb_backend *udp_choose(struct bpf_sock_addr *ctx,
 			return NULL;
 		}
 		udp_reverse_key(&reverse.key, choice.key.cookie, &b->addr, b->port_be);
+		name = udp_name(&reverse.key, &gen);
 	} else {
 		/* Whom a caller keeps, or its key leads to, only at first. */
 		index = choose_backend(ctx, d);
@@ -139,7 +125,8 @@ static __always_inline struct slb_backend *udp_choose(struct bpf_sock_addr *ctx,
 				return NULL;
 			}
 			udp_reverse_key(&reverse.key, choice.key.cookie, &b->addr, b->port_be);
-			if (!udp_taken(&reverse.key, d))
+			name = udp_name(&reverse.key, &gen);
+			if (!name || name == d->frontend || !frontend_alive(name, gen))
 				break;
 		}
 	}
@@ -148,7 +135,7 @@ static __always_inline struct slb_backend *udp_choose(struct bpf_sock_addr *ctx,
 		return NULL;
 	}
 
-	if (!udp_known(&reverse.key, d)) {
+	if (name != d->frontend || gen != d->frontend_gen) {
 		reverse.vip = key->addr;
 		reverse.vip_port_be = key->port_be;
 		reverse.layout = SLB_LAYOUT;
@@ -170,15 +157,6 @@ static __always_inline struct slb_backend *udp_choose(struct bpf_sock_addr *ctx,
 		decision_event(ctx, key, d, SLB_TOLD_TRANSLATED, 0);
 	}
 	return b;
-}
-
-/* Is the socket connected, at this moment, to the backend that connect chose? */
-static __always_inline bool origin_is_peer(struct bpf_sock_addr *ctx, const struct slb_origin *o)
-{
-	struct bpf_sock *sk = ctx->sk;
-
-	/* dst_port is the peer's port in network order; 0 after connect(AF_UNSPEC). */
-	return sk && sk->dst_port == o->backend_port_be;
 }
 
 #endif

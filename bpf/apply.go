@@ -267,6 +267,26 @@ func (d *Datapath) setBackend(w SetBackend) error {
 	return nil
 }
 
+// setBackendCell stores a backend's word, and says when it went away by it.
+func (d *Datapath) setBackendCell(w SetBackendCell) error {
+	var was BackendCell
+	if int(w.Index) < len(d.backendCells) {
+		was = decodeBackendCell(atomic.LoadUint64(&d.backendCells[w.Index]))
+	}
+	if err := store(d.backendCells, slicelbMapBackendCells, w.Index, encodeBackendCell(w.Cell)); err != nil {
+		return err
+	}
+	if w.Cell.State == BackendActive || w.Cell.State == BackendDraining || was.State == BackendFree || was.State == w.Cell.State ||
+		atomic.LoadUint64(&d.backendTraits[w.Index])&(traitTerminateUDP|traitTerminateTCP) == 0 {
+		return nil
+	}
+	select {
+	case d.gone <- struct{}{}:
+	default: // somebody is to look already
+	}
+	return nil
+}
+
 // setCellInfo names a cell. A freed cell's counters go with its name.
 func (d *Datapath) setCellInfo(w SetCellInfo) error {
 	if err := place(slicelbMapCellInfos, w.Index, len(d.cellInfos)); err != nil {

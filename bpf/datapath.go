@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -162,66 +163,12 @@ func (d *Datapath) open(spec *ebpf.CollectionSpec) error {
 	d.followed = make(map[*followed]bool)
 	d.freedCells, d.freedGroups = make(map[uint32]bool), make(map[uint32]bool)
 
-	var errs []error
-	share := func(name string) (m memory, n uint32) {
-		n = limit(name)
-		m, err := mapMemory(d.maps[name], n, (d.maps[name].ValueSize()+7)&^7)
-		if err != nil {
-			errs = append(errs, err)
-			return m, 0
-		}
-		d.memories = append(d.memories, m)
-		return m, n
+	if err := d.share(spec); err != nil {
+		return err
 	}
-	words := func(name string) []uint64 {
-		m, n := share(name)
-		return shared[uint64](m, n)
-	}
-	d.frontendRefs = words(slicelbMapFrontendRefs)
-	d.cells = words(slicelbMapCells)
-	d.cellAffinity = words(slicelbMapCellAffinity)
-	d.backendCells = words(slicelbMapBackendCells)
-	d.backendTraits = words(slicelbMapBackendTraits)
-	d.groups = words(slicelbMapGroups)
-	d.pairKeys = words(slicelbMapPairKeys)
-	m, n := share(slicelbMapSlots)
-	d.slots = shared[uint32](m, n*slotsPerElem)
-	m, n = share(slicelbMapBackends)
-	d.backends = shared[slicelbSlbBackend](m, n)
-	m, n = share(slicelbMapBackendCounters)
-	d.backendCounters = shared[slicelbSlbBackendCounters](m, n)
-	m, n = share(slicelbMapCellInfos)
-	d.cellInfos = shared[slicelbSlbCellInfo](m, n)
-	m, n = share(slicelbMapPolicyLines)
-	d.policyLines = shared[policyLine](m, n)
-	m, n = share(slicelbMapGroupInfos)
-	d.groupInfos = shared[slicelbSlbGroupInfo](m, n)
-
-	m, n = share(slicelbMapTellBudgets)
-	d.budgets = shared[slicelbSlbTellBudget](m, n)
-	m, n = share(slicelbMapLatencies)
-	d.latencies = shared[slicelbSlbLatency](m, n)
-
-	globals, _ := share(spec.Variables[slicelbVarHostNetnsCookie].SectionName)
-	if len(errs) > 0 {
-		return errors.Join(errs...)
-	}
-	variable := func(name string) []uint64 {
-		v := spec.Variables[name]
-		return elements[uint64](globals, v.Offset, v.Size()/8)
-	}
-	d.hostNetns = &variable(slicelbVarHostNetnsCookie)[0]
-	d.watch = watchWords{
-		until: &variable(slicelbVarWatchUntil)[0], told: &variable(slicelbVarWatchTold)[0],
-		group: &variable(slicelbVarWatchGroup)[0], cells: &variable(slicelbVarWatchCells)[0],
-	}
-	d.timeUntil = &variable(slicelbVarTimeUntil)[0]
+	// Who watched by the process before is gone.
 	atomic.StoreUint64(d.timeUntil, 0)
-	atomic.StoreUint64(d.watch.until, 0) // who watched by the process before is gone
-	d.policyWord = &variable(slicelbVarPolicyWord)[0]
-	d.frontends = newFilter(variable(slicelbVarFrontendFilter))
-	d.backendFilter = newFilter(variable(slicelbVarBackendFilter))
-
+	atomic.StoreUint64(d.watch.until, 0)
 	cookie, err := netnsCookie()
 	if err != nil {
 		return err
@@ -229,14 +176,6 @@ func (d *Datapath) open(spec *ebpf.CollectionSpec) error {
 	atomic.StoreUint64(d.hostNetns, cookie)
 	d.probe()
 	return errors.Join(d.rebuildFilters(), d.orphanPairs())
-}
-
-// shared is elements, of nothing where the memory could not be mapped.
-func shared[T any](m memory, n uint32) []T {
-	if n == 0 {
-		return nil
-	}
-	return elements[T](m, 0, n)
 }
 
 // rebuildFilters takes the bitmaps from the entries: what an earlier process
@@ -249,7 +188,7 @@ func (d *Datapath) rebuildFilters() error {
 	if err != nil {
 		return err
 	}
-	if err := d.frontends.rebuild(sliceSeq(addrs)); err != nil {
+	if err := d.frontends.rebuild(slices.Values(addrs)); err != nil {
 		return err
 	}
 	return d.backendFilter.rebuild(func(yield func(netip.Addr) bool) {
@@ -259,16 +198,6 @@ func (d *Datapath) rebuildFilters() error {
 			}
 		}
 	})
-}
-
-func sliceSeq[T any](s []T) func(yield func(T) bool) {
-	return func(yield func(T) bool) {
-		for _, v := range s {
-			if !yield(v) {
-				return
-			}
-		}
-	}
 }
 
 // Limits are the capacities that the maps were made with.

@@ -3,6 +3,7 @@ package bpf
 import (
 	"bytes"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"unsafe"
@@ -367,7 +368,7 @@ func TestFilter(t *testing.T) {
 	if set() != 1 {
 		t.Errorf("%d bits for one address", set())
 	}
-	err := f.rebuild(sliceSeq([]netip.Addr{netip.MustParseAddr("10.96.0.10")}))
+	err := f.rebuild(slices.Values([]netip.Addr{netip.MustParseAddr("10.96.0.10")}))
 	if bit := f.bit(a); err != nil || set() != 1 || f.words[bit>>6]>>(bit&63)&1 != 1 {
 		t.Errorf("after a rebuild: %d bits, %v", set(), err)
 	}

@@ -36,6 +36,14 @@ func (l Latency) Minus(before Latency) Latency {
 	return l
 }
 
+// Plus adds another's.
+func (l Latency) Plus(o Latency) Latency {
+	for i := range l {
+		l[i] += o[i]
+	}
+	return l
+}
+
 // Time has connects timed for WatchLease: it is to be asked for again before.
 // The optional hook SockOps sees the answers.
 func (d *Datapath) Time(on bool) error {
@@ -75,12 +83,4 @@ func (d *Datapath) Latencies() map[uint32]Latency {
 		}
 	}
 	return out
-}
-
-// Plus adds another's.
-func (l Latency) Plus(o Latency) Latency {
-	for i := range l {
-		l[i] += o[i]
-	}
-	return l
 }

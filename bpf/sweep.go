@@ -29,26 +29,6 @@ type Swept struct {
 // or are down, and no call is on its way to them any more.
 func (d *Datapath) Gone() <-chan struct{} { return d.gone }
 
-// setBackendCell stores a backend's word, and says when it went away by it.
-func (d *Datapath) setBackendCell(w SetBackendCell) error {
-	var was BackendCell
-	if int(w.Index) < len(d.backendCells) {
-		was = decodeBackendCell(atomic.LoadUint64(&d.backendCells[w.Index]))
-	}
-	if err := store(d.backendCells, slicelbMapBackendCells, w.Index, encodeBackendCell(w.Cell)); err != nil {
-		return err
-	}
-	if w.Cell.State == BackendActive || w.Cell.State == BackendDraining || was.State == BackendFree || was.State == w.Cell.State ||
-		atomic.LoadUint64(&d.backendTraits[w.Index])&(traitTerminateUDP|traitTerminateTCP) == 0 {
-		return nil
-	}
-	select {
-	case d.gone <- struct{}{}:
-	default: // somebody is to look already
-	}
-	return nil
-}
-
 // Sweep closes sockets that are connected to backends that are gone: those that
 // connect chose it for, that are still connected to it, and whose VIP wants it.
 // It looks at every socket that a VIP sent, in every network namespace; where it

@@ -12,6 +12,7 @@ type Traits struct {
 	TerminateTCP bool
 }
 
+// Flags of backend_traits (SLB_TRAIT_*).
 const (
 	traitPassive      = 1 << 0
 	traitReported     = 1 << 1

@@ -272,13 +272,9 @@ func (p *planner) gone() []uint64 {
 		p.plan.cgroupsDone = false
 		return nil
 	}
-	wanted := make(map[uint64]bool, len(p.want.Cgroups))
-	for _, c := range p.want.Cgroups {
-		wanted[c.ID] = true
-	}
 	var ids []uint64
 	for id := range h.maps.Cgroups {
-		if wanted[id] {
+		if _, wanted := slices.BinarySearchFunc(p.want.Cgroups, id, func(c Cgroup, id uint64) int { return cmp.Compare(c.ID, id) }); wanted {
 			continue
 		}
 		// Not in this Membership, though in an earlier one, or seen long before

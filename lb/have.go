@@ -221,6 +221,9 @@ func (h *Have) settle(p Plan, want *State) {
 		for _, c := range want.Cgroups {
 			delete(h.unseen, c.ID)
 		}
+		if len(h.unseen) == 0 {
+			h.unseen = map[uint64]time.Time{} // a map that was large stays so
+		}
 	}
 	h.cgroups, h.cgroupsDone = want.Cgroups, p.cgroupsDone
 	h.edges, h.edgesDone = want.Edges, p.edgesDone

@@ -261,7 +261,7 @@ func TestRealDirectoryNames(t *testing.T) {
 	})
 }
 
-// edge T8: daemon-reexec; edge T9: dbus-daemon killed and restarted; edge T12:
+// edge T8, T10: daemon-reexec; edge T9: dbus-daemon killed and restarted; edge T12:
 // another client unsubscribes. In a lab of its own: they disturb everybody.
 func TestRealTrouble(t *testing.T) {
 	s := &realSystemd{t, labtest.Boot(t)}
@@ -291,8 +291,9 @@ func TestRealTrouble(t *testing.T) {
 
 	before := r.Stats()
 	s.run("systemctl", "daemon-reexec")
-	r.stats("systemd is back", func(st Stats) bool {
-		return st.Mode == Bus && (st.LastResync.After(before.LastResync) && st.Walks > before.Walks)
+	const renamed = "systemd's name has another owner"
+	r.stats("systemd left the bus and is back, on the same connection of ours", func(st Stats) bool {
+		return st.Mode == Bus && st.Walks > before.Walks && st.Causes[renamed] > before.Causes[renamed] && st.Connects == before.Connects
 	})
 	comesAndGoes("after daemon-reexec")
 

@@ -23,7 +23,6 @@ func (h *host) explanation(args ...string) (text string, x api.Explanation) {
 
 // A caller is explained by process, unit and cgroup, whether a group covers it or not,
 // and a process whose cgroup is gone too: it belongs to what is left above.
-// edge T1, edge T13
 func TestExplainCallers(t *testing.T) {
 	h := install(t)
 	h.echo()

@@ -151,3 +151,86 @@ for i in 1 2 3 4 5 6 7 8 9 10; do busctl call org.freedesktop.systemd1 /org/free
 		return strings.Contains(out, "Type=method_call")
 	})
 }
+
+// Nothing that we ask makes systemd load a unit. It says so of each that it does, and
+// of what is configured, running, asked for or named like a unit here, none. edge T15
+func TestLoadsNoUnits(t *testing.T) {
+	h := install(t)
+	h.echo()
+	h.configure(strings.Replace(oldTOML, `["web.slice"]`, `["web.slice", "ghost.slice", "ghost-a.slice"]`, 1))
+	h.start()
+	h.healthy()
+	monitor := h.Command(context.Background(), "busctl", "--match=type='signal',member='UnitNew'", "monitor")
+	out := &watched{grown: make(chan struct{}, 1)}
+	monitor.Stdout = out
+	if err := monitor.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { monitor.Process.Kill(); monitor.Wait() })
+	loaded := func() string {
+		out.mu.Lock()
+		defer out.mu.Unlock()
+		return out.text.String()
+	}
+	control := 0
+	heard := func() { // what was said before this has been heard
+		h.t.Helper()
+		control++
+		name := fmt.Sprintf("control%d.service", control)
+		h.eventually(20*time.Second, "the monitor hears of "+name, func() bool {
+			h.must("systemctl", "show", "--property=LoadState", name) // loads it, and lets it go
+			return strings.Contains(loaded(), name)
+		})
+	}
+	heard()
+
+	// Directories whose names are those of units that systemd does not have, a daemon
+	// that starts, that reads its configuration again, and that is asked.
+	n := max(20, scale.Count(1000))
+	h.must("sh", "-c", fmt.Sprintf(`for i in $(seq %d); do mkdir -p /sys/fs/cgroup/web.slice/ghost$i.scope /sys/fs/cgroup/web.slice/ghost$i.service; done`, n))
+	t.Cleanup(func() {
+		h.Run(context.Background(), "find", "/sys/fs/cgroup/web.slice", "-mindepth", "1", "-name", "ghost*", "-type", "d", "-delete")
+	})
+	calls := h.status().Tracking.Sources["calls"]
+	h.eventually(2*time.Minute, "systemd is asked for names", func() bool { return h.status().Tracking.Sources["calls"] > calls })
+	h.must("systemctl", "restart", unit)
+	h.healthy()
+	h.must("slicelb", "reload")
+	for _, name := range []string{"ghost1.service", "ghost.slice", "never.service"} {
+		h.exit("slicelb", "explain", vip, "--unit", name)
+	}
+	h.must("slicelb", "group", "show", "web")
+	h.settled()
+	heard()
+	for line := range strings.Lines(loaded()) {
+		if strings.Contains(line, "STRING") && (strings.Contains(line, "ghost") || strings.Contains(line, "never") || strings.Contains(line, "web.slice")) {
+			t.Errorf("systemd has loaded %s", strings.TrimSpace(line))
+		}
+	}
+}
+
+// What comes and goes while the daemon is away: what is gone has no entry any more,
+// what came has one, and nobody in the group is without it meanwhile. edge T23
+func TestAwayMeanwhile(t *testing.T) {
+	h := identify(t)
+	h.start()
+	h.healthy()
+	s := h.sample("/web.slice")
+	n := max(50, scale.Count(1000))
+	h.run("crowd", "make", "fresh.slice", strconv.Itoa(n))
+	h.converges("made")
+	h.dropin("away", "[Service]\nRestart=no\n")
+	h.must("systemctl", "daemon-reload")
+	h.exit("systemctl", "kill", "--signal=KILL", "--kill-who=main", unit)
+	h.eventually(10*time.Second, "the daemon is gone", func() bool { return h.property("MainPID") == "0" })
+	h.run("crowd", "remove", "fresh.slice", strconv.Itoa(n))
+	h.run("crowd", "make", "nomad.slice", strconv.Itoa(n))
+	t.Cleanup(func() { h.run("crowd", "remove", "nomad.slice", strconv.Itoa(n)) })
+	h.start()
+	h.healthy()
+	h.converges("after the absence")
+	if got := h.must("slicelb", "dump", "maps"); strings.Count(got, " cgroup ") < n {
+		t.Errorf("%d cgroups", strings.Count(got, " cgroup "))
+	}
+	s.steady()
+}

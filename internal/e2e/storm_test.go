@@ -73,7 +73,17 @@ func TestStormOfSignals(t *testing.T) {
 	got := h.answered("in the storm", h.run("firsts", vip, strconv.Itoa(n), "web.slice", "run-%d.scope"))
 	h.right("first instructions in the storm", got, "127.0.0.1:7001", n)
 	h.eventually(3*time.Minute, "the storm is over", func() bool { return bus.out.last() != "bus" })
-	h.eventually(20*time.Second, "all was heard", func() bool { return h.status().Tracking.Sources["signals"] >= uint64(count) })
+	heard, since := uint64(0), time.Now()
+	h.eventually(5*time.Minute, "all was heard", func() bool {
+		now := h.status().Tracking.Sources["signals"]
+		if now != heard {
+			heard, since = now, time.Now()
+		}
+		if heard < uint64(count) && time.Since(since) > 20*time.Second {
+			t.Fatalf("%d of %d signals were heard", heard, count)
+		}
+		return heard >= uint64(count)
+	})
 	s.steady()
 	st := h.status()
 	most := h.memory("VmHWM")

@@ -190,29 +190,8 @@ func (w PutPattern) String() string { return fmt.Sprintf("put pattern %s %s", w.
 func (w SetPattern) String() string { return fmt.Sprintf("set pattern %s %s", w.Key, w.Rule) }
 func (w DelPattern) String() string { return "del pattern " + w.Key.String() }
 
-func (PutFrontend) write()    {}
-func (DelFrontend) write()    {}
-func (SetFrontendRef) write() {}
-func (SetCell) write()        {}
-func (SetCellInfo) write()    {}
-func (PutView) write()        {}
-func (DelView) write()        {}
-func (SetSlots) write()       {}
-func (SetBackend) write()     {}
-func (SetBackendCell) write() {}
-func (SetGroup) write()       {}
-func (PutCgroup) write()      {}
-func (SetCgroup) write()      {}
-func (DelCgroup) write()      {}
-func (PutExpect) write()      {}
-func (SetExpect) write()      {}
-func (DelExpect) write()      {}
-func (PutPattern) write()     {}
-func (SetPattern) write()     {}
-func (DelPattern) write()     {}
-
-// runs writes slots as "7x3 8 9x2": a weighted set is mostly repeats; "7~3x3" says its weight too. What is
-// longer than a line is cut; the count stands before it.
+// runs writes slots as "7x3 8 9x2": a weighted set is mostly repeats; "7~3x3" says
+// its weight too. What is longer than a line is cut; the count stands before it.
 func runs(slots []uint32) string {
 	const longest = 64
 	var b strings.Builder

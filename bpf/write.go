@@ -80,3 +80,24 @@ type (
 	}
 	DelPattern struct{ Key PatternKey }
 )
+
+func (PutFrontend) write()    {}
+func (DelFrontend) write()    {}
+func (SetFrontendRef) write() {}
+func (SetCell) write()        {}
+func (SetCellInfo) write()    {}
+func (PutView) write()        {}
+func (DelView) write()        {}
+func (SetSlots) write()       {}
+func (SetBackend) write()     {}
+func (SetBackendCell) write() {}
+func (SetGroup) write()       {}
+func (PutCgroup) write()      {}
+func (SetCgroup) write()      {}
+func (DelCgroup) write()      {}
+func (PutExpect) write()      {}
+func (SetExpect) write()      {}
+func (DelExpect) write()      {}
+func (PutPattern) write()     {}
+func (SetPattern) write()     {}
+func (DelPattern) write()     {}

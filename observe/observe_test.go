@@ -396,6 +396,22 @@ func TestEnd(t *testing.T) {
 	})
 }
 
+// What the programs still tell when it has been ended, and is not closed yet, is
+// stored under its names.
+func TestToldAfterEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake()
+		o := running(t, f, Options{})
+		synctest.Wait()
+		o.End()
+		f.in <- decision(1, 7, bpf.Translated)
+		synctest.Wait()
+		if got := o.Stored(Query{Last: -1}); len(got) != 1 || got[0].Group != "g1" || got[0].VIP != "v7" {
+			t.Errorf("stored %+v", got)
+		}
+	})
+}
+
 // An answer is named by the call that it belongs to.
 func TestConnectedIsNamed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

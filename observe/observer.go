@@ -65,13 +65,14 @@ type Observer struct {
 	seq      uint64
 	watchers map[*Watcher]bool
 	asked    time.Time // when somebody wanted to know how long connects take
-	calls    calls
 	ended    bool
 
 	told       uint64 // events that arrived
 	lost       uint64 // in the kernel, as it was last looked at
 	suppressed map[uint32]uint64
 	refused    time.Time // the newest refusal: budgets change for a while after one
+
+	calls calls // Run's goroutine owns it
 }
 
 // New makes one that has nothing to observe yet.
@@ -110,7 +111,7 @@ func (o *Observer) Run(ctx context.Context, s Source, r Reader) error {
 	for e := new(Event); err == nil; {
 		*e = Event{}
 		if err = r.Read(&e.Decision); err == nil {
-			o.hear(e)
+			o.hear(s, e)
 		}
 	}
 	cancel()
@@ -145,14 +146,15 @@ func (o *Observer) End() {
 	}
 }
 
-// hear names an event, stores it and passes it on.
-func (o *Observer) hear(e *Event) {
+// hear names an event by s, stores it and passes it on. Run's goroutine calls it,
+// also after End: what had come by then is still told.
+func (o *Observer) hear(s Source, e *Event) {
 	e.Group, e.VIP = Host, ""
 	if e.Decision.Group != 0 {
-		e.Group = o.source.GroupName(e.Decision.Group)
+		e.Group = s.GroupName(e.Decision.Group)
 	}
 	if e.Decision.VIP != 0 {
-		e.VIP = o.source.VIPName(e.Decision.VIP)
+		e.VIP = s.VIPName(e.Decision.VIP)
 	}
 	if e.Cell != e.Decision.VIP {
 		e.View = e.Group

@@ -39,6 +39,7 @@ func NewClient(socket string) *Client {
 	}}}
 }
 
+// Status asks for the daemon on one screen, with all VIPs and groups.
 func (c *Client) Status(ctx context.Context) (*Status, error) {
 	return get[Status](ctx, c, "/status")
 }
@@ -53,14 +54,17 @@ func (c *Client) Group(ctx context.Context, name string) (*Group, error) {
 	return get[Group](ctx, c, "/groups/"+url.PathEscape(name))
 }
 
+// RunningConfig asks for what runs; NotFound where the daemon has no configuration.
 func (c *Client) RunningConfig(ctx context.Context) (*RunningConfig, error) {
 	return get[RunningConfig](ctx, c, "/config")
 }
 
+// Dump asks for what the kernel's maps hold.
 func (c *Client) Dump(ctx context.Context) (*Dump, error) {
 	return get[Dump](ctx, c, "/dump")
 }
 
+// Explain asks what a call would get; NotFound where the cgroup does not exist.
 func (c *Client) Explain(ctx context.Context, q Question) (*Explanation, error) {
 	v := url.Values{"address": {q.Address}, "cgroup": {q.Cgroup}}
 	if q.Process {
@@ -88,7 +92,8 @@ func (c *Client) SetBackend(ctx context.Context, b BackendChange) (*BackendChang
 	return do[BackendChanged](ctx, c, http.MethodPost, path)
 }
 
-// Metrics asks for the metrics, in Prometheus' text format.
+// Metrics asks for the metrics, in Prometheus' text format. It has no timeout of
+// its own.
 func (c *Client) Metrics(ctx context.Context) (string, error) {
 	body, err := c.ask(ctx, http.MethodGet, "/metrics")
 	return string(body), err

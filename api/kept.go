@@ -16,10 +16,13 @@ import (
 const keepFor = time.Second
 
 // Kept is an answer that is made once for all who ask within a second, by one
-// at a time. The bytes are shared: a client that reads slowly holds no copy of
-// its own.
+// at a time; an error stands for as long. The bytes are shared: a client that
+// reads slowly holds no copy of its own.
 type Kept struct {
 	Type string // Content-Type
+
+	// Make's context ends with nobody's request. What it returns is not changed
+	// afterwards.
 	Make func(context.Context) ([]byte, error)
 
 	mu            sync.Mutex

@@ -101,7 +101,7 @@ func (b *backendStates) targets(src, before *source) []health.Target {
 }
 
 // watch has the backends of src checked, and those of before that are not in it.
-// It returns whether there is one that nothing is known of.
+// Either may be nil; without src what is checked stays.
 func (b *backendStates) watch(src, before *source) {
 	if src == nil {
 		return

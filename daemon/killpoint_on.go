@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The file that KILL_FILE names holds a number n; the n-th kill point after the
-// file appeared ends the process, once: the file is removed first.
+// The file that SLICELB_KILL_FILE names holds a number n; the n-th kill point after
+// the file appeared ends the process, once: the file is removed first.
 var killCount atomic.Int64
 
 func killPoint(what string) {

@@ -154,8 +154,8 @@ func pidCgroup(pid int) (string, error) {
 	return path, err
 }
 
-// unitCgroup asks systemd. GetUnit does not load a unit, reading properties of
-// an unloaded one would.
+// unitCgroup asks systemd. To list units by a name loads none; to read a property
+// of one that is not loaded would.
 func unitCgroup(ctx context.Context, unit string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()

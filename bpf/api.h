@@ -223,6 +223,7 @@ enum slb_backend_state {
 #define SLB_TRAIT_TERMINATE (SLB_TRAIT_TERMINATE_UDP | SLB_TRAIT_TERMINATE_TCP)
 #define SLB_TRAITS(flags, gen) ((__u64)(flags) | ((__u64)(gen) << 32))
 #define SLB_TRAITS_GEN(w) ((__u32)((w) >> 32))
+
 /* ---- policy ------------------------------------------------------------- */
 
 /*

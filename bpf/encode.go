@@ -7,8 +7,8 @@ import (
 	"net/netip"
 )
 
-// The only place that knows how keys and values lie in memory. The types come
-// from api.h by bpf2go; the bit positions of words are api.h's macros again.
+// How keys and values lie in memory: here and in policy_encode.go alone. The types
+// come from api.h by bpf2go; the bits of words are api.h's macros again.
 
 const (
 	cellBaseBits      = 28
@@ -41,6 +41,11 @@ const (
 	groupStrict      = 1 << 3
 
 	backendLoopback = 1 << 0
+
+	traitPassive      = 1 << 0
+	traitReported     = 1 << 1
+	traitTerminateUDP = 1 << 2
+	traitTerminateTCP = 1 << 3
 )
 
 // CellGenMask is what a Cell's generation wraps at.

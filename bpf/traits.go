@@ -12,14 +12,6 @@ type Traits struct {
 	TerminateTCP bool
 }
 
-// Flags of backend_traits (SLB_TRAIT_*).
-const (
-	traitPassive      = 1 << 0
-	traitReported     = 1 << 1
-	traitTerminateUDP = 1 << 2
-	traitTerminateTCP = 1 << 3
-)
-
 func (t Traits) word(gen uint32) uint64 {
 	var flags uint32
 	for _, bit := range []struct {

@@ -9,7 +9,6 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
-	"net/url"
 	"syscall"
 	"time"
 )
@@ -39,73 +38,11 @@ func NewClient(socket string) *Client {
 	}}}
 }
 
-// Status asks for the daemon on one screen, with all VIPs and groups.
-func (c *Client) Status(ctx context.Context) (*Status, error) {
-	return get[Status](ctx, c, "/status")
-}
-
-// VIP asks for one VIP; NotFound where there is none of that name.
-func (c *Client) VIP(ctx context.Context, name string) (*VIP, error) {
-	return get[VIP](ctx, c, "/vips/"+url.PathEscape(name))
-}
-
-// Group asks for one group, or a split child of one, with its cgroups.
-func (c *Client) Group(ctx context.Context, name string) (*Group, error) {
-	return get[Group](ctx, c, "/groups/"+url.PathEscape(name))
-}
-
-// RunningConfig asks for what runs; NotFound where the daemon has no configuration.
-func (c *Client) RunningConfig(ctx context.Context) (*RunningConfig, error) {
-	return get[RunningConfig](ctx, c, "/config")
-}
-
-// Dump asks for what the kernel's maps hold.
-func (c *Client) Dump(ctx context.Context) (*Dump, error) {
-	return get[Dump](ctx, c, "/dump")
-}
-
-// Explain asks what a call would get; NotFound where the cgroup does not exist.
-func (c *Client) Explain(ctx context.Context, q Question) (*Explanation, error) {
-	v := url.Values{"address": {q.Address}, "cgroup": {q.Cgroup}}
-	if q.Process {
-		v.Set("process", "true")
-	}
-	return get[Explanation](ctx, c, "/explain?"+v.Encode())
-}
-
-// Reload has the daemon read its configuration again and returns when the
-// kernel has it. BadConfig means that what ran before runs on.
-func (c *Client) Reload(ctx context.Context, wait time.Duration) (*Reloaded, error) {
-	// The daemon's own timeout comes first, so that its reason is seen.
-	ctx, cancel := context.WithTimeout(ctx, wait+5*time.Second)
-	defer cancel()
-	return do[Reloaded](ctx, c, http.MethodPost, "/reload?timeout="+wait.String())
-}
-
-// SetBackend drains a backend (drain), takes it out (maint), or takes both back
-// (ready), and returns when the kernel has it. UID is not sent.
-func (c *Client) SetBackend(ctx context.Context, b BackendChange) (*BackendChanged, error) {
-	if b.Unit != "" {
-		return do[BackendChanged](ctx, c, http.MethodPost, "/units/"+url.PathEscape(b.Unit)+"/"+url.PathEscape(b.State))
-	}
-	path := "/vips/" + url.PathEscape(b.VIP) + "/backends/" + url.PathEscape(b.Address) + "/" + url.PathEscape(b.State)
-	return do[BackendChanged](ctx, c, http.MethodPost, path)
-}
-
 // Metrics asks for the metrics, in Prometheus' text format. It has no timeout of
 // its own.
 func (c *Client) Metrics(ctx context.Context) (string, error) {
 	body, err := c.ask(ctx, http.MethodGet, "/metrics")
 	return string(body), err
-}
-
-// Live counts the open sockets of the backends that b is about, whatever its
-// State.
-func (c *Client) Live(ctx context.Context, b BackendChange) (*Live, error) {
-	if b.Unit != "" {
-		return get[Live](ctx, c, "/units/"+url.PathEscape(b.Unit)+"/live")
-	}
-	return get[Live](ctx, c, "/vips/"+url.PathEscape(b.VIP)+"/backends/"+url.PathEscape(b.Address)+"/live")
 }
 
 func get[T any](ctx context.Context, c *Client, path string) (*T, error) {

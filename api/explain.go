@@ -1,0 +1,71 @@
+package api
+
+import (
+	"context"
+	"net/url"
+)
+
+// Question is what explain asks: what a call from a cgroup to an address gets.
+type Question struct {
+	Address string `json:"address"` // address:port, or address:port/udp; "" = every VIP
+	Cgroup  string `json:"cgroup"`  // path below the cgroup root
+
+	// Process says that Cgroup is what /proc/PID/cgroup had: the directory may
+	// be gone, and " (deleted)" may stand behind its path.
+	Process bool `json:"process"`
+}
+
+// Explanation is the answer, from what the kernel's maps hold.
+type Explanation struct {
+	Address   string     `json:"address"`
+	Cgroup    string     `json:"cgroup"`
+	Gone      bool       `json:"gone"` // the caller's cgroup does not exist any more
+	Ancestors []Ancestor `json:"ancestors"`
+	Group     string     `json:"group"`      // "host" where no group covers the caller
+	Decided   string     `json:"decided_by"` // the cgroup whose entry names the group
+	Pattern   string     `json:"pattern,omitempty"`
+	VIPs      []Verdict  `json:"vips,omitempty"` // where no address was asked for
+
+	VIP      string    `json:"vip,omitempty"`  // "" = the address is no frontend
+	Down     bool      `json:"down,omitempty"` // no backend takes connections
+	Action   string    `json:"action"`         // balance, pass, reject, deny
+	Reason   string    `json:"reason"`
+	Rule     int       `json:"rule,omitempty"`   // of the policy, that decided, from 1
+	Origin   string    `json:"origin,omitempty"` // where it stands
+	View     string    `json:"view,omitempty"`   // the group whose view decides
+	Backends []Backend `json:"backends"`
+	Steps    []Step    `json:"steps"`
+}
+
+// Ancestor is a cgroup on the way from a caller's up to the root.
+type Ancestor struct {
+	Path    string `json:"path"`
+	ID      uint64 `json:"id"`             // 0 = it is gone
+	Kind    string `json:"kind,omitempty"` // anchor, split, member, way, new (not looked at yet); "" = not mapped
+	Group   string `json:"group,omitempty"`
+	Unit    string `json:"unit,omitempty"`
+	Decides bool   `json:"decides"`
+}
+
+// Verdict is what a caller gets of one frontend.
+type Verdict struct {
+	VIP     string `json:"vip"`
+	Address string `json:"address"`
+	Action  string `json:"action"`
+	Reason  string `json:"reason"`
+}
+
+// Step is one look-up on the way to an answer.
+type Step struct {
+	Look  string `json:"look"`
+	Found string `json:"found"`
+}
+
+// Explain asks what a call would get; NotFound where the cgroup does not exist.
+func (c *Client) Explain(ctx context.Context, q Question) (*Explanation, error) {
+	v := url.Values{"address": {q.Address}, "cgroup": {q.Cgroup}}
+	if q.Process {
+		v.Set("process", "true")
+	}
+	return get[Explanation](ctx, c, "/explain?"+v.Encode())
+}

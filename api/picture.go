@@ -21,10 +21,10 @@ type Picture struct {
 	MoreGroups int       `json:"more_groups"`
 }
 
-// Calls is what one group's calls to one VIP came to. Split children count with
-// the group that they are of.
+// Calls is what one group's calls to one VIP came to, or to all that is none. Split
+// children count with the group that they are of.
 type Calls struct {
 	Group    string   `json:"group"` // "host" for callers in no group
-	VIP      string   `json:"vip"`
+	VIP      string   `json:"vip"`   // "" = to networks that rules name
 	Counters Counters `json:"counters"`
 }

@@ -7,12 +7,12 @@ import (
 
 // Policy is the rules that are in force, and what they came to.
 type Policy struct {
-	Default string       `json:"default"` // allow or deny
-	Groups  []Default    `json:"groups"`  // whose default is another
-	Rules   []Rule       `json:"rules"`   // in their order: the first that matches wins
-	Calls   []GroupCalls `json:"calls"`   // by group and VIP, or networks
-	Seen    []Seen       `json:"seen"`    // what rules with the action audit let through
-	Lost    uint64       `json:"lost"`    // of that, what found no room in the kernel's table
+	Default string    `json:"default"` // allow or deny
+	Groups  []Default `json:"groups"`  // whose default is another
+	Rules   []Rule    `json:"rules"`   // in their order: the first that matches wins
+	Calls   []Calls   `json:"calls"`   // by group and VIP, or networks
+	Seen    []Seen    `json:"seen"`    // what rules with the action audit let through
+	Lost    uint64    `json:"lost"`    // of that, what found no room in the kernel's table
 }
 
 // Default is what a group gets where no rule says anything.
@@ -30,13 +30,6 @@ type Rule struct {
 	Hits    uint64   `json:"hits"`
 	Decides bool     `json:"decides"`
 	Origin  string   `json:"origin"`
-}
-
-// GroupCalls are what a group's calls got.
-type GroupCalls struct {
-	Group    string   `json:"group"`
-	VIP      string   `json:"vip"` // "" = to networks that rules name
-	Counters Counters `json:"counters"`
 }
 
 // Seen is an address that a group called, let through by an audit.

@@ -51,7 +51,7 @@ func (a answers) Policy(context.Context) (*api.Policy, error) {
 	cfg := v.source.cfg
 	out := &api.Policy{
 		Default: string(cmp.Or(cfg.Policy.Default, config.Allow)),
-		Groups:  []api.Default{}, Calls: []api.GroupCalls{}, Seen: []api.Seen{},
+		Groups:  []api.Default{}, Calls: []api.Calls{}, Seen: []api.Seen{},
 	}
 	for i := range cfg.Groups {
 		if g := &cfg.Groups[i]; g.Policy != "" && g.Policy != cfg.Policy.Default {
@@ -76,10 +76,10 @@ func (a answers) Policy(context.Context) (*api.Policy, error) {
 	}
 	for key, counters := range calls {
 		if key[0] != lb.DaemonGroup {
-			out.Calls = append(out.Calls, api.GroupCalls{Group: key[0], VIP: key[1], Counters: counters})
+			out.Calls = append(out.Calls, api.Calls{Group: key[0], VIP: key[1], Counters: counters})
 		}
 	}
-	slices.SortFunc(out.Calls, func(a, b api.GroupCalls) int {
+	slices.SortFunc(out.Calls, func(a, b api.Calls) int {
 		return cmp.Or(strings.Compare(a.Group, b.Group), strings.Compare(a.VIP, b.VIP))
 	})
 	return out, addSeen(out, d, v.dp)

@@ -27,7 +27,7 @@ func (c canned) Policy(context.Context) (*api.Policy, error) {
 			{From: []string{"jobs"}, To: []string{"db"}, Action: "deny", Origin: "/etc/slicelb/conf.d/10-a.toml:1:3"},
 			{From: []string{"any"}, To: []string{"10.0.0.0/8", "fd00::/8"}, Action: "audit", Hits: 1, Decides: true, Origin: "/etc/slicelb/conf.d/10-a.toml:6:3"},
 		},
-		Calls: []api.GroupCalls{
+		Calls: []api.Calls{
 			{Group: "jobs", VIP: "db", Counters: api.Counters{Connects: 7, Denied: 2}},
 			{Group: "jobs", Counters: api.Counters{Denied: 9}},
 			{Group: "web", VIP: "db", Counters: api.Counters{Denied: 1}},

@@ -109,7 +109,7 @@ func TestNomad(t *testing.T) {
 }
 
 // callsTo is what each group's calls to a VIP came to.
-func (h *host) callsTo(name string) (out []api.GroupCalls) {
+func (h *host) callsTo(name string) (out []api.Calls) {
 	h.t.Helper()
 	var p api.Policy
 	if err := json.Unmarshal([]byte(h.must("slicelb", "policy", "list", "-o", "json")), &p); err != nil {

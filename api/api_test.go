@@ -21,6 +21,7 @@ import (
 type fake struct {
 	Daemon // what is not asked for in a test panics
 	reload func(context.Context) (*Reloaded, error)
+	set    func(BackendChange)
 }
 
 func (f fake) Status(context.Context) (*Status, error) { return &Status{State: OK, PID: 7}, nil }
@@ -32,10 +33,15 @@ func (f fake) VIP(_ context.Context, name string) (*VIP, error) {
 func (f fake) Group(_ context.Context, name string) (*Group, error) { return &Group{Name: name}, nil }
 
 func (f fake) Explain(_ context.Context, q Question) (*Explanation, error) {
-	return &Explanation{Address: q.Address, Cgroup: q.Cgroup}, nil
+	return &Explanation{Address: q.Address, Cgroup: q.Cgroup, Gone: q.Process}, nil
 }
 
 func (f fake) Reload(ctx context.Context) (*Reloaded, error) { return f.reload(ctx) }
+
+func (f fake) SetBackend(_ context.Context, b BackendChange) (*BackendChanged, error) {
+	f.set(b)
+	return &BackendChanged{Before: OrderReady}, nil
+}
 
 func serve(t *testing.T, d Daemon) string {
 	t.Helper()
@@ -81,7 +87,7 @@ func TestAnswers(t *testing.T) {
 	}
 	q := Question{Address: "[fd00::1]:53/udp", Cgroup: "/a b/?&=%.scope", Process: true}
 	x, err := c.Explain(ctx, q)
-	if err != nil || x.Address != q.Address || x.Cgroup != q.Cgroup {
+	if err != nil || x.Address != q.Address || x.Cgroup != q.Cgroup || !x.Gone {
 		t.Errorf("Explain = %+v, %v", x, err)
 	}
 	var e *Error
@@ -93,6 +99,25 @@ func TestAnswers(t *testing.T) {
 	}
 	if _, err := c.Reload(ctx, time.Second); !errors.As(err, &e) || e.Code != BadConfig || e.Text != "line 1\nline 2" {
 		t.Errorf("Reload: %v", err)
+	}
+}
+
+// A change says which backends it is about, and whose wish it is.
+func TestSetBackend(t *testing.T) {
+	var got BackendChange
+	c := NewClient(serve(t, fake{set: func(b BackendChange) { got = b }}))
+	for _, want := range []BackendChange{
+		{VIP: "db", Address: "[2001:db8::11]:5432", State: OrderDrain},
+		{Unit: `a/b\x2d@1.service`, State: OrderReady},
+	} {
+		b, err := c.SetBackend(t.Context(), want)
+		if err != nil || b.Before != OrderReady {
+			t.Errorf("SetBackend(%+v) = %+v, %v", want, b, err)
+		}
+		want.UID = uint32(os.Geteuid())
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
 	}
 }
 

@@ -13,19 +13,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The socket's mode, and limits on connections: a user who opens many, or sits on them, takes nothing
-// from another user.
+// The socket's mode, and limits on connections: a user who opens many, or sits on
+// them, takes nothing from another user.
 const (
-	mode        = 0o660
+	socketMode  = 0o660
 	maxConns    = 256
 	maxUserConn = 16 // for each uid but 0
 )
 
-// Peer is who is at the other end, as the kernel saw it at connect().
-type Peer struct {
-	UID, GID uint32
-	PID      int32
-}
+// peer is who is at the other end, as the kernel saw it at connect().
+type peer struct{ uid uint32 }
 
 // Listen makes the socket at path with mode 0660 and, where gid is not
 // negative, that group. A socket that nobody listens on is replaced; anything
@@ -39,7 +36,7 @@ func Listen(path string, gid int) (net.Listener, error) {
 	// more than it is to have, not for a moment.
 	config := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
 		var err error
-		if e := raw.Control(func(fd uintptr) { err = unix.Fchmod(int(fd), mode) }); e != nil {
+		if e := raw.Control(func(fd uintptr) { err = unix.Fchmod(int(fd), socketMode) }); e != nil {
 			return e
 		}
 		return err
@@ -53,7 +50,7 @@ func Listen(path string, gid int) (net.Listener, error) {
 		err = os.Lchown(path, -1, gid)
 	}
 	if err == nil {
-		err = os.Chmod(path, mode) // the unit's UMask= is 0077
+		err = os.Chmod(path, socketMode) // the unit's UMask= is 0077
 	}
 	if err != nil {
 		ln.Close()
@@ -101,12 +98,12 @@ func (l *listener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		peer, err := peerOf(c)
-		if err != nil || !l.admit(peer.UID) {
+		who, err := peerOf(c)
+		if err != nil || !l.admit(who.uid) {
 			c.Close()
 			continue
 		}
-		return &conn{UnixConn: c, peer: peer, leave: sync.OnceFunc(func() { l.leave(peer.UID) })}, nil
+		return &conn{UnixConn: c, peer: who, leave: sync.OnceFunc(func() { l.leave(who.uid) })}, nil
 	}
 }
 
@@ -133,7 +130,7 @@ func (l *listener) leave(uid uint32) {
 // conn is a connection whose peer is known.
 type conn struct {
 	*net.UnixConn
-	peer  Peer
+	peer  peer
 	leave func()
 }
 
@@ -142,20 +139,20 @@ func (c *conn) Close() error {
 	return c.UnixConn.Close()
 }
 
-func peerOf(c *net.UnixConn) (Peer, error) {
+func peerOf(c *net.UnixConn) (peer, error) {
 	raw, err := c.SyscallConn()
 	if err != nil {
-		return Peer{}, err
+		return peer{}, err
 	}
 	var cred *unix.Ucred
 	var credErr error
 	if err := raw.Control(func(fd uintptr) {
 		cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
 	}); err != nil {
-		return Peer{}, err
+		return peer{}, err
 	}
 	if credErr != nil {
-		return Peer{}, fmt.Errorf("peer credentials: %w", credErr)
+		return peer{}, fmt.Errorf("peer credentials: %w", credErr)
 	}
-	return Peer{UID: cred.Uid, GID: cred.Gid, PID: cred.Pid}, nil
+	return peer{cred.Uid}, nil
 }

@@ -54,6 +54,7 @@ type Server struct {
 	bounds bounds
 }
 
+// peerKey is where a request's context has its peer.
 type peerKey struct{}
 
 // Serve answers until ctx ends; requests that are under way then get a second.
@@ -106,12 +107,13 @@ func (s *Server) routes() *mux {
 	read := func(path string, f func(*http.Request) (any, error)) {
 		mux.Handle("GET "+Prefix+path, s.answer(f))
 	}
-	change := func(path string, f func(*http.Request) (any, error)) {
+	change := func(path string, f func(r *http.Request, by peer) (any, error)) {
 		mux.Handle("POST "+Prefix+path, s.answer(func(r *http.Request) (any, error) {
-			if err := mayChange(r); err != nil {
+			by, err := mayChange(r)
+			if err != nil {
 				return nil, err
 			}
-			return f(r)
+			return f(r, by)
 		}))
 	}
 	read("/status", func(r *http.Request) (any, error) { return s.Daemon.Status(r.Context()) })
@@ -130,35 +132,33 @@ func (s *Server) routes() *mux {
 	mux.HandleFunc("GET "+Prefix+"/observe", s.observe)
 	read("/top", func(r *http.Request) (any, error) { return s.Daemon.Top(r.Context()) })
 	change("/reload", s.reload)
-	change("/vips/{vip}/backends/{address}/{state}", func(r *http.Request) (any, error) {
-		peer, _ := r.Context().Value(peerKey{}).(Peer) // known, or it would not be here
-		ctx, cancel := context.WithTimeout(r.Context(), changeTimeout)
-		defer cancel()
-		return s.Daemon.SetBackend(ctx, BackendChange{
-			VIP: r.PathValue("vip"), Address: r.PathValue("address"), State: r.PathValue("state"), UID: peer.UID,
-		})
-	})
-	read("/vips/{vip}/backends/{address}/live", func(r *http.Request) (any, error) {
-		return s.Daemon.Live(r.Context(), BackendChange{VIP: r.PathValue("vip"), Address: r.PathValue("address")})
-	})
-	read("/units/{unit}/live", func(r *http.Request) (any, error) {
-		return s.Daemon.Live(r.Context(), BackendChange{Unit: r.PathValue("unit")})
-	})
-	change("/units/{unit}/{state}", func(r *http.Request) (any, error) {
-		peer, _ := r.Context().Value(peerKey{}).(Peer) // known, or it would not be here
-		ctx, cancel := context.WithTimeout(r.Context(), changeTimeout)
-		defer cancel()
-		return s.Daemon.SetBackend(ctx, BackendChange{Unit: r.PathValue("unit"), State: r.PathValue("state"), UID: peer.UID})
-	})
+	change("/vips/{vip}/backends/{address}/{state}", s.setBackend)
+	change("/units/{unit}/{state}", s.setBackend)
+	live := func(r *http.Request) (any, error) { return s.Daemon.Live(r.Context(), aboutBackends(r)) }
+	read("/vips/{vip}/backends/{address}/live", live)
+	read("/units/{unit}/live", live)
 	mux.Handle("/", s.answer(func(r *http.Request) (any, error) {
 		return nil, Errorf(NotFound, "%s %s: no such request", r.Method, r.URL.Path)
 	}))
 	return mux
 }
 
+// aboutBackends is which backends a path names: of a unit, or one of a VIP.
+func aboutBackends(r *http.Request) BackendChange {
+	return BackendChange{Unit: r.PathValue("unit"), VIP: r.PathValue("vip"), Address: r.PathValue("address")}
+}
+
+func (s *Server) setBackend(r *http.Request, by peer) (any, error) {
+	ctx, cancel := context.WithTimeout(r.Context(), changeTimeout)
+	defer cancel()
+	b := aboutBackends(r)
+	b.State, b.UID = r.PathValue("state"), by.uid
+	return s.Daemon.SetBackend(ctx, b)
+}
+
 // reload waits as long as its caller does; what is not done by then, or when
 // the caller goes away, is not done.
-func (s *Server) reload(r *http.Request) (any, error) {
+func (s *Server) reload(r *http.Request, _ peer) (any, error) {
 	wait, err := time.ParseDuration(r.URL.Query().Get("timeout"))
 	if err != nil || wait <= 0 || wait > maxWait {
 		return nil, Errorf(BadRequest, "timeout %q: want a duration between 0 and %v", r.URL.Query().Get("timeout"), maxWait)
@@ -208,14 +208,14 @@ func (s *Server) write(w http.ResponseWriter, status int, v any) {
 }
 
 // mayChange admits uid 0 and the daemon's own user, and nobody whose
-// credentials are unknown.
-func mayChange(r *http.Request) error {
-	peer, ok := r.Context().Value(peerKey{}).(Peer)
+// credentials are unknown. It returns who asks.
+func mayChange(r *http.Request) (peer, error) {
+	by, ok := r.Context().Value(peerKey{}).(peer)
 	if !ok {
-		return Errorf(Forbidden, "peer credentials unknown")
+		return peer{}, Errorf(Forbidden, "peer credentials unknown")
 	}
-	if peer.UID != 0 && int(peer.UID) != os.Geteuid() {
-		return &Error{Code: Forbidden, Text: "only root and the daemon's own user may change it", Hint: "run it as root"}
+	if by.uid != 0 && int(by.uid) != os.Geteuid() {
+		return peer{}, &Error{Code: Forbidden, Text: "only root and the daemon's own user may change it", Hint: "run it as root"}
 	}
-	return nil
+	return by, nil
 }

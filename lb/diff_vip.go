@@ -164,14 +164,21 @@ func (v *vipPlan) flip(cell uint32, o Outcome, selective bool) {
 
 func (v *vipPlan) planDefault() { v.flip(v.cell, v.want.Default, len(v.want.Views) > 0) }
 
-// planFrontends points the frontends to the VIP, which is as wanted now.
+// planFrontends points the frontends to the VIP, which is as wanted now. What
+// stands for the other ports of an address follows its frontends.
 func (v *vipPlan) planFrontends() error {
 	h := v.planner.have
+	var moved []bpf.Write
+	defer func() { v.do(moved...) }()
 	for _, f := range v.want.Frontends {
 		if index, ok := h.maps.Frontends[f]; ok {
 			ref := h.maps.FrontendRefs[index]
-			if ref.Cell != v.cell {
-				v.do(bpf.SetFrontendRef{Index: index, Ref: bpf.FrontendRef{Cell: v.cell, Gen: ref.Gen, Rest: isRest(f)}})
+			switch w := (bpf.SetFrontendRef{Index: index, Ref: bpf.FrontendRef{Cell: v.cell, Gen: ref.Gen, Rest: isRest(f)}}); {
+			case ref.Cell == v.cell:
+			case isRest(f):
+				moved = append(moved, w)
+			default:
+				v.do(w)
 			}
 			continue
 		}

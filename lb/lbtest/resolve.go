@@ -12,6 +12,7 @@ import (
 // Answer is what a call gets.
 type Answer struct {
 	Denied   bool // by policy
+	Refused  bool // its port is no frontend (reject_unknown_ports)
 	Action   bpf.Action
 	Backends map[netip.AddrPort]int // slots of each; nil unless Action is Balance
 
@@ -26,6 +27,9 @@ var Untouched = Answer{}
 func (a Answer) String() string {
 	if a.Denied {
 		return "denied"
+	}
+	if a.Refused {
+		return "refused"
 	}
 	if a.Action != bpf.Balance {
 		return a.Action.String()
@@ -45,7 +49,11 @@ func (m *Maps) Resolve(group uint32, k bpf.FrontendKey) (Answer, error) {
 	defer m.mu.Unlock()
 	d := &m.d
 	index, ok := d.Frontends[k]
-	if action, _ := m.policies.decide(d.PolicyWord.Base, group, k, ok); action == bpf.PolicyDeny {
+	if !ok {
+		index, ok = d.Frontends[bpf.FrontendKey{Addr: netip.AddrPortFrom(k.Addr.Addr(), 0), Proto: k.Proto}]
+	}
+	unknown := ok && d.FrontendRefs[index].Rest
+	if action, _ := m.policies.decide(d.PolicyWord.Base, group, k, ok && !unknown); action == bpf.PolicyDeny {
 		return Answer{Denied: true}, nil
 	}
 	if !ok {
@@ -66,6 +74,9 @@ func (m *Maps) Resolve(group uint32, k bpf.FrontendKey) (Answer, error) {
 			}
 			word = d.Cells[cell]
 		}
+	}
+	if unknown && (word.Action == bpf.Balance || word.Action == bpf.RejectDown) {
+		return Answer{Refused: true}, nil
 	}
 	a := Answer{Action: word.Action}
 	if word.Action != bpf.Balance {

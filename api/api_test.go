@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -102,7 +103,8 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
-// A change says which backends it is about, and whose wish it is.
+// A change says which backends it is about, and whose wish it is: here the user
+// who runs the test, who may be root, so the server is asked for another as well.
 func TestSetBackend(t *testing.T) {
 	var got BackendChange
 	c := NewClient(serve(t, fake{set: func(b BackendChange) { got = b }}))
@@ -118,6 +120,10 @@ func TestSetBackend(t *testing.T) {
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
 		}
+	}
+	s := &Server{Daemon: fake{set: func(b BackendChange) { got = b }}}
+	if _, err := s.setBackend(httptest.NewRequest("POST", "/", nil), peer{uid: 7}); err != nil || got.UID != 7 {
+		t.Errorf("uid %d, %v", got.UID, err)
 	}
 }
 

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -14,21 +15,25 @@ func parseFrontend(text string) (Frontend, *refusal) {
 	rest, proto, said := strings.Cut(text, "/")
 	f := Frontend{Proto: TCP}
 	if said {
-		switch proto {
-		case "tcp":
-		case "udp":
-			f.Proto = UDP
-		default:
-			hint := suggest(proto, []string{"tcp", "udp"})
-			if hint == "" {
-				hint = "tcp or udp"
-			}
-			return f, &refusal{"frontend " + quote(text) + ": unknown protocol " + quote(proto), hint}
+		var refused *refusal
+		if f.Proto, refused = parseProto(proto); refused != nil {
+			return f, &refusal{"frontend " + quote(text) + ": " + refused.message, refused.hint}
 		}
 	}
 	addr, err := parseAddrPort("frontend", text, rest)
 	f.Addr = addr
 	return f, err
+}
+
+// parseProto reads what stands behind an address's slash.
+func parseProto(text string) (Proto, *refusal) {
+	switch text {
+	case "tcp":
+		return TCP, nil
+	case "udp":
+		return UDP, nil
+	}
+	return 0, &refusal{"unknown protocol " + quote(text), cmp.Or(suggest(text, []string{"tcp", "udp"}), "tcp or udp")}
 }
 
 // parseBackend reads "address:port".

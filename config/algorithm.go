@@ -1,7 +1,6 @@
 package config
 
 import (
-	"net/netip"
 	"time"
 )
 
@@ -22,10 +21,7 @@ const (
 
 // readChoice reads what says how a backend is chosen, and kept.
 func (b *builder) readChoice(t *table, v *vipDraft) {
-	_, v.algorithmAt = t.places("algorithm")
-	if _, said := t.m["algorithm"]; !said {
-		v.algorithmAt = span{}
-	}
+	v.algorithmAt = t.said("algorithm")
 	v.Algorithm = Algorithm(t.choice("algorithm", string(Random), string(Random), string(Maglev), string(LeastConnections)))
 	v.Affinity = t.duration("affinity", 0, minAffinity, maxAffinity)
 	if _, at := t.places("affinity"); v.Affinity%time.Second != 0 {
@@ -92,25 +88,5 @@ func (r *renderer) choice(v *VIP) {
 	r.line("algorithm = " + tomlString(string(algorithm)))
 	if v.Affinity > 0 {
 		r.line("affinity = " + tomlString(durationText(v.Affinity)))
-	}
-}
-
-// checkUnknownPorts: one VIP says for an address what becomes of its other ports.
-func (b *builder) checkUnknownPorts() {
-	first := map[netip.Addr]*vipDraft{}
-	for _, v := range b.vips {
-		if !v.RejectUnknownPorts {
-			continue
-		}
-		for _, f := range v.Frontends {
-			addr := f.Addr.Addr()
-			if o := first[addr]; o != nil && o != v {
-				b.errorf(v.unknownPortsAt, "leave it out here: it holds for the address",
-					"vip.%s has the address %s in common with vip.%s, which has reject_unknown_ports already: %s",
-					printable(v.Name), addr, printable(o.Name), o.unknownPortsAt.position())
-				break
-			}
-			first[addr] = v
-		}
 	}
 }

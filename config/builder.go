@@ -51,7 +51,7 @@ type (
 		VIP
 		at                  span
 		frontends           []span
-		backends, units     []span
+		backends            backendsDraft
 		clients, except     []word
 		clientsAt, hiddenAt span
 		healthAt            span
@@ -59,14 +59,11 @@ type (
 		unknownPortsAt      span
 		views               []*viewDraft
 		frontendsOK         bool // all could be read
-		backendsOK          bool
 	}
 	viewDraft struct {
 		View
-		at         span
-		backends   []span
-		units      []span
-		backendsOK bool
+		at       span
+		backends backendsDraft
 	}
 )
 

@@ -1,7 +1,6 @@
 package config
 
 import (
-	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -18,9 +17,9 @@ func (b *builder) check() {
 		b.checkWho(v)
 		b.checkHealth(v)
 		b.checkChoice(v)
-		b.checkBackends(v, "vip."+v.Name, v.Backends, v.backends, v.Units, v.units, v.backendsOK)
+		b.checkBackends(v, "vip."+v.Name, &v.backends)
 		for _, view := range v.views {
-			b.checkBackends(v, "vip."+v.Name+".for."+view.Group, view.Backends, view.backends, view.Units, view.units, view.backendsOK)
+			b.checkBackends(v, "vip."+v.Name+".for."+view.Group, &view.backends)
 		}
 	}
 	b.checkPolicy()
@@ -71,34 +70,6 @@ func (b *builder) checkSlices() {
 				b.errorf(at, "", "slice %s stands twice in group.%s, first at %s", quote(a.Text), printable(g.Name), o.at.position())
 			default:
 				b.errorf(at, "", "slice %s belongs to group.%s already: %s", quote(a.Text), printable(o.group), o.at.position())
-			}
-		}
-	}
-}
-
-// checkFrontends: an address, port and protocol belongs to one VIP.
-func (b *builder) checkFrontends() {
-	type key struct {
-		addr  netip.AddrPort
-		proto Proto
-	}
-	type owner struct {
-		vip string
-		at  span
-	}
-	first := make(map[key]owner)
-	for _, v := range b.vips {
-		for i, f := range v.Frontends {
-			at := v.frontends[i]
-			k := key{f.Addr, f.Proto}
-			o, taken := first[k]
-			switch {
-			case !taken:
-				first[k] = owner{v.Name, at}
-			case o.vip == v.Name:
-				b.errorf(at, "", "frontend %s stands twice in vip.%s, first at %s", f, printable(v.Name), o.at.position())
-			default:
-				b.errorf(at, "", "frontend %s belongs to vip.%s already: %s", f, printable(o.vip), o.at.position())
 			}
 		}
 	}
@@ -174,50 +145,6 @@ func (b *builder) isGroup(at span, name, where string) bool {
 	}
 	b.errorf(at, suggest(name, known), "unknown group %s in %s", quote(name), where)
 	return false
-}
-
-// checkBackends checks the backends of a VIP or of one of its views.
-func (b *builder) checkBackends(v *vipDraft, title string, list []Backend, at []span, units []UnitBackend, unitsAt []span, complete bool) {
-	title = printable(title)
-	first := make(map[netip.AddrPort]span, len(list))
-	var has4, has6 bool
-	for i, be := range list {
-		if o, twice := first[be.Addr]; twice {
-			b.errorf(at[i], "", "backend %s stands twice in %s, first at %s", be.Addr, title, o.position())
-		} else {
-			first[be.Addr] = at[i]
-		}
-		has4 = has4 || be.Addr.Addr().Is4()
-		has6 = has6 || be.Addr.Addr().Is6()
-	}
-	units4, units6 := b.checkUnits(v, title, units, unitsAt, first)
-	has4, has6 = has4 || units4, has6 || units6
-	if !complete || len(list)+len(units) == 0 {
-		return
-	}
-	var wants4, wants6 bool
-	for i, f := range v.Frontends {
-		is4 := f.Addr.Addr().Is4()
-		wants4 = wants4 || is4
-		wants6 = wants6 || !is4
-		switch {
-		case is4 && !has4:
-			b.errorf(v.frontends[i], "", "frontend %s has no IPv4 backend: %s has IPv6 ones only", f, title)
-		case !is4 && !has6:
-			b.errorf(v.frontends[i], "", "frontend %s has no IPv6 backend: %s has IPv4 ones only", f, title)
-		}
-	}
-	if !v.frontendsOK {
-		return
-	}
-	for i, be := range list {
-		switch is4 := be.Addr.Addr().Is4(); {
-		case is4 && !wants4 && wants6:
-			b.warnf(at[i], "", "backend %s serves nobody: vip.%s has no IPv4 frontend", be.Addr, printable(v.Name))
-		case !is4 && !wants6 && wants4:
-			b.warnf(at[i], "", "backend %s serves nobody: vip.%s has no IPv6 frontend", be.Addr, printable(v.Name))
-		}
-	}
 }
 
 // checkCounts bounds the whole, at the first object too many.

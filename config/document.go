@@ -2,6 +2,7 @@ package config
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -65,6 +66,16 @@ type table struct {
 }
 
 func (t *table) places(key string) (name, value span) { return t.ix.at(t.at, t.at.key(key)) }
+
+// said is where the value of a key stands that was not read yet; nowhere where
+// there is none.
+func (t *table) said(key string) span {
+	if _, ok := t.m[key]; !ok {
+		return span{}
+	}
+	_, value := t.places(key)
+	return value
+}
 
 // own is where the table itself stands.
 func (t *table) own() span {
@@ -149,11 +160,7 @@ func (t *table) choice(key, fallback string, allowed ...string) string {
 		return fallback
 	}
 	if !slices.Contains(allowed, s) {
-		hint := suggest(s, allowed)
-		if hint == "" {
-			hint = "one of " + strings.Join(allowed, ", ")
-		}
-		t.errorf(at, hint, "%s %s%s is not known", key, quote(s), t.in())
+		t.errorf(at, cmp.Or(suggest(s, allowed), "one of "+strings.Join(allowed, ", ")), "%s %s%s is not known", key, quote(s), t.in())
 		return fallback
 	}
 	return s

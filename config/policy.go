@@ -107,19 +107,11 @@ func parseNetwork(text string) (Target, *refusal) {
 	}
 	rest := text
 	if i := strings.LastIndexByte(rest, '/'); i >= 0 && strings.Trim(rest[i+1:], letters) == "" {
-		switch proto := rest[i+1:]; proto {
-		case "tcp":
-			t.Proto = TCP
-		case "udp":
-			t.Proto = UDP
-		default:
-			hint := suggest(proto, []string{"tcp", "udp"})
-			if hint == "" {
-				hint = "tcp or udp"
-			}
-			return refuse("unknown protocol "+quote(proto), hint)
+		proto, refused := parseProto(rest[i+1:])
+		if refused != nil {
+			return refuse(refused.message, refused.hint)
 		}
-		rest = rest[:i]
+		t.Proto, rest = proto, rest[:i]
 	}
 
 	host, ports, bracketed := rest, "", strings.HasPrefix(rest, "[")

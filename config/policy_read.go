@@ -1,6 +1,9 @@
 package config
 
-import "strings"
+import (
+	"cmp"
+	"strings"
+)
 
 var (
 	policyKeys = []string{"default", "rule"}
@@ -60,11 +63,7 @@ func (b *builder) ruleDefault(at span, what, s string) RuleAction {
 	case Allow, Deny:
 		return RuleAction(s)
 	}
-	hint := suggest(s, []string{string(Allow), string(Deny)})
-	if hint == "" {
-		hint = "one of allow, deny"
-	}
-	b.errorf(at, hint, "%s: %s is not known", what, quote(s))
+	b.errorf(at, cmp.Or(suggest(s, []string{string(Allow), string(Deny)}), "one of allow, deny"), "%s: %s is not known", what, quote(s))
 	return Allow
 }
 

@@ -3,23 +3,18 @@ package config
 import (
 	"bytes"
 	"regexp"
-	"slices"
 	"time"
 )
 
 // Keys that this version reads, and keys that it knows but refuses.
 var (
-	topKeys      = []string{"daemon", "group", "vip", "policy"}
-	topLater     []string
-	daemonKeys   = []string{"log_level", "http", "slots", "udp_flows"}
-	daemonLater  []string
-	groupKeys    = []string{"slices", "split", "translate", "policy", "strict"}
-	groupLater   []string
-	vipKeys      = []string{"frontends", "algorithm", "affinity", "clients", "except", "hidden", "when_down", "drain_timeout", "terminate", "reject_unknown_ports", "backend", "health", "for"}
-	vipLater     = []string{"discover"}
-	backendKeys  = []string{"address", "unit", "weight"}
-	backendLater []string
-	viewKeys     = []string{"backend", "when_down"}
+	topKeys     = []string{"daemon", "group", "vip", "policy"}
+	daemonKeys  = []string{"log_level", "http", "slots", "udp_flows"}
+	groupKeys   = []string{"slices", "split", "translate", "policy", "strict"}
+	vipKeys     = []string{"frontends", "algorithm", "affinity", "clients", "except", "hidden", "when_down", "drain_timeout", "terminate", "reject_unknown_ports", "backend", "health", "for"}
+	vipLater    = []string{"discover"}
+	backendKeys = []string{"address", "unit", "weight"}
+	viewKeys    = []string{"backend", "when_down"}
 )
 
 // Bounds of single values.
@@ -72,7 +67,7 @@ func (b *builder) read(src *source) {
 	if t := top.table("policy", "[policy]"); t != nil {
 		b.readPolicy(t)
 	}
-	top.rest(topKeys, topLater)
+	top.rest(topKeys, nil)
 }
 
 func (b *builder) checkName(at span, kind, name string) {
@@ -98,7 +93,7 @@ func (b *builder) readDaemon(t *table) {
 		delete(t.m, "udp_flows") // said, and the default
 	}
 	d.UDPFlows = t.number("udp_flows", DefaultUDPFlows, minUDPFlows, maxUDPFlows)
-	t.rest(daemonKeys, daemonLater)
+	t.rest(daemonKeys, nil)
 	if b.daemon != nil {
 		b.twice(d.at, "[daemon]", b.daemon.at)
 		return
@@ -135,7 +130,7 @@ func (b *builder) readGroup(t *table, name string) {
 		}
 		g.Split = s
 	}
-	t.rest(groupKeys, groupLater)
+	t.rest(groupKeys, nil)
 
 	if first != nil {
 		b.twice(g.at, "group."+printable(name), first.at)
@@ -150,46 +145,24 @@ func (b *builder) readVIP(t *table, name string) {
 	v.Name = name
 
 	b.readChoice(t, v)
-	_, v.unknownPortsAt = t.places("reject_unknown_ports")
+	v.unknownPortsAt = t.said("reject_unknown_ports")
 	v.RejectUnknownPorts = t.boolean("reject_unknown_ports", false)
 	v.WhenDown = WhenDown(t.choice("when_down", string(DownReject), string(DownReject), string(DownUseAll), string(DownPass)))
-	_, v.hiddenAt = t.places("hidden")
-	if _, ok := t.m["hidden"]; !ok {
-		v.hiddenAt = span{}
-	}
+	v.hiddenAt = t.said("hidden")
 	v.Hidden = Hidden(t.choice("hidden", string(HiddenPass), string(HiddenPass), string(HiddenReject)))
 
 	v.Terminate = Terminate(t.choice("terminate", string(TerminateUDP), string(TerminateUDP), string(TerminateAll), string(TerminateNone)))
 	v.DrainTimeout = t.duration("drain_timeout", DefaultDrainTimeout, 0, maxDrainTimeout)
 
-	first := b.vipByID[name]
-	frontends, _, complete := t.words("frontends")
-	v.frontendsOK = complete
-	if len(frontends) == 0 && complete && first == nil {
-		b.errorf(v.at, `frontends = ["10.96.0.10:5432"]`, "%s has no frontends", t.title)
-	}
-	if len(frontends) > maxPerVIP {
-		b.errorf(frontends[maxPerVIP].at, "", "%s has more than %d frontends", t.title, maxPerVIP)
-		frontends = frontends[:maxPerVIP]
-	}
-	for _, w := range frontends {
-		f, err := parseFrontend(w.text)
-		if err != nil {
-			b.errorf(w.at, err.hint, "%s", err.message)
-			v.frontendsOK = false
-			continue
-		}
-		f.Origin = w.at.position()
-		v.Frontends = append(v.Frontends, f)
-		v.frontends = append(v.frontends, w.at)
-	}
+	b.readFrontends(t, v)
 
 	v.clients, v.clientsAt, _ = t.words("clients")
 	v.except, _, _ = t.words("except")
 	v.Clients = names(v.clients)
 	v.Except = names(v.except)
 
-	v.Backends, v.backends, v.Units, v.units, v.backendsOK = b.readBackends(t, "vip."+printable(name)+".backend")
+	v.backends = b.readBackends(t, "vip."+printable(name)+".backend")
+	v.Backends, v.Units = v.backends.fixed, v.backends.units
 
 	if ht := t.table("health", "[vip."+printable(name)+".health]"); ht != nil {
 		v.healthAt = ht.own()
@@ -207,7 +180,7 @@ func (b *builder) readVIP(t *table, name string) {
 	}
 	t.rest(vipKeys, vipLater)
 
-	if first != nil {
+	if first := b.vipByID[name]; first != nil {
 		b.twice(v.at, "vip."+printable(name), first.at)
 		return
 	}
@@ -219,54 +192,10 @@ func (b *builder) readView(t *table, v *vipDraft, group string, at span, title s
 	view := &viewDraft{at: at}
 	view.Group = group
 	view.WhenDown = WhenDown(t.choice("when_down", string(v.WhenDown), string(DownReject), string(DownUseAll), string(DownPass)))
-	view.Backends, view.backends, view.Units, view.units, view.backendsOK = b.readBackends(t, title+".backend")
+	view.backends = b.readBackends(t, title+".backend")
+	view.Backends, view.Units = view.backends.fixed, view.backends.units
 	t.rest(viewKeys, nil)
 	v.views = append(v.views, view)
-}
-
-// readBackends reads t's backends; false: some of them are wrong.
-func (b *builder) readBackends(t *table, title string) (out []Backend, at []span, units []UnitBackend, unitsAt []span, ok bool) {
-	list, _ := t.tables("backend", "["+title+"]")
-	if len(list) > maxPerVIP {
-		b.errorf(list[maxPerVIP].own(), "", "%s has more than %d backends", t.title, maxPerVIP)
-		list = list[:maxPerVIP]
-	}
-	ok = true
-	for _, bt := range list {
-		bt.title = "[[" + title + "]]"
-		be := Backend{Weight: bt.number("weight", DefaultWeight, 0, maxWeight)}
-		if _, byUnit := bt.m["unit"]; byUnit {
-			u, where, good := b.readUnit(bt)
-			if u.Weight = be.Weight; good {
-				units, unitsAt = append(units, u), append(unitsAt, where)
-			}
-			ok = ok && good
-			bt.rest(backendKeys, backendLater)
-			continue
-		}
-		s, where, said := bt.text("address")
-		switch {
-		case !said:
-			if where.src == nil { // not of the wrong type: absent
-				b.errorf(bt.own(), `address = "192.0.2.11:5432"`, "%s has no address", bt.title)
-			}
-			ok = false
-		default:
-			addr, err := parseBackend(s)
-			if err != nil {
-				b.errorf(where, err.hint, "%s", err.message)
-				ok = false
-				break
-			}
-			be.Addr = addr
-			be.Origin = where.position()
-			out = append(out, be)
-			at = append(at, where)
-		}
-		bt.rest(backendKeys, backendLater)
-	}
-	// A clone has no spare room: there may be 100,000 of them.
-	return slices.Clone(out), at, units, unitsAt, ok
 }
 
 func names(words []word) []string {

@@ -102,7 +102,7 @@ func TestPage(t *testing.T) {
 	}
 
 	// It names every key, the refused ones too, and the bounds that are.
-	for _, k := range slices.Concat(topKeys, topLater, daemonKeys, daemonLater, groupKeys, groupLater, vipKeys, vipLater, backendKeys, backendLater, viewKeys, healthKeys) {
+	for _, k := range slices.Concat(topKeys, daemonKeys, groupKeys, vipKeys, vipLater, backendKeys, viewKeys, healthKeys, policyKeys, ruleKeys) {
 		if !regexp.MustCompile("[`.\\[]" + k + "[`.\\]]").Match(page) {
 			t.Errorf("%s is not on the page", k)
 		}

@@ -43,17 +43,17 @@ func instanceOf(unit string) string {
 // listens for them.
 var unitTypes = []string{".service", ".socket", ".scope"}
 
-// readUnit reads a backend that names a unit.
-func (b *builder) readUnit(t *table) (u UnitBackend, at span, ok bool) {
+// readUnit adds a backend that names a unit; false: something in it is wrong.
+func (b *builder) readUnit(t *table, weight uint32, d *backendsDraft) bool {
 	unit, at, ok := t.text("unit")
 	address, addressAt, said := t.text("address")
 	if !ok {
-		return u, at, false
+		return false
 	}
-	u = UnitBackend{Unit: unit, Address: address, Origin: at.position()}
+	u := UnitBackend{Unit: unit, Address: address, Weight: weight, Origin: at.position()}
 	if err := checkUnit(unit); err != nil {
 		b.errorf(at, err.hint, "%s%s", err.message, t.in())
-		return u, at, false
+		return false
 	}
 	if !said {
 		if addressAt.src == nil {
@@ -63,13 +63,14 @@ func (b *builder) readUnit(t *table) (u UnitBackend, at span, ok bool) {
 			}
 			b.errorf(t.own(), hint, "%s has no address", t.title)
 		}
-		return u, at, false
+		return false
 	}
 	if err := u.check(); err != nil {
 		b.errorf(addressAt, err.hint, "%s%s", err.message, t.in())
-		return u, at, false
+		return false
 	}
-	return u, at, true
+	d.units, d.unitsAt = append(d.units, u), append(d.unitsAt, at)
+	return true
 }
 
 func checkUnit(unit string) *refusal {
@@ -156,39 +157,24 @@ func familyOf(a netip.AddrPort) uint8 {
 	return 6
 }
 
-// checkUnits complains about units of a list of backends; what is fixed is
-// where each static backend stands.
-func (b *builder) checkUnits(v *vipDraft, title string, units []UnitBackend, at []span, fixed map[netip.AddrPort]span) (has4, has6 bool) {
+// checkUnits refuses units that stand twice in a list of backends; fixed is where
+// each backend with an address of its own stands.
+func (b *builder) checkUnits(title string, d *backendsDraft, fixed map[netip.AddrPort]span) {
 	type key struct{ unit, address string }
 	first := map[key]span{}
-	var wants4, wants6 bool
-	for _, f := range v.Frontends {
-		is4 := f.Addr.Addr().Is4()
-		wants4, wants6 = wants4 || is4, wants6 || !is4
-	}
-	for i, u := range units {
-		k := key{u.Unit, u.Address}
-		o, twice := first[k]
-		if twice {
-			b.errorf(at[i], "", "unit %s with address %s stands twice in %s, first at %s", quote(u.Unit), quote(u.Address), title, o.position())
+	for i, u := range d.units {
+		k, at := key{u.Unit, u.Address}, d.unitsAt[i]
+		if o, twice := first[k]; twice {
+			b.errorf(at, "", "unit %s with address %s stands twice in %s, first at %s", quote(u.Unit), quote(u.Address), title, o.position())
 			continue
 		}
-		first[k] = at[i]
+		first[k] = at
 		if addr, err := parseBackend(u.Address); err == nil {
 			if o, there := fixed[addr]; there {
-				b.errorf(at[i], "", "backend %s of unit %s stands in %s in any case: %s", addr, quote(u.Unit), title, o.position())
+				b.errorf(at, "", "backend %s of unit %s stands in %s in any case: %s", addr, quote(u.Unit), title, o.position())
 			}
 		}
-		has4, has6 = has4 || u.Family == 4, has6 || u.Family == 6
-		switch {
-		case !v.frontendsOK:
-		case u.Family == 4 && !wants4 && wants6:
-			b.warnf(at[i], "", "backend %s serves nobody: vip.%s has no IPv4 frontend", quote(u.Address), printable(v.Name))
-		case u.Family == 6 && !wants6 && wants4:
-			b.warnf(at[i], "", "backend %s serves nobody: vip.%s has no IPv6 frontend", quote(u.Address), printable(v.Name))
-		}
 	}
-	return has4, has6
 }
 
 // UnitPatterns are the units that the VIPs' backends name, each once, in the

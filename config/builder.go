@@ -33,7 +33,7 @@ type builder struct {
 
 	problems []Problem
 	warnings Warnings
-	shown    map[*source]int
+	shown    map[*fileText]int
 }
 
 // Drafts are values with the places that checks across objects point at.
@@ -71,12 +71,12 @@ func newBuilder() *builder {
 	return &builder{
 		groupByID: make(map[string]*groupDraft),
 		vipByID:   make(map[string]*vipDraft),
-		shown:     make(map[*source]int),
+		shown:     make(map[*fileText]int),
 	}
 }
 
 // add keeps problems, the first thousand of each file.
-func (b *builder) add(src *source, ps ...Problem) {
+func (b *builder) add(src *fileText, ps ...Problem) {
 	for _, p := range ps {
 		n := b.shown[src]
 		b.shown[src]++

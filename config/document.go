@@ -18,7 +18,7 @@ type raw = map[string]any
 
 // decode returns what src says, and where; or every problem that makes it no
 // TOML.
-func decode(src *source) (raw, *index, []Problem) {
+func decode(src *fileText) (raw, *index, []Problem) {
 	if fault, ok := encoding(src); !ok {
 		return nil, nil, []Problem{fault}
 	}
@@ -42,7 +42,7 @@ func decode(src *source) (raw, *index, []Problem) {
 }
 
 // encoding says what an editor has put in front of a text that is no part of it.
-func encoding(src *source) (Problem, bool) {
+func encoding(src *fileText) (Problem, bool) {
 	for _, m := range []struct{ mark, message string }{
 		{"\xef\xbb\xbf", "begins with a byte order mark (U+FEFF)"},
 		{"\xff\xfe", "is UTF-16, not UTF-8"},

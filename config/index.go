@@ -38,7 +38,7 @@ type place struct {
 }
 
 type index struct {
-	src    *source
+	src    *fileText
 	places map[trail]place
 	counts map[trail]int // elements of arrays of tables so far
 	faults []Problem
@@ -53,7 +53,7 @@ const (
 
 // newIndex returns the positions in src, or every problem that makes the file
 // no TOML at all.
-func newIndex(src *source) (*index, []Problem) {
+func newIndex(src *fileText) (*index, []Problem) {
 	ix := &index{src: src, places: make(map[trail]place), counts: make(map[trail]int)}
 	var p unstable.Parser
 	p.Reset(src.data)

@@ -159,22 +159,9 @@ func (s Source) step(name string, f *file) (fd int, target string, err error) {
 			return -1, "", pathError(full, err)
 		}
 		if st.Mode&unix.S_IFMT == unix.S_IFLNK {
-			buf := make([]byte, unix.PathMax)
-			n, err := unix.Readlinkat(next, "", buf)
+			target, err := s.target(next, dir, parts[i+1:])
 			unix.Close(next)
-			if err != nil {
-				return -1, "", pathError(full, err)
-			}
-			to := string(buf[:n])
-			switch {
-			case to == "/dev/null" && i == len(parts)-1:
-				return -1, to, nil
-			case filepath.IsAbs(to):
-				to = s.root + filepath.Clean(to)
-			default:
-				to = filepath.Join(dir, to)
-			}
-			return -1, filepath.Join(append([]string{to}, parts[i+1:]...)...), nil
+			return -1, target, pathError(full, err)
 		}
 		if i == len(parts)-1 {
 			unix.Close(next)
@@ -186,6 +173,27 @@ func (s Source) step(name string, f *file) (fd int, target string, err error) {
 		at, dir = next, full
 	}
 	return -1, "", pathError(name, unix.EINVAL)
+}
+
+// target is where a link that is open as fd and stands in dir leads, with rest
+// behind it. A link to /dev/null leads there whatever the root; only the file itself
+// can be one.
+func (s Source) target(fd int, dir string, rest []string) (string, error) {
+	buf := make([]byte, unix.PathMax)
+	n, err := unix.Readlinkat(fd, "", buf)
+	if err != nil {
+		return "", err
+	}
+	to := string(buf[:n])
+	switch {
+	case to == "/dev/null" && len(rest) == 0:
+		return to, nil
+	case filepath.IsAbs(to):
+		to = s.root + filepath.Clean(to)
+	default:
+		to = filepath.Join(dir, to)
+	}
+	return filepath.Join(append([]string{to}, rest...)...), nil
 }
 
 // passed notes a folder whose owner decides about the file.

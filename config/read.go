@@ -31,7 +31,7 @@ const (
 var nameSyntax = regexp.MustCompile(`^[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?$`)
 
 // read adds one file.
-func (b *builder) read(src *source) {
+func (b *builder) read(src *fileText) {
 	b.files = append(b.files, src.name)
 	m, ix, faults := decode(src)
 	if len(faults) > 0 {

@@ -53,7 +53,7 @@ func TestReference(t *testing.T) {
 	}
 
 	// Every key that is supported is there, in the table that has it.
-	m, _, faults := decode(&source{name: "slicelb.toml", data: []byte(text)})
+	m, _, faults := decode(&fileText{name: "slicelb.toml", data: []byte(text)})
 	if len(faults) > 0 {
 		t.Fatal(faults)
 	}

@@ -1,129 +1,125 @@
 package config
 
 import (
-	"bytes"
-	"sort"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
-	"unicode"
-	"unicode/utf8"
 )
 
-// source is the text of one file. It outlives the decoded form, so that checks
-// across files can still show lines.
-type source struct {
-	name  string
-	order int // in load order
-	data  []byte
-	lines []int // offset of each line's first byte, made at first use
+// Where an installed configuration lives, lowest precedence first.
+var installedFolders = []string{"/usr/lib/slicelb", "/run/slicelb", "/etc/slicelb"}
 
-	// The place that was last asked for: lines may be as long as files, and
-	// places are mostly asked for in order.
-	lastOff, lastLine, lastColumn int
+// Source says which files make a configuration.
+type Source struct {
+	// Enforce makes the owner and mode of files and their folders an error;
+	// else it is a warning. A file that was named alone may then be a link only
+	// to another in its folder. Installed sets it.
+	Enforce bool
+
+	// Reader names who reads the files, for hints; "" is this process's user.
+	Reader string
+
+	root    string   // in front of every path, "" or like "/tmp/x"
+	main    string   // the main file
+	drops   []string // folders of drop-ins, lowest precedence first
+	folders []string // what links may lead to; nil: the main file is read as it is
+	alone   bool     // the main file must exist
+
+	settled func() // a test's, between reading and looking again
 }
 
-// span is a range of bytes of a source; off == end == 0 with a nil source means
-// nowhere.
-type span struct {
-	src      *source
-	off, end int
+// Installed is /etc/slicelb/slicelb.toml with the drop-ins of /usr/lib, /run
+// and /etc. A root other than "" or "/" stands in front of all of them; there
+// files may belong to the caller instead of root.
+func Installed(root string) Source {
+	if root = filepath.Clean("/" + root); root == "/" {
+		root = ""
+	}
+	s := Source{Enforce: true, root: root}
+	for _, f := range installedFolders {
+		s.folders = append(s.folders, root+f)
+		s.drops = append(s.drops, root+f+"/conf.d")
+	}
+	s.main = root + "/etc/slicelb/slicelb.toml"
+	return s
 }
 
-// line returns the number of the line (from 0) that holds the byte at off.
-func (s *source) line(off int) int {
-	if s.lines == nil {
-		s.lines = append(s.lines, 0)
-		for i, c := range s.data {
-			if c == '\n' {
-				s.lines = append(s.lines, i+1)
+// FromPath is what a person names: a file alone; a folder like /etc/slicelb; or
+// a folder that holds a whole tree, with etc/slicelb in it. Ownership and mode
+// are warnings unless the path is part of the installed configuration.
+func FromPath(name string) (Source, error) {
+	abs, err := filepath.Abs(name)
+	if err != nil {
+		return Source{}, err
+	}
+	info, err := os.Stat(abs)
+	if err != nil {
+		return Source{}, err
+	}
+	if !info.IsDir() {
+		s := Source{main: abs, alone: true}
+		for _, f := range installedFolders {
+			if strings.HasPrefix(abs, f+"/") {
+				s.Enforce, s.folders = true, installedFolders
+			}
+		}
+		return s, nil
+	}
+	if abs == "/" || abs == "/etc/slicelb" {
+		return Installed(""), nil
+	}
+	here := Source{main: filepath.Join(abs, "slicelb.toml"), drops: []string{filepath.Join(abs, "conf.d")}, folders: []string{abs}}
+	if exists(here.main) || exists(here.drops[0]) {
+		return here, nil
+	}
+	if exists(filepath.Join(abs, "etc/slicelb")) {
+		s := Installed(abs)
+		s.Enforce = false
+		return s, nil
+	}
+	return Source{}, fmt.Errorf("%s holds neither slicelb.toml nor conf.d", abs)
+}
+
+// At is FromPath, or Installed where nothing is named.
+func At(name string) (Source, error) {
+	if name == "" {
+		return Installed(""), nil
+	}
+	return FromPath(name)
+}
+
+func exists(name string) bool {
+	_, err := os.Lstat(name)
+	return err == nil
+}
+
+// list returns the files in load order: the main file, then the drop-ins by
+// name. Of two with one name, the folder of higher precedence has it.
+func (s Source) list() ([]string, error) {
+	byName := make(map[string]string)
+	for _, dir := range s.drops {
+		entries, err := os.ReadDir(dir)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+		for _, e := range entries {
+			if name := e.Name(); strings.HasSuffix(name, ".toml") && name[0] != '.' {
+				byName[name] = filepath.Join(dir, name)
 			}
 		}
 	}
-	return sort.SearchInts(s.lines, off+1) - 1
-}
-
-// text returns the line without its end.
-func (s *source) text(line int) []byte {
-	b := s.data[s.lines[line]:]
-	if i := bytes.IndexByte(b, '\n'); i >= 0 {
-		b = b[:i]
+	names := make([]string, 0, len(byName))
+	for name := range byName {
+		names = append(names, name)
 	}
-	return bytes.TrimSuffix(b, []byte("\r"))
-}
-
-func (p span) position() Position {
-	s := p.src
-	if s == nil {
-		return Position{}
+	slices.Sort(names)
+	files := []string{s.main}
+	for _, name := range names {
+		files = append(files, byName[name])
 	}
-	line := s.line(p.off)
-	from, column := s.lines[line], 1
-	if s.lastColumn > 0 && s.lastLine == line && s.lastOff <= p.off {
-		from, column = s.lastOff, s.lastColumn
-	}
-	column += utf8.RuneCount(s.data[from:p.off])
-	s.lastOff, s.lastLine, s.lastColumn = p.off, line, column
-	return Position{File: s.name, Line: line + 1, Column: column}
-}
-
-// Lines are shown whole up to maxShown runes; of a longer one, a window that
-// begins leadShown runes before the problem.
-const (
-	maxShown  = 160
-	leadShown = 40
-)
-
-// problem shows the span's first line.
-func (p span) problem(sev Severity, message, hint string) Problem {
-	out := Problem{Severity: sev, Message: message, Hint: hint}
-	if p.src == nil {
-		return out
-	}
-	out.order = p.src.order
-	out.Pos = p.position()
-
-	line := p.src.line(p.off)
-	text := p.src.text(line)
-	first := min(p.off-p.src.lines[line], len(text))
-	last := max(first, min(p.end-p.src.lines[line], len(text)))
-	start, end := 0, len(text)
-	if utf8.RuneCount(text[:min(len(text), 4*(maxShown+1))]) > maxShown {
-		start, end = window(text, first)
-	}
-	out.lead = out.Pos.Column - 1 - utf8.RuneCount(text[start:first])
-	out.Span = max(1, utf8.RuneCount(text[first:min(last, end)]))
-
-	shown := []rune(string(text[start:end]))
-	if end < len(text) {
-		shown[len(shown)-1] = '…'
-	}
-	if start > 0 {
-		shown[0] = '…'
-	}
-	out.SourceLine = printable(string(shown))
-	return out
-}
-
-// window is the part of a long line that is shown for a place in it.
-func window(text []byte, at int) (start, end int) {
-	start = at
-	for range leadShown {
-		_, n := utf8.DecodeLastRune(text[:start])
-		start -= n
-	}
-	end = start
-	for range maxShown {
-		_, n := utf8.DecodeRune(text[end:])
-		end += n
-	}
-	return start, end
-}
-
-// printable makes other people's text safe for a terminal, rune for rune.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r == '\t' || unicode.IsPrint(r) {
-			return r
-		}
-		return utf8.RuneError
-	}, s)
+	return files, nil
 }

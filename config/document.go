@@ -203,6 +203,18 @@ func (t *table) duration(key string, fallback, low, high time.Duration) time.Dur
 	return d
 }
 
+// durationText is the shortest form that ParseDuration reads again.
+func durationText(d time.Duration) string {
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = s[:len(s)-2]
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = s[:len(s)-2]
+	}
+	return s
+}
+
 func (t *table) boolean(key string, fallback bool) bool {
 	v, ok := t.take(key)
 	if !ok {

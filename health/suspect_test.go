@@ -105,3 +105,20 @@ func TestSuspectRecovers(t *testing.T) {
 		b.is("a", addr(0), Down)
 	})
 }
+
+// What is down already is checked at its usual pace, whoever suspects it.
+func TestSuspectDown(t *testing.T) {
+	run(t, switched{addr(0): syscall.ECONNREFUSED}.answer, func(b *bench) {
+		b.Set(targets(1, &usual, Up))
+		b.pass(20 * time.Second)
+		b.is("a", addr(0), Down)
+		n := b.count(addr(0))
+		for range 100 {
+			b.Suspect(Endpoint{"a", addr(0)})
+			b.pass(10 * time.Millisecond)
+		}
+		if got := b.count(addr(0)) - n; got > 1 {
+			t.Errorf("%d checks in a second", got)
+		}
+	})
+}

@@ -95,8 +95,8 @@ func newBackendList(g *globals) *cobra.Command {
 
 func backendTable(backends []api.Backend) *table {
 	t := &table{
-		columns: []string{"VIP", "FOR", "BACKEND", "WEIGHT", "STATE", "SHARE", "LIVE", "CONNECTS", "REASON", "SINCE", "CHECK", "CHECKED", "FLOWS", "UNIT", "ORIGIN"},
-		wide:    9,
+		columns: []string{"VIP", "FOR", "BACKEND", "WEIGHT", "STATE", "SHARE", "LIVE", "CONNECTS", "SINCE", "REASON", "CHECK", "CHECKED", "FLOWS", "UNIT", "ORIGIN"},
+		wide:    10,
 	}
 	now := time.Now()
 	for _, b := range backends {
@@ -112,7 +112,7 @@ func backendTable(backends []api.Backend) *table {
 			}
 		}
 		t.add(b.VIP, group, b.Address, strconv.FormatUint(uint64(b.Weight), 10), b.State, percent(b.Share),
-			count(b.Live), count(b.Counters.Connects+b.Counters.Flows), prose.OneLine(b.Reason), ago(b.Since, now), check, checked,
+			count(b.Live), count(b.Counters.Connects+b.Counters.Flows), ago(b.Since, now), prose.OneLine(b.Reason), check, checked,
 			count(b.Counters.Flows), unitOfBackend(b, now), b.Origin)
 	}
 	return t

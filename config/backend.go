@@ -18,9 +18,9 @@ type backendsDraft struct {
 // readBackends reads t's backends.
 func (b *builder) readBackends(t *table, title string) backendsDraft {
 	list, _ := t.tables("backend", "["+title+"]")
-	if len(list) > maxPerVIP {
-		b.errorf(list[maxPerVIP].own(), "", "%s has more than %d backends", t.title, maxPerVIP)
-		list = list[:maxPerVIP]
+	if len(list) > MaxPerVIP {
+		b.errorf(list[MaxPerVIP].own(), "", "%s has more than %d backends", t.title, MaxPerVIP)
+		list = list[:MaxPerVIP]
 	}
 	d := backendsDraft{complete: true}
 	for _, bt := range list {

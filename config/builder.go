@@ -12,7 +12,6 @@ const (
 	maxVIPs       = 16384
 	maxFrontends  = 65536
 	maxBackends   = 131072
-	maxPerVIP     = 4096 // backends of a VIP or of a view; frontends of a VIP
 	maxProblems   = 1000 // shown for one file
 )
 

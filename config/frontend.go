@@ -10,9 +10,9 @@ func (b *builder) readFrontends(t *table, v *vipDraft) {
 	if len(words) == 0 && complete && b.vipByID[v.Name] == nil {
 		b.errorf(v.at, `frontends = ["10.96.0.10:5432"]`, "%s has no frontends", t.title)
 	}
-	if len(words) > maxPerVIP {
-		b.errorf(words[maxPerVIP].at, "", "%s has more than %d frontends", t.title, maxPerVIP)
-		words = words[:maxPerVIP]
+	if len(words) > MaxPerVIP {
+		b.errorf(words[MaxPerVIP].at, "", "%s has more than %d frontends", t.title, MaxPerVIP)
+		words = words[:MaxPerVIP]
 	}
 	for _, w := range words {
 		f, refused := parseFrontend(w.text)

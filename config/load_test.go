@@ -278,8 +278,8 @@ func TestCountBounds(t *testing.T) {
 		{"groups", many(maxGroups+1, func(i int) string { return fmt.Sprintf("group.g%d.slices = [\"g%d.slice\"]\n", i, i) }), "more than 16384 groups"},
 		{"slices", "[group.g]\nslices = [" + many(maxAnchors+1, func(i int) string { return fmt.Sprintf("\"s%d.slice\", ", i) }) + "]\n", "more than 32768 slices in all groups"},
 		{"VIPs", many(maxVIPs+1, func(i int) string { return fmt.Sprintf("vip.v%d.frontends = [%q]\n", i, address(i)) }), "more than 16384 VIPs"},
-		{"frontends", "[vip.a]\nfrontends = [" + many(maxPerVIP+1, func(i int) string { return fmt.Sprintf("%q, ", address(i)) }) + "]\n", "[vip.a] has more than 4096 frontends"},
-		{"backends", oneVIP + "backend = [" + many(maxPerVIP+1, func(i int) string { return fmt.Sprintf("{ address = %q }, ", address(i)) }) + "]\n", "[vip.a] has more than 4096 backends"},
+		{"frontends", "[vip.a]\nfrontends = [" + many(MaxPerVIP+1, func(i int) string { return fmt.Sprintf("%q, ", address(i)) }) + "]\n", "[vip.a] has more than 4096 frontends"},
+		{"backends", oneVIP + "backend = [" + many(MaxPerVIP+1, func(i int) string { return fmt.Sprintf("{ address = %q }, ", address(i)) }) + "]\n", "[vip.a] has more than 4096 backends"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			_, err := Parse("a.toml", []byte(tt.text))

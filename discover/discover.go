@@ -8,82 +8,9 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/slicelb/slicelb/config"
 )
-
-// State is how a unit stands, by what it means for a backend.
-type State uint8
-
-const (
-	Active       State = iota + 1 // takes connections
-	Reloading                     // so does this
-	Activating                    // no new ones
-	Deactivating                  // no new ones
-	Failed                        // down
-)
-
-func (s State) String() string {
-	switch s {
-	case Active:
-		return "active"
-	case Reloading:
-		return "reloading"
-	case Activating:
-		return "activating"
-	case Deactivating:
-		return "deactivating"
-	case Failed:
-		return "failed"
-	}
-	return "unknown"
-}
-
-// Serves reports whether the unit takes connections.
-func (s State) Serves() bool { return s == Active || s == Reloading }
-
-// Unit is a unit that is not inactive.
-type Unit struct {
-	Name  string
-	State State
-	Since time.Time // of the state, in this run
-	Run   string    // tells one run from the next; "" = not known
-}
-
-// Units is what is known of units. It is immutable.
-type Units struct {
-	Patterns []string // those that were asked for
-	List     []Unit   // by name
-	Cause    string   // why it may be out of date; "" = it is not
-}
-
-// Covers reports whether u says something of every pattern.
-func (u *Units) Covers(patterns []string) bool {
-	if len(patterns) == 0 {
-		return true
-	}
-	if u == nil {
-		return false
-	}
-	have := make(map[string]bool, len(u.Patterns))
-	for _, p := range u.Patterns {
-		have[p] = true
-	}
-	return !slices.ContainsFunc(patterns, func(p string) bool { return !have[p] })
-}
-
-// Find is the unit of that name; nil: it is inactive, or nothing is known of it.
-func (u *Units) Find(name string) *Unit {
-	if u == nil {
-		return nil
-	}
-	i, ok := slices.BinarySearchFunc(u.List, name, func(u Unit, name string) int { return strings.Compare(u.Name, name) })
-	if !ok {
-		return nil
-	}
-	return &u.List[i]
-}
 
 // Endpoint names a backend of a VIP.
 type Endpoint struct {
@@ -103,9 +30,6 @@ type Endpoints struct {
 
 	Wrong []string // what could not be made a backend, and why
 }
-
-// maxList bounds a list of backends, as the configuration's own are bounded.
-const maxList = 4096
 
 // maxWrong bounds what is told of units that are no backends.
 const maxWrong = 20
@@ -139,7 +63,8 @@ type expansion struct {
 	match func(pattern, unit string) bool
 }
 
-// list is a list of backends with those that wanted names.
+// list is a list of backends with those that wanted names, each address once:
+// what stands in the files first, then the unit that serves best.
 func (x *expansion) list(vip, title string, fixed []config.Backend, wanted []config.UnitBackend) []config.Backend {
 	if len(wanted) == 0 {
 		return fixed
@@ -168,18 +93,18 @@ func (x *expansion) list(vip, title string, fixed []config.Backend, wanted []con
 				if other.State.Serves() && u.State.Serves() {
 					x.wrong("%s: units %s and %s have one address, %s: they are one backend", title, other.Name, u.Name, addr)
 				}
-				if rank(u.State) < rank(other.State) {
+				if u.State.before(other.State) {
 					out[j].Unit, out[j].Weight, out[j].Origin = u.Name, w.Weight, w.Origin
 				}
-			case len(out) >= maxList:
-				x.wrong("%s: unit %s is no backend: there are %d already", title, u.Name, maxList)
+			case len(out) >= config.MaxPerVIP:
+				x.wrong("%s: unit %s is no backend: there are %d already", title, u.Name, config.MaxPerVIP)
 				continue
 			default:
 				at[addr] = len(out)
 				out = append(out, config.Backend{Addr: addr, Weight: w.Weight, Unit: u.Name, Origin: w.Origin})
 			}
 			key := Endpoint{vip, addr}
-			if before, ok := x.Units[key]; !ok || rank(u.State) < rank(before.State) {
+			if have, ok := x.Units[key]; !ok || u.State.before(have.State) {
 				x.Units[key] = u
 			}
 		}
@@ -207,11 +132,6 @@ func (x *expansion) named(pattern string) []Unit {
 		}
 	}
 	return out
-}
-
-// rank orders states by how well a unit serves.
-func rank(s State) int {
-	return slices.Index([]State{Active, Reloading, Deactivating, Activating, Failed}, s)
 }
 
 func (x *expansion) wrong(format string, args ...any) {

@@ -162,7 +162,7 @@ func TestExpandMany(t *testing.T) {
 		units.List = append(units.List, Unit{Name: fmt.Sprintf("web@%d.service", 10000+i), State: Active})
 	}
 	e := Expand(cfg, units, match)
-	if n := len(e.Config.VIPs[0].Backends); n != maxList || len(e.Wrong) != maxWrong+1 {
+	if n := len(e.Config.VIPs[0].Backends); n != config.MaxPerVIP || len(e.Wrong) != maxWrong+1 {
 		t.Errorf("%d backends, %d lines", n, len(e.Wrong))
 	}
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"strconv"
 	"time"
 
@@ -36,25 +35,6 @@ func stateText(state string) string {
 		return "in maintenance"
 	}
 	return "ready"
-}
-
-// completeBackend offers VIPs, then the backends of one.
-func (g *globals) completeBackend(ctx context.Context, args []string) []string {
-	switch len(args) {
-	case 0:
-		s, err := g.client().Status(ctx)
-		if err != nil {
-			return nil
-		}
-		return names(s.VIPs, func(v api.VIP) string { return v.Name })
-	case 1:
-		v, err := g.client().VIP(ctx, args[0])
-		if err != nil {
-			return nil
-		}
-		return names(v.All(), func(b api.Backend) string { return b.Address })
-	}
-	return nil
 }
 
 func newBackendList(g *globals) *cobra.Command {

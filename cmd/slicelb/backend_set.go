@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -61,23 +60,8 @@ until the unit stops, fails or is started again.`,
 	}
 	cmd.Flags().DurationVar(&timeout, "timeout", 0, "how `long` it may take, the wait included; 0 is as long as it takes")
 	cmd.Flags().StringVar(&unit, "unit", "", "every backend that the unit `U` is")
-	if err := cmd.RegisterFlagCompletionFunc("unit", g.completeNames(backendUnits)); err != nil {
-		panic(err) // there is no such flag
-	}
+	completions(cmd, map[string]cobra.CompletionFunc{"unit": g.completeOption(backendUnits)})
 	return cmd
-}
-
-// backendUnits are the units that are backends.
-func backendUnits(s *api.Status) []string {
-	var out []string
-	for i := range s.VIPs {
-		for _, b := range s.VIPs[i].All() {
-			if b.Unit != "" && !slices.Contains(out, b.Unit) {
-				out = append(out, b.Unit)
-			}
-		}
-	}
-	return out
 }
 
 // setBackend has the daemon take backends out, or back in.

@@ -59,7 +59,7 @@ func newGroupShow(g *globals) *cobra.Command {
 		Long:              "Show one group, or one split child of a group, with the cgroups that have it.",
 		Example:           "  slicelb group show web\n  slicelb group show jobs/build-17.scope",
 		Args:              exactly("NAME"),
-		ValidArgsFunction: g.completeNames(func(s *api.Status) []string { return names(s.Groups, func(v api.Group) string { return v.Name }) }),
+		ValidArgsFunction: g.completeFirst(groupNames),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			v, err := g.client().Group(cmd.Context(), args[0])
 			if err != nil {

@@ -70,27 +70,13 @@ for a watcher.`,
 	f.IntVarP(&o.Last, "lines", "n", 0, "of what was kept, so many `lines` at most (default all; 10 with -f)")
 	f.StringVarP(&format, "output", "o", "table", "`format`: table, wide, or json (also jsonl), one a line")
 	f.BoolVar(&bare, "no-headers", false, "leave out a table's first line")
-	for name, from := range map[string]cobra.CompletionFunc{
-		"vip": g.completeFlag(func(s *api.Status) []string { return names(s.VIPs, func(v api.VIP) string { return v.Name }) }),
-		"group": g.completeFlag(func(s *api.Status) []string {
-			return append(names(s.Groups, func(v api.Group) string { return v.Name }), lb.HostGroup)
-		}),
-		"verdict": cobra.FixedCompletions(bpf.ToldNames(), cobra.ShellCompDirectiveNoFileComp),
-		"output":  cobra.FixedCompletions([]string{"table", "wide", "json"}, cobra.ShellCompDirectiveNoFileComp),
-	} {
-		if err := cmd.RegisterFlagCompletionFunc(name, from); err != nil {
-			panic(err) // the flags were added above
-		}
-	}
+	completions(cmd, map[string]cobra.CompletionFunc{
+		"vip":     g.completeOption(vipNames),
+		"group":   g.completeOption(func(s *api.Status) []string { return append(groupNames(s), lb.HostGroup) }),
+		"verdict": oneOf(bpf.ToldNames()...),
+		"output":  oneOf("table", "wide", "json"),
+	})
 	return cmd
-}
-
-// completeFlag is completeNames for an option's value.
-func (g *globals) completeFlag(from func(*api.Status) []string) cobra.CompletionFunc {
-	complete := g.completeNames(from)
-	return func(cmd *cobra.Command, _ []string, word string) ([]string, cobra.ShellCompDirective) {
-		return complete(cmd, nil, word)
-	}
 }
 
 // parseSince reads "10m" as so long ago, and times as people write them.

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -21,10 +22,7 @@ type output struct {
 func (o *output) flags(cmd *cobra.Command) {
 	cmd.Flags().StringVarP(&o.format, "output", "o", "table", "`format`: table, wide or json")
 	cmd.Flags().BoolVar(&o.noHeaders, "no-headers", false, "leave out a table's first line")
-	complete := cobra.FixedCompletions([]string{"table", "wide", "json"}, cobra.ShellCompDirectiveNoFileComp)
-	if err := cmd.RegisterFlagCompletionFunc("output", complete); err != nil {
-		panic(err) // the flag was added two lines above
-	}
+	completions(cmd, map[string]cobra.CompletionFunc{"output": oneOf("table", "wide", "json")})
 	run := cmd.RunE
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		switch o.format {
@@ -111,3 +109,5 @@ func ago(t, now time.Time) string {
 	}
 	return since(t, now) + " ago"
 }
+
+func count(n uint64) string { return strconv.FormatUint(n, 10) }

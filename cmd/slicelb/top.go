@@ -78,15 +78,11 @@ each is one line.`,
 	f.StringVar(&s.vip, "vip", "", "what belongs to this `VIP`")
 	f.StringVar(&s.group, "group", "", "what belongs to this `group`")
 	f.StringVar(&by, "sort", "CONN/S", "`column` to sort by")
-	for name, from := range map[string]cobra.CompletionFunc{
-		"vip":   g.completeFlag(func(s *api.Status) []string { return names(s.VIPs, func(v api.VIP) string { return v.Name }) }),
-		"group": g.completeFlag(func(s *api.Status) []string { return names(s.Groups, func(v api.Group) string { return v.Name }) }),
-		"show":  cobra.FixedCompletions([]string{"vips", "groups", "backends"}, cobra.ShellCompDirectiveNoFileComp),
-	} {
-		if err := cmd.RegisterFlagCompletionFunc(name, from); err != nil {
-			panic(err) // the flags were added above
-		}
-	}
+	completions(cmd, map[string]cobra.CompletionFunc{
+		"vip":   g.completeOption(vipNames),
+		"group": g.completeOption(groupNames),
+		"show":  oneOf("vips", "groups", "backends"),
+	})
 	return cmd
 }
 

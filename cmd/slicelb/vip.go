@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"strconv"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -57,8 +56,6 @@ func clients(v api.VIP) string {
 	return list(v.Clients)
 }
 
-func count(n uint64) string { return strconv.FormatUint(n, 10) }
-
 func newVIPShow(g *globals) *cobra.Command {
 	var out output
 	cmd := &cobra.Command{
@@ -67,7 +64,7 @@ func newVIPShow(g *globals) *cobra.Command {
 		Long:              "Show one VIP: its frontends, who gets it, its backends, and what each group gets instead.",
 		Example:           "  slicelb vip show db",
 		Args:              exactly("NAME"),
-		ValidArgsFunction: g.completeNames(func(s *api.Status) []string { return names(s.VIPs, func(v api.VIP) string { return v.Name }) }),
+		ValidArgsFunction: g.completeFirst(vipNames),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			v, err := g.client().VIP(cmd.Context(), args[0])
 			if err != nil {
@@ -114,26 +111,4 @@ func printVIP(g *globals, out *output, v *api.VIP) error {
 	}
 	fmt.Fprintln(g.stdout)
 	return out.print(g.stdout, nil, backendTable(v.All()))
-}
-
-func names[T any](list []T, name func(T) string) []string {
-	out := make([]string, len(list))
-	for i, v := range list {
-		out[i] = name(v)
-	}
-	return out
-}
-
-// completeNames offers what a running daemon knows, and nothing when none runs.
-func (g *globals) completeNames(from func(*api.Status) []string) cobra.CompletionFunc {
-	return func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-		if len(args) > 0 {
-			return nil, cobra.ShellCompDirectiveNoFileComp
-		}
-		s, err := g.client().Status(cmd.Context())
-		if err != nil {
-			return nil, cobra.ShellCompDirectiveNoFileComp
-		}
-		return from(s), cobra.ShellCompDirectiveNoFileComp
-	}
 }

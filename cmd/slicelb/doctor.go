@@ -214,9 +214,9 @@ func printFindings(g *globals, findings []finding) error {
 		verdict := p.paint("0", f.Verdict)
 		switch f.Verdict {
 		case verdictOK:
-			verdict = p.paint("32", f.Verdict)
+			verdict = p.green(f.Verdict)
 		case verdictFail:
-			verdict = p.paint("31", f.Verdict)
+			verdict = p.red(f.Verdict)
 		}
 		fmt.Fprintf(tw, "%s\t%s\t%s\n", verdict, f.Check, f.Text)
 		if f.Hint != "" {

@@ -148,16 +148,3 @@ func sources(counts map[string]uint64) string {
 
 // indent keeps the lines of one text together.
 func indent(s string) string { return strings.ReplaceAll(strings.TrimRight(s, "\n"), "\n", "\n  ") }
-
-// painter colours words where the output is a terminal.
-type painter struct{ on bool }
-
-func (p painter) paint(code, s string) string {
-	if !p.on {
-		return s
-	}
-	return "\x1b[" + code + "m" + s + "\x1b[0m"
-}
-
-func (p painter) green(s string) string { return p.paint("32", s) }
-func (p painter) red(s string) string   { return p.paint("31", s) }

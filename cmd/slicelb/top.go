@@ -65,7 +65,7 @@ each is one line.`,
 			if _, err := fetch(); err != nil {
 				return err
 			}
-			return liveTop(cmd.Context(), g, newTopModel(fetch, delay, s, by, g.colour()))
+			return liveTop(cmd.Context(), g, newTopModel(fetch, delay, s, by, painter{g.colour()}))
 		},
 	}
 	out.flags(cmd)

@@ -15,9 +15,9 @@ import (
 
 // topModel is the live view. Bubble Tea owns it.
 type topModel struct {
-	fetch  func() (*api.Top, error)
-	delay  time.Duration
-	colour bool
+	fetch func() (*api.Top, error)
+	delay time.Duration
+	paint painter
 
 	before, after *api.Top
 	err           error // of the newest answer
@@ -40,8 +40,8 @@ type topSample struct {
 
 type topTick struct{}
 
-func newTopModel(fetch func() (*api.Top, error), delay time.Duration, s topScreen, by string, colour bool) *topModel {
-	return &topModel{fetch: fetch, delay: delay, stack: []topScreen{s}, by: by, colour: colour, width: 80, height: 24}
+func newTopModel(fetch func() (*api.Top, error), delay time.Duration, s topScreen, by string, paint painter) *topModel {
+	return &topModel{fetch: fetch, delay: delay, stack: []topScreen{s}, by: by, paint: paint, width: 80, height: 24}
 }
 
 func (m *topModel) Init() tea.Cmd { return m.ask }
@@ -186,7 +186,7 @@ func (m *topModel) content() string {
 	rows := m.rows()
 	m.cursor = max(0, min(m.cursor, len(rows)-1))
 	var lines []string
-	add := func(style, text string) { lines = append(lines, m.styled(style, cut(text, max(m.width, 1)))) }
+	add := func(style, text string) { lines = append(lines, m.paint.paint(style, cut(text, max(m.width, 1)))) }
 	add("1", m.head(len(rows)))
 	room := max(1, m.height-3)
 	switch {
@@ -239,13 +239,6 @@ func (m *topModel) head(n int) string {
 		text += "  paused"
 	}
 	return text
-}
-
-func (m *topModel) styled(code, s string) string {
-	if !m.colour || code == "" || s == "" {
-		return s
-	}
-	return "\x1b[" + code + "m" + s + "\x1b[0m"
 }
 
 // liveTop runs the live view until the user ends it.

@@ -41,7 +41,7 @@ func press(t *testing.T, m *topModel, keys ...string) tea.Cmd {
 func liveModel(t *testing.T) *topModel {
 	t.Helper()
 	n := uint64(0)
-	m := newTopModel(func() (*api.Top, error) { n++; return topAt(n), nil }, time.Second, topScreen{kind: topVIPs}, "CONN/S", false)
+	m := newTopModel(func() (*api.Top, error) { n++; return topAt(n), nil }, time.Second, topScreen{kind: topVIPs}, "CONN/S", painter{})
 	m.Update(tea.WindowSizeMsg{Width: 100, Height: 12})
 	for range 2 {
 		m.Update(m.ask())
@@ -181,7 +181,7 @@ func TestTopColour(t *testing.T) {
 	if got := m.content(); strings.Contains(got, "\x1b") {
 		t.Errorf("without colour: %q", got)
 	}
-	m.colour = true
+	m.paint.on = true
 	if got := m.content(); !strings.Contains(got, "\x1b[7m") || strings.Contains(got, "\x1b[2J") {
 		t.Errorf("with colour: %q", got)
 	}

@@ -57,7 +57,37 @@ func printStatus(g *globals, s *api.Status, wide bool, now time.Time) error {
 	line := func(name, format string, args ...any) {
 		fmt.Fprintf(tw, "%s\t%s\n", name, fmt.Sprintf(format, args...))
 	}
+	serving(line, s, wide, now)
+	tracking(line, &s.Tracking, wide, now)
+	if err := tw.Flush(); err != nil {
+		return err
+	}
+	if len(s.VIPs) > 0 {
+		fmt.Fprintln(g.stdout)
+		if err := (&output{}).print(g.stdout, nil, vipTable(s.VIPs)); err != nil {
+			return err
+		}
+	}
+	if len(s.Groups) > 0 {
+		fmt.Fprintln(g.stdout)
+		if err := (&output{}).print(g.stdout, nil, groupTable(s.Groups)); err != nil {
+			return err
+		}
+	}
+	if len(s.Problems)+len(s.Notes) > 0 {
+		fmt.Fprintln(g.stdout)
+	}
+	for _, text := range s.Problems {
+		fmt.Fprintln(g.stdout, p.red("problem:"), indent(text))
+	}
+	for _, text := range s.Notes {
+		fmt.Fprintln(g.stdout, "note:", indent(text))
+	}
+	return nil
+}
 
+// serving says which configuration runs, and what of it is in the kernel.
+func serving(line func(name, format string, args ...any), s *api.Status, wide bool, now time.Time) {
 	files := prose.Plural(len(s.Config.Files), "file")
 	if s.Config.LastGood {
 		line("config", "%s: the last good one, loaded %s ago; the files have errors", s.Config.Path, since(s.Config.Loaded, now))
@@ -86,7 +116,10 @@ func printStatus(g *globals, s *api.Status, wide bool, now time.Time) error {
 		line("slots", "%d of %d", d.Slots.Used, d.Slots.Capacity)
 		line("writes", "%d", d.Writes)
 	}
-	t := s.Tracking
+}
+
+// tracking says how cgroups are followed.
+func tracking(line func(name, format string, args ...any), t *api.Tracking, wide bool, now time.Time) {
 	mode := "systemd and cgroupfs"
 	if t.Mode != "bus" {
 		mode = "cgroupfs only"
@@ -108,31 +141,6 @@ func printStatus(g *globals, s *api.Status, wide bool, now time.Time) error {
 	if len(t.Pending) > 0 {
 		line("pending", "%s", strings.Join(prose.ForeignAll(t.Pending), " "))
 	}
-	if err := tw.Flush(); err != nil {
-		return err
-	}
-	if len(s.VIPs) > 0 {
-		fmt.Fprintln(g.stdout)
-		if err := (&output{}).print(g.stdout, nil, vipTable(s.VIPs)); err != nil {
-			return err
-		}
-	}
-	if len(s.Groups) > 0 {
-		fmt.Fprintln(g.stdout)
-		if err := (&output{}).print(g.stdout, nil, groupTable(s.Groups)); err != nil {
-			return err
-		}
-	}
-	if len(s.Problems)+len(s.Notes) > 0 {
-		fmt.Fprintln(g.stdout)
-	}
-	for _, text := range s.Problems {
-		fmt.Fprintln(g.stdout, p.red("problem:"), indent(text))
-	}
-	for _, text := range s.Notes {
-		fmt.Fprintln(g.stdout, "note:", indent(text))
-	}
-	return nil
 }
 
 // sources lists the counts that are not zero.

@@ -102,42 +102,56 @@ func reordered(have, want *config.Config) (change, bool) {
 // here.
 func objects(c *config.Config) []object {
 	out := []object{{"daemon", daemonLines(&c.Daemon)}}
-	for _, g := range c.Groups {
-		o := object{name: "group." + g.Name}
-		for _, a := range g.Anchors {
-			o.lines = append(o.lines, fmt.Sprintf("slice %q", a.Text))
-		}
-		if g.Split != "" {
-			o.lines = append(o.lines, fmt.Sprintf("split = %q", g.Split))
-		}
-		o.lines = append(o.lines, fmt.Sprintf("translate = %t", g.Translate), fmt.Sprintf("strict = %t", g.Strict))
-		if g.Policy != "" {
-			o.lines = append(o.lines, fmt.Sprintf("policy = %q", g.Policy))
-		}
-		out = append(out, o)
+	for i := range c.Groups {
+		out = append(out, object{"group." + c.Groups[i].Name, groupLines(&c.Groups[i])})
 	}
-	for _, v := range c.VIPs {
-		o := object{name: "vip." + v.Name}
-		for _, f := range v.Frontends {
-			o.lines = append(o.lines, "frontend "+f.String())
-		}
-		o.lines = append(o.lines, fmt.Sprintf("algorithm = %q", v.Algorithm), fmt.Sprintf("affinity = %q", v.Affinity.String()),
-			fmt.Sprintf("reject_unknown_ports = %t", v.RejectUnknownPorts))
-		o.lines = append(o.lines, "clients = "+clientList(v.Clients), "except = ["+strings.Join(v.Except, " ")+"]",
-			fmt.Sprintf("hidden = %q", v.Hidden), fmt.Sprintf("when_down = %q", v.WhenDown))
-		o.lines = append(o.lines, fmt.Sprintf("drain_timeout = %q", v.DrainTimeout.String()))
-		o.lines = append(o.lines, fmt.Sprintf("terminate = %q", v.Terminate))
-		o.lines = append(o.lines, backendLines("", v.Backends)...)
-		o.lines = append(o.lines, unitLines("", v.Units)...)
-		o.lines = append(o.lines, healthLines(v.Health)...)
-		for _, view := range v.For {
-			o.lines = append(o.lines, fmt.Sprintf("for %s: when_down = %q", view.Group, view.WhenDown))
-			o.lines = append(o.lines, backendLines("for "+view.Group+": ", view.Backends)...)
-			o.lines = append(o.lines, unitLines("for "+view.Group+": ", view.Units)...)
-		}
-		out = append(out, o)
+	for i := range c.VIPs {
+		out = append(out, object{"vip." + c.VIPs[i].Name, vipLines(&c.VIPs[i])})
 	}
 	return append(out, object{"policy", policyLines(&c.Policy)})
+}
+
+func groupLines(g *config.Group) []string {
+	var out []string
+	for _, a := range g.Anchors {
+		out = append(out, fmt.Sprintf("slice %q", a.Text))
+	}
+	if g.Split != "" {
+		out = append(out, fmt.Sprintf("split = %q", g.Split))
+	}
+	out = append(out, fmt.Sprintf("translate = %t", g.Translate), fmt.Sprintf("strict = %t", g.Strict))
+	if g.Policy != "" {
+		out = append(out, fmt.Sprintf("policy = %q", g.Policy))
+	}
+	return out
+}
+
+func vipLines(v *config.VIP) []string {
+	var out []string
+	for _, f := range v.Frontends {
+		out = append(out, "frontend "+f.String())
+	}
+	out = append(out,
+		fmt.Sprintf("algorithm = %q", v.Algorithm),
+		fmt.Sprintf("affinity = %q", v.Affinity.String()),
+		fmt.Sprintf("reject_unknown_ports = %t", v.RejectUnknownPorts),
+		"clients = "+clientList(v.Clients),
+		"except = ["+strings.Join(v.Except, " ")+"]",
+		fmt.Sprintf("hidden = %q", v.Hidden),
+		fmt.Sprintf("when_down = %q", v.WhenDown),
+		fmt.Sprintf("drain_timeout = %q", v.DrainTimeout.String()),
+		fmt.Sprintf("terminate = %q", v.Terminate),
+	)
+	out = append(out, backendLines("", v.Backends)...)
+	out = append(out, unitLines("", v.Units)...)
+	out = append(out, healthLines(v.Health)...)
+	for _, view := range v.For {
+		prefix := "for " + view.Group + ": "
+		out = append(out, fmt.Sprintf("%swhen_down = %q", prefix, view.WhenDown))
+		out = append(out, backendLines(prefix, view.Backends)...)
+		out = append(out, unitLines(prefix, view.Units)...)
+	}
+	return out
 }
 
 func daemonLines(d *config.Daemon) []string {

@@ -71,18 +71,7 @@ func manPage(cmd *cobra.Command, date time.Time) string {
 	line(".Sh NAME")
 	line(".Nm %s", manName(cmd))
 	line(".Nd %s", roff(lowerFirst(cmd.Short)))
-	line(".Sh SYNOPSIS")
-	_, operands, _ := strings.Cut(cmd.Use, " ")
-	if cmd.HasSubCommands() {
-		operands = "COMMAND"
-	}
-	line(".Ic %s", cmd.CommandPath())
-	if cmd.HasAvailableLocalFlags() {
-		line(".Op Ar options")
-	}
-	if operands != "" {
-		line(".Li %s", roff(strings.ReplaceAll(operands, "[flags]", "")))
-	}
+	synopsis(line, cmd)
 	line(".Sh DESCRIPTION")
 	long := cmd.Long
 	if long == "" {
@@ -98,12 +87,39 @@ func manPage(cmd *cobra.Command, date time.Time) string {
 		}
 		line(".El")
 	}
+	options(&b, line, cmd)
+	if cmd.Example != "" {
+		line(".Sh EXAMPLES")
+		literal(&b, strings.Split(dedent(cmd.Example), "\n"))
+	}
+	seeAlso(line, cmd)
+	return b.String()
+}
+
+func synopsis(line func(format string, args ...any), cmd *cobra.Command) {
+	line(".Sh SYNOPSIS")
+	_, operands, _ := strings.Cut(cmd.Use, " ")
+	if cmd.HasSubCommands() {
+		operands = "COMMAND"
+	}
+	line(".Ic %s", cmd.CommandPath())
+	if cmd.HasAvailableLocalFlags() {
+		line(".Op Ar options")
+	}
+	if operands != "" {
+		line(".Li %s", roff(strings.ReplaceAll(operands, "[flags]", "")))
+	}
+}
+
+// options are the command's own; of those that every command has it says where they
+// stand.
+func options(b *strings.Builder, line func(format string, args ...any), cmd *cobra.Command) {
 	if cmd.HasAvailableLocalFlags() {
 		line(".Sh OPTIONS")
 		line(".Bl -tag -width Ds")
 		cmd.LocalFlags().VisitAll(func(f *pflag.Flag) {
 			if !f.Hidden && f.Name != "help" {
-				option(&b, f)
+				option(b, f)
 			}
 		})
 		line(".It Fl h , Fl -help")
@@ -118,10 +134,9 @@ func manPage(cmd *cobra.Command, date time.Time) string {
 	line(".Fl -cgroup-root ,")
 	line("which every command takes, and the exit statuses are explained in")
 	line(".Xr slicelb 8 .")
-	if cmd.Example != "" {
-		line(".Sh EXAMPLES")
-		literal(&b, strings.Split(dedent(cmd.Example), "\n"))
-	}
+}
+
+func seeAlso(line func(format string, args ...any), cmd *cobra.Command) {
 	line(".Sh SEE ALSO")
 	if p := cmd.Parent(); p.HasParent() {
 		line(".Xr %s 8 ,", manName(p))
@@ -133,7 +148,6 @@ func manPage(cmd *cobra.Command, date time.Time) string {
 	}
 	line(".Xr slicelb 8 ,")
 	line(".Xr slicelb.toml 5")
-	return b.String()
 }
 
 func visible(cmd *cobra.Command) (subs []*cobra.Command) {
@@ -161,61 +175,4 @@ func option(b *strings.Builder, f *pflag.Flag) {
 	default:
 		fmt.Fprintf(b, "The default is\n.Li %s .\n", roff(f.DefValue))
 	}
-}
-
-// paragraphs writes paragraphs; lines that are indented stay as they are.
-func paragraphs(b *strings.Builder, text string) {
-	for i, paragraph := range strings.Split(strings.TrimSpace(text), "\n\n") {
-		lines := strings.Split(paragraph, "\n")
-		if strings.HasPrefix(lines[0], "  ") {
-			literal(b, strings.Split(dedent(paragraph), "\n"))
-			continue
-		}
-		if i > 0 {
-			b.WriteString(".Pp\n")
-		}
-		for _, l := range lines {
-			b.WriteString(roff(l) + "\n")
-		}
-	}
-}
-
-func literal(b *strings.Builder, lines []string) {
-	b.WriteString(".Bd -literal -offset indent\n")
-	for _, l := range lines {
-		// What is copied from a terminal must be what a shell takes.
-		b.WriteString(strings.ReplaceAll(roff(l), "-", `\-`) + "\n")
-	}
-	b.WriteString(".Ed\n")
-}
-
-func dedent(text string) string {
-	lines := strings.Split(text, "\n")
-	for i, l := range lines {
-		lines[i] = strings.TrimPrefix(l, "  ")
-	}
-	return strings.Join(lines, "\n")
-}
-
-// roff takes from a text what means something to the formatter.
-func roff(text string) string {
-	text = strings.ReplaceAll(text, `\`, `\e`)
-	if strings.HasPrefix(text, ".") || strings.HasPrefix(text, "'") {
-		text = `\&` + text
-	}
-	return strings.NewReplacer("'", `\(aq`, "`", `\(ga`, "~", `\(ti`, "^", `\(ha`).Replace(text)
-}
-
-func lowerFirst(s string) string {
-	if len(s) > 1 && s[1] >= 'a' && s[1] <= 'z' {
-		return strings.ToLower(s[:1]) + s[1:]
-	}
-	return s
-}
-
-func upperFirst(s string) string {
-	if s == "" {
-		return s
-	}
-	return strings.ToUpper(s[:1]) + s[1:]
 }

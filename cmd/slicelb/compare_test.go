@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/slicelb/slicelb/api"
 	"github.com/slicelb/slicelb/config"
 )
 
@@ -65,7 +66,7 @@ func TestCompare(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	same, err := parseRendered(text)
+	same, err := parseRunning(&api.RunningConfig{TOML: text})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/slicelb/slicelb/api"
 	"github.com/slicelb/slicelb/config"
 	"github.com/slicelb/slicelb/health"
 )
@@ -113,7 +114,12 @@ func readAll(src config.Source) files {
 	return files{cfg, warnings, nil}
 }
 
-// parseRendered reads what the daemon says it runs.
-func parseRendered(text string) (*config.Config, error) {
-	return config.Parse("running configuration", []byte(text))
+// parseRunning reads what the daemon says it runs.
+func parseRunning(r *api.RunningConfig) (*config.Config, error) {
+	cfg, err := config.Parse("running configuration", []byte(r.TOML))
+	if err != nil {
+		return nil, fmt.Errorf("read what runs: %w", err)
+	}
+	cfg.Files = r.Files
+	return cfg, nil
 }

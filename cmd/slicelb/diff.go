@@ -36,11 +36,10 @@ refuse the files.`,
 			if _, err := warnings.WriteTo(g.stderr); err != nil {
 				return err
 			}
-			have, err := parseRendered(running.TOML)
+			have, err := parseRunning(running)
 			if err != nil {
-				return fmt.Errorf("read what runs: %w", err)
+				return err
 			}
-			have.Files = running.Files
 			changes := compare(have, want)
 			if out.format == "json" {
 				err = printJSON(g.stdout, changes)

@@ -41,11 +41,18 @@ Exit status 0 when nothing would change, 1 when something would.`,
 			if err != nil {
 				return badConfig(warnings, err)
 			}
-			now, err := g.running(cmd.Context())
+			running, err := g.client().RunningConfig(cmd.Context())
 			if err != nil {
 				return err
 			}
-			t := &trial{now: now, seen: map[called]string{}}
+			now, err := parseRunning(running)
+			if err != nil {
+				return err
+			}
+			t := &trial{seen: map[called]string{}}
+			if t.now, err = grouped(now); err != nil {
+				return err
+			}
 			if t.next, err = grouped(next); err != nil {
 				return err
 			}
@@ -84,19 +91,6 @@ func grouped(cfg *config.Config) (*policied, error) {
 		return nil, err
 	}
 	return &policied{cfg, tree}, nil
-}
-
-// running is the configuration that runs.
-func (g *globals) running(ctx context.Context) (*policied, error) {
-	r, err := g.client().RunningConfig(ctx)
-	if err != nil {
-		return nil, err
-	}
-	cfg, err := config.Parse("the running configuration", []byte(r.TOML))
-	if err != nil {
-		return nil, err
-	}
-	return grouped(cfg)
 }
 
 // called is one kind of call that is known to have been made.

@@ -37,7 +37,7 @@ func TestShow(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out.String())
 	}
 	for _, want := range []string{
-		"slicelb: ok: 1 VIP", "rejected (hidden)", "event=rejected group=host vip=web", "balance: one of 1 backend", "calls; 0 failed", "NRestarts=1", "The laboratory is gone",
+		"slicelb: ok: 1 VIP", "rejected (hidden)", "event=rejected group=host vip=web", "20: operation not permitted", "denied (rule)", "http://127.0.0.1:9781/", "balance: one of 1 backend", "calls; 0 failed", "NRestarts=1", "The laboratory is gone",
 	} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%q is not in\n%s", want, out.String())

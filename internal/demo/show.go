@@ -35,7 +35,10 @@ ExecStart=` + program + ` serve web@%i %i
 DynamicUser=yes
 `
 
-const conf = `[group.shop]
+const conf = `[daemon]
+http = "127.0.0.1:9781"          # a page of who talks to what, and metrics
+
+[group.shop]
 slices = ["shop.slice"]
 
 [group.canary]
@@ -54,6 +57,11 @@ backend   = [
 
 [vip.web.for.canary]             # what canary gets instead
 backend = [{ address = "127.0.0.1:8083" }, { address = "[::1]:8083" }]
+
+[[policy.rule]]                  # the backends' own addresses are not for canary
+from   = ["canary"]
+to     = ["127.0.0.1:8081-8084", "[::1]:8081-8084"]
+action = "deny"
 `
 
 // demo is one run of the show.
@@ -93,7 +101,7 @@ func show(ctx context.Context, out io.Writer, binary, top string) (err error) {
 	for _, act := range []func() error{
 		func() error { return d.startBackends() },
 		func() error { return d.startDaemon(binary, top) },
-		d.whoGetsWhat, d.refused, d.status, d.why, d.drain, d.another, d.restart,
+		d.whoGetsWhat, d.refused, d.denied, d.status, d.why, d.drain, d.another, d.restart,
 	} {
 		if err := act(); err != nil {
 			d.journal()
@@ -248,8 +256,31 @@ func (d *demo) refused() error {
 	return d.shell("journalctl", "--no-pager", "--output=cat", "--lines=1", "SLICELB_VIP=web", "SLICELB_EVENT=rejected")
 }
 
+func (d *demo) denied() error {
+	d.say("What policy denies: a backend's own address, past the VIP.")
+	who := []string{"shop.slice", "canary.slice"}
+	results := make([][]tally, len(who))
+	for i, slice := range who {
+		var err error
+		if results[i], err = d.from(slice, 20, "tcp:127.0.0.1:8081"); err != nil {
+			return err
+		}
+	}
+	d.table(who, results)
+	if t := results[0][0]; t.Answers[backends[0]] != 20 {
+		return fmt.Errorf("from shop: %v, %v", t.Answers, t.Errors)
+	}
+	if t := results[1][0]; len(t.Answers) > 0 {
+		return fmt.Errorf("from canary: %v", t.Answers)
+	}
+	if err := d.shell("slicelb", "observe", "--verdict", "denied", "--lines", "1"); err != nil {
+		return err
+	}
+	return d.shell("slicelb", "policy", "list")
+}
+
 func (d *demo) status() error {
-	d.say("What the daemon says.")
+	d.say("What the daemon says, and where its page is: inside the laboratory.")
 	if err := d.shell("slicelb", "status"); err != nil {
 		return err
 	}

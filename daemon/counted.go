@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"net/netip"
 	"time"
 
@@ -15,7 +16,7 @@ import (
 // counted is what the kernel's counters say, by names.
 type counted struct {
 	vip     map[string]api.Counters
-	group   map[[2]string]api.Counters // VIP, group
+	calls   map[pair]api.Counters
 	backend map[backendKey]api.Counters
 	live    map[backendKey]uint64
 	liveOf  map[string]uint64 // by VIP
@@ -36,6 +37,12 @@ type backendKey struct {
 	addr netip.AddrPort
 }
 
+// pair is a group and what it called. The daemon's own group is one too.
+type pair struct {
+	vip   string // "" = networks that rules name
+	group string
+}
+
 func plus(a api.Counters, b bpf.Counters) api.Counters {
 	return api.Counters{
 		Connects: a.Connects + b.Connects, Flows: a.Flows + b.Flows,
@@ -46,7 +53,7 @@ func plus(a api.Counters, b bpf.Counters) api.Counters {
 // counters reads the kernel's. Without a data plane everything is zero.
 func (a answers) counters(v *view) (*counted, error) {
 	c := &counted{
-		vip: map[string]api.Counters{}, group: map[[2]string]api.Counters{},
+		vip: map[string]api.Counters{}, calls: map[pair]api.Counters{},
 		backend: map[backendKey]api.Counters{}, state: map[backendKey]bpf.BackendState{},
 		live: map[backendKey]uint64{}, liveOf: map[string]uint64{},
 		orders: v.orders, source: v.source, results: a.d.backends.checker.Results(), now: time.Now(),
@@ -65,9 +72,9 @@ func (a answers) counters(v *view) (*counted, error) {
 		name := d.CellInfos[cell].VIP
 		c.vip[name] = plus(c.vip[name], counters)
 	}
-	for pair, counters := range n.Pairs {
-		key := [2]string{d.CellInfos[pair.Cell].VIP, d.Groups[pair.Group].Name} // no VIP: networks
-		c.group[key] = plus(c.group[key], counters)
+	for at, counters := range n.Pairs {
+		key := pair{d.CellInfos[at.Cell].VIP, cmp.Or(d.Groups[at.Group].Name, lb.HostGroup)}
+		c.calls[key] = plus(c.calls[key], counters)
 	}
 	for index, b := range d.Backends {
 		key := backendKey{d.CellInfos[b.Cell].VIP, b.Addr}
@@ -115,7 +122,7 @@ func (c *counted) vipOf(v *config.VIP) api.VIP {
 	}
 	for _, view := range v.For {
 		out.For = append(out.For, api.View{
-			Group: view.Group, WhenDown: string(view.WhenDown), Counters: c.group[[2]string{v.Name, view.Group}],
+			Group: view.Group, WhenDown: string(view.WhenDown), Counters: c.calls[pair{v.Name, view.Group}],
 			Backends: c.backends(v, view.Group, view.Backends),
 		})
 	}

@@ -24,7 +24,7 @@ func policyDefault(cfg *config.Config, g *config.Group) string {
 
 func policySummary(cfg *config.Config, c *counted) api.Summary {
 	s := api.Summary{Default: string(cmp.Or(cfg.Policy.Default, config.Allow)), Rules: len(cfg.Policy.Rules)}
-	for _, counters := range c.group {
+	for _, counters := range c.calls {
 		s.Denied += counters.Denied
 	}
 	return s
@@ -32,9 +32,9 @@ func policySummary(cfg *config.Config, c *counted) api.Summary {
 
 // denied adds to a group what policy has denied it.
 func (c *counted) denied(g api.Group) api.Group {
-	for key, counters := range c.group {
-		if key[1] == g.Name && counters.Denied > 0 {
-			g.Denied = append(g.Denied, api.Denied{VIP: key[0], Calls: counters.Denied})
+	for key, counters := range c.calls {
+		if key.group == g.Name && counters.Denied > 0 {
+			g.Denied = append(g.Denied, api.Denied{VIP: key.vip, Calls: counters.Denied})
 		}
 	}
 	slices.SortFunc(g.Denied, func(a, b api.Denied) int { return strings.Compare(a.VIP, b.VIP) })
@@ -62,27 +62,18 @@ func (a answers) Policy(context.Context) (*api.Policy, error) {
 	if v.dp == nil {
 		return out, nil
 	}
-	d, n, err := a.readMaps(v)
+	c, err := a.counters(v)
 	if err != nil {
 		return nil, err
 	}
-	if err := addHits(out.Rules, d, v.dp); err != nil {
+	if err := addHits(out.Rules, c.dump, v.dp); err != nil {
 		return nil, err
 	}
-	calls := map[[2]string]api.Counters{}
-	for pair, counters := range n.Pairs {
-		key := [2]string{d.Groups[pair.Group].Name, d.CellInfos[pair.Cell].VIP}
-		calls[key] = plus(calls[key], counters)
-	}
-	for key, counters := range calls {
-		if key[0] != lb.DaemonGroup {
-			out.Calls = append(out.Calls, api.Calls{Group: key[0], VIP: key[1], Counters: counters})
-		}
-	}
+	out.Calls = callsOf(c, func(pair, api.Counters) bool { return true })
 	slices.SortFunc(out.Calls, func(a, b api.Calls) int {
 		return cmp.Or(strings.Compare(a.Group, b.Group), strings.Compare(a.VIP, b.VIP))
 	})
-	return out, addSeen(out, d, v.dp)
+	return out, addSeen(out, c.dump, v.dp)
 }
 
 // rulesOf is the rules of a configuration, in its words; nobody has counted yet.

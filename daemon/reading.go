@@ -10,6 +10,7 @@ import (
 
 	"github.com/slicelb/slicelb/api"
 	"github.com/slicelb/slicelb/bpf"
+	"github.com/slicelb/slicelb/lb"
 	"github.com/slicelb/slicelb/metrics"
 )
 
@@ -19,7 +20,7 @@ func (a answers) reading(context.Context) (*metrics.Reading, error) {
 	v := a.d.view.Load()
 	s, c := a.status(v)
 	r := &metrics.Reading{
-		Status: s, Calls: callsOf(c), Networks: networksOf(c), Tables: c.tables, Ready: v.ready, GoVersion: runtime.Version(),
+		Status: s, Calls: callsOf(c, toVIPs), Networks: callsOf(c, deniedNetworks), Tables: c.tables, Ready: v.ready, GoVersion: runtime.Version(),
 		Reconciled: a.d.reconciled.read(), Health: a.d.backends.checker.Stats(),
 	}
 	if c.dump != nil && v.source != nil {
@@ -37,24 +38,13 @@ func (a answers) reading(context.Context) (*metrics.Reading, error) {
 	return r, nil
 }
 
-// networksOf is what policy has denied each group beside VIPs.
-func networksOf(c *counted) []api.Calls {
-	var out []api.Calls
-	for key, n := range c.group {
-		if key[0] == "" && n.Denied > 0 && !strings.HasPrefix(key[1], "@") {
-			out = append(out, api.Calls{Group: cmp.Or(key[1], "host"), Counters: n})
-		}
-	}
-	slices.SortFunc(out, func(a, b api.Calls) int { return strings.Compare(a.Group, b.Group) })
-	return out
-}
-
-// callsOf lists the pairs of group and VIP that have called, by VIP and group.
-func callsOf(c *counted) []api.Calls {
-	out := make([]api.Calls, 0, len(c.group))
-	for key, n := range c.group {
-		if key[0] != "" && !strings.HasPrefix(key[1], "@") {
-			out = append(out, api.Calls{VIP: key[0], Group: cmp.Or(key[1], "host"), Counters: n})
+// callsOf lists what groups called, as far as it is wanted, by VIP and group; what
+// the daemon itself called is nobody's.
+func callsOf(c *counted, wanted func(pair, api.Counters) bool) []api.Calls {
+	out := make([]api.Calls, 0, len(c.calls))
+	for key, n := range c.calls {
+		if key.group != lb.DaemonGroup && wanted(key, n) {
+			out = append(out, api.Calls{VIP: key.vip, Group: key.group, Counters: n})
 		}
 	}
 	slices.SortFunc(out, func(a, b api.Calls) int {
@@ -62,6 +52,10 @@ func callsOf(c *counted) []api.Calls {
 	})
 	return out
 }
+
+func toVIPs(p pair, _ api.Counters) bool { return p.vip != "" }
+
+func deniedNetworks(p pair, n api.Counters) bool { return p.vip == "" && n.Denied > 0 }
 
 // tablesOf is how full the bounded tables are. Index 0 of some stands for
 // nothing, and is no room.
@@ -115,14 +109,14 @@ func (a answers) picture(context.Context) (*api.Picture, error) {
 			unnamed(view.Backends)
 		}
 	}
-	vips, groups := map[string]bool{}, map[string]bool{"host": true}
+	vips, groups := map[string]bool{}, map[string]bool{lb.HostGroup: true}
 	for i := range p.VIPs {
 		vips[p.VIPs[i].Name] = true
 	}
 	for i := range p.Groups {
 		groups[p.Groups[i].Name] = true
 	}
-	for _, call := range callsOf(c) {
+	for _, call := range callsOf(c, toVIPs) {
 		if vips[call.VIP] && groups[call.Group] {
 			p.Calls = append(p.Calls, call)
 		}

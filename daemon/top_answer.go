@@ -9,7 +9,6 @@ import (
 
 	"github.com/slicelb/slicelb/api"
 	"github.com/slicelb/slicelb/bpf"
-	"github.com/slicelb/slicelb/lb"
 )
 
 // Top answers with what was counted until now. Who asks wants to know how long
@@ -51,8 +50,8 @@ func (a answers) Top(context.Context) (*api.Top, error) {
 			})
 		}
 	}
-	for key, counters := range c.group {
-		top.Groups = append(top.Groups, api.TopGroup{VIP: key[0], Group: cmp.Or(key[1], lb.HostGroup), Counters: counters})
+	for key, counters := range c.calls {
+		top.Groups = append(top.Groups, api.TopGroup{VIP: key.vip, Group: key.group, Counters: counters})
 	}
 	slices.SortFunc(top.Groups, func(a, b api.TopGroup) int {
 		return cmp.Or(strings.Compare(a.Group, b.Group), strings.Compare(a.VIP, b.VIP))

@@ -3,7 +3,6 @@ package daemon
 import (
 	"context"
 	"fmt"
-	"os"
 	"path"
 	"slices"
 	"strings"
@@ -12,8 +11,6 @@ import (
 	"github.com/slicelb/slicelb/bpf"
 	"github.com/slicelb/slicelb/internal/prose"
 )
-
-var pid = os.Getpid()
 
 // answers is the daemon as the API sees it. Reading asks the published view and
 // the kernel, never the loop, so that a busy loop can be looked at.
@@ -146,52 +143,43 @@ func (d *daemon) watched(t *api.Tracking, notes []string) []string {
 
 func (a answers) VIP(_ context.Context, name string) (*api.VIP, error) {
 	v := a.d.view.Load()
-	if v.source != nil {
-		for i := range v.source.cfg.VIPs {
-			if vip := &v.source.cfg.VIPs[i]; vip.Name == name {
-				c, err := a.counters(v)
-				if err != nil {
-					return nil, err
-				}
-				out := c.vipOf(vip)
-				return &out, nil
-			}
-		}
+	vip := v.source.vip(name)
+	if vip == nil {
+		return nil, noVIP(name)
 	}
-	return nil, &api.Error{Code: api.NotFound, Text: fmt.Sprintf("no VIP %q", name), Hint: "slicelb vip list"}
+	c, err := a.counters(v)
+	if err != nil {
+		return nil, err
+	}
+	out := c.vipOf(vip)
+	return &out, nil
 }
 
 func (a answers) Group(_ context.Context, name string) (*api.Group, error) {
 	v := a.d.view.Load()
-	if v.source != nil {
-		parent, _, split := strings.Cut(name, "/")
-		for i := range v.source.cfg.Groups {
-			g := &v.source.cfg.Groups[i]
-			if g.Name != parent {
-				continue
-			}
-			out := v.groupOf(g, true)
-			if !split {
-				c, err := a.counters(v)
-				if err != nil {
-					return nil, err
-				}
-				out = c.denied(out)
-				return &out, nil
-			}
-			child := strings.TrimPrefix(name, parent+"/")
-			out.Cgroups = slices.DeleteFunc(out.Cgroups, func(c api.Cgroup) bool {
-				// By its group's name, or by that of its directory.
-				return c.Group != name && (!c.Split || path.Base(c.Path) != child)
-			})
-			if len(out.Cgroups) > 0 {
-				name = out.Cgroups[0].Group
-				out.Name, out.Anchors, out.Members = name, 0, len(out.Cgroups)
-				return &out, nil
-			}
-		}
+	parent, child, split := strings.Cut(name, "/")
+	g := v.source.group(parent)
+	if g == nil {
+		return nil, noGroup(name)
 	}
-	return nil, &api.Error{Code: api.NotFound, Text: fmt.Sprintf("no group %q", name), Hint: "slicelb group list"}
+	out := v.groupOf(g, true)
+	if !split {
+		c, err := a.counters(v)
+		if err != nil {
+			return nil, err
+		}
+		out = c.denied(out)
+		return &out, nil
+	}
+	out.Cgroups = slices.DeleteFunc(out.Cgroups, func(c api.Cgroup) bool {
+		// By its group's name, or by that of its directory.
+		return c.Group != name && (!c.Split || path.Base(c.Path) != child)
+	})
+	if len(out.Cgroups) == 0 {
+		return nil, noGroup(name)
+	}
+	out.Name, out.Anchors, out.Members = out.Cgroups[0].Group, 0, len(out.Cgroups)
+	return &out, nil
 }
 
 func (a answers) RunningConfig(context.Context) (*api.RunningConfig, error) {

@@ -3,7 +3,6 @@ package daemon
 import (
 	"fmt"
 	"net/netip"
-	"slices"
 
 	"github.com/slicelb/slicelb/api"
 	"github.com/slicelb/slicelb/bpf"
@@ -105,18 +104,14 @@ func (c *counted) decided(v *config.VIP, group string, b config.Backend, out *ap
 // backendsOf adds to an explanation what was decided about its backends; where
 // none takes connections, all of them, with the reasons.
 func (a answers) backendsOf(v *view, x *api.Explanation) error {
-	if v.source == nil || x.VIP == "" {
-		return nil
-	}
-	i := slices.IndexFunc(v.source.cfg.VIPs, func(vip config.VIP) bool { return vip.Name == x.VIP })
-	if i < 0 {
+	vip := v.source.vip(x.VIP)
+	if vip == nil {
 		return nil
 	}
 	c, err := a.counters(v)
 	if err != nil {
 		return err
 	}
-	vip := &v.source.cfg.VIPs[i]
 	list, group := vip.Backends, ""
 	for _, f := range vip.For {
 		if f.Group == x.View {

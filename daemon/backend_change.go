@@ -1,13 +1,11 @@
 package daemon
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/slicelb/slicelb/api"
@@ -44,11 +42,10 @@ func (c *backendChange) String() string {
 func (a answers) SetBackend(ctx context.Context, q api.BackendChange) (*api.BackendChanged, error) {
 	c := &backendChange{unit: q.Unit, vip: q.VIP, state: q.State, uid: q.UID, done: make(chan backendChanged, 1)}
 	if q.Unit == "" {
-		addr, err := netip.ParseAddrPort(q.Address)
-		if err != nil {
-			return nil, api.Errorf(api.BadRequest, "backend %q: want ADDRESS:PORT", q.Address)
+		var err error
+		if c.addr, err = parseBackend(q.Address); err != nil {
+			return nil, err
 		}
-		c.addr = netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())
 	}
 	switch q.State {
 	case api.OrderDrain, api.OrderMaint, api.OrderReady:
@@ -62,6 +59,15 @@ func (a answers) SetBackend(ctx context.Context, q api.BackendChange) (*api.Back
 	}
 	out := <-c.done
 	return out.answer, out.err
+}
+
+// parseBackend reads the address of a backend, which is never v4-mapped.
+func parseBackend(text string) (netip.AddrPort, error) {
+	addr, err := netip.ParseAddrPort(text)
+	if err != nil {
+		return addr, api.Errorf(api.BadRequest, "backend %q: want ADDRESS:PORT", text)
+	}
+	return netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port()), nil
 }
 
 // change does what an operator wishes.
@@ -78,21 +84,18 @@ func (d *daemon) meant(c *backendChange) ([]lb.Endpoint, error) {
 	if c.unit != "" {
 		return d.meantByUnit(c.unit)
 	}
-	for i := range d.running.cfg.VIPs {
-		vip := &d.running.cfg.VIPs[i]
-		if vip.Name != c.vip {
-			continue
-		}
-		found := false
-		endpoints(vip, func(b config.Backend) { found = found || b.Addr == c.addr })
-		if !found {
-			return nil, &api.Error{
-				Code: api.NotFound, Text: fmt.Sprintf("VIP %s has no backend %s", c.vip, c.addr), Hint: "slicelb backend list --vip " + c.vip,
-			}
-		}
-		return []lb.Endpoint{{VIP: c.vip, Addr: c.addr}}, nil
+	vip := d.running.vip(c.vip)
+	if vip == nil {
+		return nil, noVIP(c.vip)
 	}
-	return nil, &api.Error{Code: api.NotFound, Text: fmt.Sprintf("no VIP %q", c.vip), Hint: "slicelb vip list"}
+	found := false
+	endpoints(vip, func(b config.Backend) { found = found || b.Addr == c.addr })
+	if !found {
+		return nil, &api.Error{
+			Code: api.NotFound, Text: fmt.Sprintf("VIP %s has no backend %s", c.vip, c.addr), Hint: "slicelb backend list --vip " + c.vip,
+		}
+	}
+	return []lb.Endpoint{{VIP: c.vip, Addr: c.addr}}, nil
 }
 
 // meantByUnit are the backends that a unit is; none, where it could be one and
@@ -101,16 +104,7 @@ func (d *daemon) meantByUnit(unit string) ([]lb.Endpoint, error) {
 	if !slices.ContainsFunc(d.running.patterns, func(p string) bool { return unitwatch.MatchUnit(p, unit) }) {
 		return nil, &api.Error{Code: api.NotFound, Text: fmt.Sprintf("no backend is the unit %q", unit), Hint: "slicelb backend list -o wide"}
 	}
-	var out []lb.Endpoint
-	for at, u := range d.running.ends.Units {
-		if u.Name == unit {
-			out = append(out, lb.Endpoint(at))
-		}
-	}
-	slices.SortFunc(out, func(a, b lb.Endpoint) int {
-		return cmp.Or(strings.Compare(a.VIP, b.VIP), a.Addr.Compare(b.Addr))
-	})
-	return out, nil
+	return d.running.endpointsOf(unit), nil
 }
 
 func (d *daemon) order(ctx context.Context, c *backendChange) (*api.BackendChanged, error) {

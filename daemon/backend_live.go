@@ -1,12 +1,8 @@
 package daemon
 
 import (
-	"cmp"
 	"context"
 	"fmt"
-	"net/netip"
-	"slices"
-	"strings"
 	"sync"
 
 	"github.com/slicelb/slicelb/api"
@@ -53,18 +49,13 @@ func (a answers) Live(_ context.Context, q api.BackendChange) (*api.Live, error)
 	}
 	var all []lb.Endpoint
 	if q.Unit != "" {
-		for at, u := range v.source.ends.Units {
-			if u.Name == q.Unit {
-				all = append(all, lb.Endpoint(at))
-			}
-		}
-		slices.SortFunc(all, func(a, b lb.Endpoint) int { return cmp.Or(strings.Compare(a.VIP, b.VIP), a.Addr.Compare(b.Addr)) })
+		all = v.source.endpointsOf(q.Unit)
 	} else {
-		addr, err := netip.ParseAddrPort(q.Address)
+		addr, err := parseBackend(q.Address)
 		if err != nil {
-			return nil, api.Errorf(api.BadRequest, "backend %q: want ADDRESS:PORT", q.Address)
+			return nil, err
 		}
-		all = []lb.Endpoint{{VIP: q.VIP, Addr: netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())}}
+		all = []lb.Endpoint{{VIP: q.VIP, Addr: addr}}
 	}
 	index, err := a.d.live.at(v)
 	if err != nil {

@@ -10,7 +10,6 @@ import (
 
 	"github.com/slicelb/slicelb/api"
 	"github.com/slicelb/slicelb/bpf"
-	"github.com/slicelb/slicelb/config"
 	"github.com/slicelb/slicelb/lb"
 	"github.com/slicelb/slicelb/observe"
 )
@@ -70,12 +69,12 @@ func (v *view) knows(vip, group string) error {
 	if v.source == nil {
 		return nil
 	}
-	if vip != "" && !slices.ContainsFunc(v.source.cfg.VIPs, func(c config.VIP) bool { return c.Name == vip }) {
-		return &api.Error{Code: api.NotFound, Text: fmt.Sprintf("no VIP %q", vip), Hint: "slicelb vip list"}
+	if vip != "" && v.source.vip(vip) == nil {
+		return noVIP(vip)
 	}
 	parent, _, _ := strings.Cut(group, "/")
-	if parent != "" && parent != lb.HostGroup && !slices.ContainsFunc(v.source.cfg.Groups, func(c config.Group) bool { return c.Name == parent }) {
-		return &api.Error{Code: api.NotFound, Text: fmt.Sprintf("no group %q", group), Hint: "slicelb group list"}
+	if parent != "" && parent != lb.HostGroup && v.source.group(parent) == nil {
+		return noGroup(group)
 	}
 	return nil
 }

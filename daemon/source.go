@@ -2,8 +2,11 @@ package daemon
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
+	"github.com/slicelb/slicelb/api"
 	"github.com/slicelb/slicelb/config"
 	"github.com/slicelb/slicelb/discover"
 	"github.com/slicelb/slicelb/health"
@@ -44,6 +47,40 @@ func (s *source) after(before *source) {
 
 func emptiedText(n int) string {
 	return fmt.Sprintf("no VIP is configured any more: %s taken away", prose.Plural(n, "VIP"))
+}
+
+// vip is the VIP of a name; nil: there is none, or nothing runs.
+func (s *source) vip(name string) *config.VIP {
+	if s == nil {
+		return nil
+	}
+	i, ok := slices.BinarySearchFunc(s.cfg.VIPs, name, func(v config.VIP, name string) int { return strings.Compare(v.Name, name) })
+	if !ok {
+		return nil
+	}
+	return &s.cfg.VIPs[i]
+}
+
+// group is the configured group of a name; nil: there is none, or nothing runs.
+func (s *source) group(name string) *config.Group {
+	if s == nil {
+		return nil
+	}
+	i := slices.IndexFunc(s.cfg.Groups, func(g config.Group) bool { return g.Name == name })
+	if i < 0 {
+		return nil
+	}
+	return &s.cfg.Groups[i]
+}
+
+// noVIP answers a question about a VIP that there is not.
+func noVIP(name string) *api.Error {
+	return &api.Error{Code: api.NotFound, Text: fmt.Sprintf("no VIP %q", name), Hint: "slicelb vip list"}
+}
+
+// noGroup answers a question about a group that there is not.
+func noGroup(name string) *api.Error {
+	return &api.Error{Code: api.NotFound, Text: fmt.Sprintf("no group %q", name), Hint: "slicelb group list"}
 }
 
 // newSource compiles what cfg says about cgroups.

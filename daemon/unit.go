@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -40,6 +41,20 @@ func (s *source) unit(e lb.Endpoint) *discover.Unit {
 		return &u
 	}
 	return nil
+}
+
+// endpointsOf are the backends that a unit is, by VIP and address.
+func (s *source) endpointsOf(unit string) []lb.Endpoint {
+	var out []lb.Endpoint
+	for at, u := range s.ends.Units {
+		if u.Name == unit {
+			out = append(out, lb.Endpoint(at))
+		}
+	}
+	slices.SortFunc(out, func(a, b lb.Endpoint) int {
+		return cmp.Or(strings.Compare(a.VIP, b.VIP), a.Addr.Compare(b.Addr))
+	})
+	return out
 }
 
 // rests reports whether a backend's unit does not run, so that there is nothing
@@ -84,13 +99,10 @@ func (s *source) drainVerdict(e lb.Endpoint, o order, v lb.Verdict, now time.Tim
 }
 
 func (s *source) drainTimeout(vip string) time.Duration {
-	i, ok := slices.BinarySearchFunc(s.cfg.VIPs, vip, func(v config.VIP, name string) int {
-		return strings.Compare(v.Name, name)
-	})
-	if !ok {
-		return 0
+	if v := s.vip(vip); v != nil {
+		return v.DrainTimeout
 	}
-	return s.cfg.VIPs[i].DrainTimeout
+	return 0
 }
 
 // unitWait bounds how long a start, and a reload, wait for systemd to say which

@@ -3,6 +3,7 @@ package daemon
 import (
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 
@@ -32,7 +33,7 @@ type view struct {
 func (d *daemon) publish() {
 	v := &view{source: d.running, snap: d.snap, dp: d.dp.dataPath, orders: d.backends.operator, ready: d.ready, rec: d.rec}
 	v.status = api.Status{
-		Version: d.version, PID: pid, Started: d.started,
+		Version: d.version, PID: os.Getpid(), Started: d.started,
 		Config:    api.Config{Path: d.path(), Files: []string{}},
 		HTTP:      d.web.address(),
 		DataPlane: api.DataPlane{Attached: d.attached, CgroupRoot: d.root.Path, Namespaced: d.root.Namespaced, Adopted: d.dp.adopted, Hooks: []string{}, Missing: []string{}, Held: d.held(), Writes: d.writes},

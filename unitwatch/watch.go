@@ -69,6 +69,7 @@ type watch struct {
 	walkedAt time.Time // when the newest walk without an error began
 	hinted   time.Time // see Snapshot.Hinted
 	asked    bool      // a snapshot is to follow the next walk in any case
+	later    bool      // and the next periodic one: until then an entry may be of what no walk could see yet
 	failed   error     // of the last walk, or of a look since
 }
 
@@ -350,7 +351,9 @@ func (v *watch) walkDone(begun time.Time, cause string) {
 	v.nextWalk = time.Now().Add(gap(walkGap, took))
 	if v.h.err == nil {
 		v.walkedAt = begun
-		v.stale = v.stale || v.asked
+		periodic := cause == "periodic"
+		v.stale = v.stale || v.asked || v.later && periodic
+		v.later = (v.later || v.asked || !v.walked) && !periodic
 		v.asked = false
 	}
 	first := !v.walked

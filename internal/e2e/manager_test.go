@@ -219,15 +219,19 @@ func TestAwayMeanwhile(t *testing.T) {
 	n := max(50, scale.Count(1000))
 	h.run("crowd", "make", "fresh.slice", strconv.Itoa(n))
 	h.converges("made")
-	h.dropin("away", "[Service]\nRestart=no\n")
+	h.dropin("away", "[Service]\nRestartSec=5s\n") // until when the store is kept
 	h.must("systemctl", "daemon-reload")
-	h.exit("systemctl", "kill", "--signal=KILL", "--kill-who=main", unit)
+	h.must("systemctl", "kill", "--signal=STOP", "--kill-who=main", unit)
+	h.run("stale", h.property("MainPID"), strconv.Itoa(n))
+	h.must("systemctl", "kill", "--signal=KILL", "--kill-who=main", unit)
 	h.eventually(10*time.Second, "the daemon is gone", func() bool { return h.property("MainPID") == "0" })
 	h.run("crowd", "remove", "fresh.slice", strconv.Itoa(n))
 	h.run("crowd", "make", "nomad.slice", strconv.Itoa(n))
 	t.Cleanup(func() { h.run("crowd", "remove", "nomad.slice", strconv.Itoa(n)) })
-	h.start()
-	h.healthy()
+	h.eventually(30*time.Second, "the daemon is back", func() bool { return h.status() != nil })
+	if st := h.healthy(); !st.DataPlane.Adopted {
+		t.Errorf("not adopted: %q", st.Notes)
+	}
 	h.converges("after the absence")
 	if got := h.must("slicelb", "dump", "maps"); strings.Count(got, " cgroup ") < n {
 		t.Errorf("%d cgroups", strings.Count(got, " cgroup "))

@@ -21,6 +21,7 @@ var parts = map[string]func(args []string) int{
 	"storm":        playStorm,
 	"forger":       playForger,
 	"crowd":        playCrowd,
+	"stale":        playStale,
 	"sample":       playSample,
 	"compare":      playCompare,
 	"firsts":       playFirsts,

@@ -81,8 +81,8 @@ func (d *daemon) attach(ctx context.Context) error {
 		return errors.Join(err, h.Close())
 	}
 	d.attached, d.unkept = true, true
-	d.tasks.Go(func() { d.read(ctx, h) })
-	d.tasks.Go(func() { d.suspects(ctx, f) })
+	d.tasks.Go(func() { d.readHints(ctx, h) })
+	d.tasks.Go(func() { d.readFailures(ctx, f) })
 	dp := d.dp.dataPath
 	d.tasks.Go(func() { d.terminate(ctx, dp) })
 	context.AfterFunc(ctx, func() { h.Close(); f.Close() })
@@ -90,39 +90,4 @@ func (d *daemon) attach(ctx context.Context) error {
 	d.tasks.Go(func() { recount(ctx, d.dp, d.log) })
 	d.resync(unitwatch.HintAll)
 	return nil
-}
-
-// read passes the kernel's hints on until the data plane is closed. A watcher
-// that is behind gets one look at everything in place of them all.
-func (d *daemon) read(ctx context.Context, h hints) {
-	for {
-		e, err := h.Read()
-		if err != nil {
-			return
-		}
-		hint := unitwatch.Hint{ID: e.ID, Parent: e.Parent, Kind: unitwatch.HintMkdir, At: fromMonotonic(e.Time)}
-		if e.Kind == bpf.Rmdir {
-			hint.Kind = unitwatch.HintRmdir
-		}
-		select {
-		case d.hints <- hint:
-			continue
-		default:
-		}
-		select {
-		case d.hints <- unitwatch.Hint{Kind: unitwatch.HintLost}:
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
-// resync has the watcher look at everything, now or at the next tick.
-func (d *daemon) resync(why unitwatch.HintKind) {
-	select {
-	case d.hints <- unitwatch.Hint{Kind: why}:
-		d.unsynced = 0
-	default:
-		d.unsynced = why
-	}
 }

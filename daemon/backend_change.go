@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -107,44 +108,16 @@ func (d *daemon) meantByUnit(unit string) ([]lb.Endpoint, error) {
 	return d.running.endpointsOf(unit), nil
 }
 
+// order carries a wish out: the kernel has it, no call is on its way that has not
+// seen it, and the store has it, or the answer says why not.
 func (d *daemon) order(ctx context.Context, c *backendChange) (*api.BackendChanged, error) {
 	all, err := d.meant(c)
 	if err != nil {
 		return nil, err
 	}
 	b, before := d.backends, d.backends.operator
-	out := &api.BackendChanged{Before: api.OrderReady, Backends: []api.BackendBefore{}}
-	next := maps.Clone(before) // the API reads the old one
-	changes, checks := false, false
-	for i, e := range all {
-		was := before[e]
-		state := was.State
-		if state == "" {
-			state = api.OrderReady
-		}
-		if i == 0 {
-			out.Before = state
-		}
-		out.Backends = append(out.Backends, api.BackendBefore{VIP: e.VIP, Address: e.Addr.String(), Before: state})
-		if state == c.state && was.ByUnit == (c.unit != "" && state != api.OrderReady) {
-			continue
-		}
-		changes = true
-		checks = checks || state != c.state && (c.state == api.OrderMaint || state == api.OrderMaint)
-		if c.state == api.OrderReady {
-			delete(next, e)
-			continue
-		}
-		o := order{State: c.state, Since: time.Now(), UID: c.uid, ByUnit: c.unit != ""}
-		if state == c.state {
-			o.Since = was.Since
-		}
-		if u := d.running.unit(e); u != nil {
-			o.Unit, o.Run = u.Name, u.Run
-		}
-		next[e] = o
-	}
-	if !changes {
+	next, out, checks := d.ordered(c, all)
+	if next == nil {
 		return out, nil
 	}
 	put := func(orders map[lb.Endpoint]order) {
@@ -173,15 +146,59 @@ func (d *daemon) order(ctx context.Context, c *backendChange) (*api.BackendChang
 	for _, e := range all {
 		d.log.Info("backend "+c.state, "event", eventBackendOrdered, "vip", e.VIP, "backend", e.Addr, "unit", prose.Foreign(c.unit), "uid", c.uid)
 	}
-	if err := b.seal(); err != nil {
-		d.log.Error("store what was said of backends", "err", err)
-		out.Forgotten = err.Error()
-		return out, nil
+	out.Forgotten = d.keepOrders(ctx)
+	return out, nil
+}
+
+// ordered is what operators will have said of backends when c holds for all of them,
+// nil where that is so already; and whether other backends are checked then.
+func (d *daemon) ordered(c *backendChange, all []lb.Endpoint) (next map[lb.Endpoint]order, out *api.BackendChanged, checks bool) {
+	before := d.backends.operator
+	next = maps.Clone(before) // the API reads the old one
+	out = &api.BackendChanged{Before: api.OrderReady, Backends: []api.BackendBefore{}}
+	changes := false
+	for i, e := range all {
+		was := before[e]
+		state := cmp.Or(was.State, api.OrderReady)
+		if i == 0 {
+			out.Before = state
+		}
+		out.Backends = append(out.Backends, api.BackendBefore{VIP: e.VIP, Address: e.Addr.String(), Before: state})
+		if state == c.state && was.ByUnit == (c.unit != "" && state != api.OrderReady) {
+			continue
+		}
+		changes = true
+		checks = checks || state != c.state && (c.state == api.OrderMaint || state == api.OrderMaint)
+		if c.state == api.OrderReady {
+			delete(next, e)
+			continue
+		}
+		o := order{State: c.state, Since: time.Now(), UID: c.uid, ByUnit: c.unit != ""}
+		if state == c.state {
+			o.Since = was.Since
+		}
+		if u := d.running.unit(e); u != nil {
+			o.Unit, o.Run = u.Name, u.Run
+		}
+		next[e] = o
 	}
-	b.saved = time.Now()
+	if !changes {
+		next = nil
+	}
+	return next, out, checks
+}
+
+// keepOrders stores what operators said, for the next process. It returns why that
+// would not know of it; "": it would.
+func (d *daemon) keepOrders(ctx context.Context) string {
+	if err := d.backends.seal(); err != nil {
+		d.log.Error("store what was said of backends", "err", err)
+		return err.Error()
+	}
+	d.backends.saved = time.Now()
 	d.keep(ctx, false)
 	if d.storeErr != nil {
-		out.Forgotten = d.storeErr.Error()
+		return d.storeErr.Error()
 	}
-	return out, nil
+	return ""
 }

@@ -39,23 +39,44 @@ func (d *daemon) publish() {
 		DataPlane: api.DataPlane{Attached: d.attached, CgroupRoot: d.root.Path, Namespaced: d.root.Namespaced, Adopted: d.dp.adopted, Hooks: []string{}, Missing: []string{}, Held: d.held(), Writes: d.writes},
 		Tracking:  api.Tracking{Mode: unitwatch.CgroupfsOnly.String(), Pending: []string{}, Lost: []string{}},
 	}
-	problem := func(format string, args ...any) { v.problems = append(v.problems, fmt.Sprintf(format, args...)) }
-	note := func(format string, args ...any) { v.notes = append(v.notes, fmt.Sprintf(format, args...)) }
+	v.addConfig(d)
+	v.addServing(d)
+	v.addDataPlane(d)
+	if d.root.Namespaced {
+		v.note("%s is a part of the cgroup tree: what runs outside it is not served", d.root.Path)
+	}
+	d.healthNotes(v.note)
+	d.unitNotes(v.note)
+	if d.snap != nil {
+		v.addTracking(d.snap)
+	}
+	d.view.Store(v)
+}
 
+func (v *view) problem(format string, args ...any) {
+	v.problems = append(v.problems, fmt.Sprintf(format, args...))
+}
+
+func (v *view) note(format string, args ...any) {
+	v.notes = append(v.notes, fmt.Sprintf(format, args...))
+}
+
+// addConfig says which configuration runs, and what became of the newest reload.
+func (v *view) addConfig(d *daemon) {
 	c := &v.status.Config
 	if r := d.running; r != nil {
 		c.Files, c.Loaded, c.LastGood = r.cfg.Files, r.loaded, r.lastGood
 		if r.lastGood {
-			problem("the files have errors; the last good configuration, of %s, is served: fix them and run slicelb reload", r.loaded.Format("2006-01-02 15:04:05"))
+			v.problem("the files have errors; the last good configuration, of %s, is served: fix them and run slicelb reload", r.loaded.Format("2006-01-02 15:04:05"))
 		}
 		if r.emptied > 0 {
-			note("%s at %s", emptiedText(r.emptied), r.loaded.Format("2006-01-02 15:04:05"))
+			v.note("%s at %s", emptiedText(r.emptied), r.loaded.Format("2006-01-02 15:04:05"))
 		}
 		for _, w := range r.warnings {
-			note("%s", w)
+			v.note("%s", w)
 		}
 	} else {
-		problem("there is no configuration that could be loaded; what the process before left is served: run slicelb check")
+		v.problem("there is no configuration that could be loaded; what the process before left is served: run slicelb check")
 	}
 	if d.reloadErr != nil {
 		c.Failed, c.LastError = d.failed, d.reloadErr.Error()
@@ -63,36 +84,44 @@ func (d *daemon) publish() {
 		if e := (*api.Error)(nil); errors.As(d.reloadErr, &e) && e.Hint != "" {
 			text += " (" + e.Hint + ")"
 		}
-		problem("the reload at %s failed: %s", d.failed.Format("15:04:05"), text)
+		v.problem("the reload at %s failed: %s", d.failed.Format("15:04:05"), text)
 	}
+}
+
+// addServing says what keeps the daemon from serving it.
+func (v *view) addServing(d *daemon) {
 	switch {
 	case errors.Is(d.applyErr, bpf.ErrLayout):
-		problem("this version cannot take over the data plane of the one before, which serves on as it was: %v; install that version again, or run systemctl stop and start: connects to VIPs go to the wire in between", d.applyErr)
+		v.problem("this version cannot take over the data plane of the one before, which serves on as it was: %v; install that version again, or run systemctl stop and start: connects to VIPs go to the wire in between", d.applyErr)
 	case d.applyErr != nil:
-		problem("the kernel does not have the newest state: %v", d.applyErr)
+		v.problem("the kernel does not have the newest state: %v", d.applyErr)
 	}
 	if d.pending == nil && !d.ready {
-		problem("not ready: the VIPs are not in the kernel yet")
+		v.problem("not ready: the VIPs are not in the kernel yet")
 	}
 	if d.ready && d.dp.dataPath != nil && !d.attached && d.applyErr == nil {
-		problem("no hook is attached: not every cgroup could be looked at yet")
+		v.problem("no hook is attached: not every cgroup could be looked at yet")
 	}
 	if text := d.apiErr.Load(); text != nil {
-		problem("%s", *text)
+		v.problem("%s", *text)
 	}
 	if text := d.web.err.Load(); text != nil {
-		problem("%s", *text)
+		v.problem("%s", *text)
 	}
 	if !d.lockHeld {
-		problem("the lock file was removed: a second daemon could start")
+		v.problem("the lock file was removed: a second daemon could start")
 	}
+}
+
+// addDataPlane says what the kernel has, and who keeps it there.
+func (v *view) addDataPlane(d *daemon) {
 	if d.dp.lost != nil {
-		note("what the process before left could not be adopted: %v", d.dp.lost)
+		v.note("what the process before left could not be adopted: %v", d.dp.lost)
 	}
 	if d.dp.dataPath != nil {
 		for _, f := range d.dp.Missing() {
 			v.status.DataPlane.Missing = append(v.status.DataPlane.Missing, f.Name)
-			note("%s is missing here: %s", f.Name, f.Reason)
+			v.note("%s is missing here: %s", f.Name, f.Reason)
 		}
 		for _, h := range bpf.Hooks {
 			if d.attached && !slices.Contains(v.status.DataPlane.Missing, h.Name) {
@@ -101,29 +130,21 @@ func (d *daemon) publish() {
 		}
 		v.status.DataPlane.Hooks = append(v.status.DataPlane.Hooks, d.hooked...)
 		if d.running != nil && d.dp.Limits().Slots < d.running.cfg.Daemon.Slots {
-			note("slots = %d takes effect after systemctl stop and start; until then there are %d", d.running.cfg.Daemon.Slots, d.dp.Limits().Slots)
+			v.note("slots = %d takes effect after systemctl stop and start; until then there are %d", d.running.cfg.Daemon.Slots, d.dp.Limits().Slots)
 		}
 		v.status.DataPlane.Slots.Capacity = uint64(d.dp.Limits().Slots)
 	}
 	if h := v.status.DataPlane.Held; d.attached && d.ready && !h.Store {
 		if d.notify.managed() {
-			problem("data plane held by this process only: %s; a kill would end it until the next start", h.Reason)
+			v.problem("data plane held by this process only: %s; a kill would end it until the next start", h.Reason)
 		} else {
-			note("data plane held by this process only: it ends with it")
+			v.note("data plane held by this process only: it ends with it")
 		}
 	}
-	if d.root.Namespaced {
-		note("%s is a part of the cgroup tree: what runs outside it is not served", d.root.Path)
-	}
-	d.healthNotes(note)
-	d.unitNotes(note)
-	if s := d.snap; s != nil {
-		d.track(v, s, note)
-	}
-	d.view.Store(v)
 }
 
-func (d *daemon) track(v *view, s *unitwatch.Snapshot, note func(string, ...any)) {
+// addTracking says how cgroups are followed.
+func (v *view) addTracking(s *unitwatch.Snapshot) {
 	t := &v.status.Tracking
 	t.Mode, t.Complete, t.Cause = s.Mode.String(), s.Complete, s.Cause
 	for _, c := range s.Cgroups {
@@ -140,13 +161,13 @@ func (d *daemon) track(v *view, s *unitwatch.Snapshot, note func(string, ...any)
 	t.Cgroups = t.Anchors + t.Members
 	t.Pending = append(t.Pending, s.Pending...)
 	for _, l := range t.Lost {
-		note("%s", l)
+		v.note("%s", l)
 	}
 	if s.Mode == unitwatch.CgroupfsOnly {
-		note("systemd is not asked: %s", s.Cause)
+		v.note("systemd is not asked: %s", s.Cause)
 	}
 	for _, p := range s.Tree.Inexact() {
-		note("the kernel cannot match %s by itself: its cgroups are mapped a moment after they are made", prose.Foreign(p))
+		v.note("the kernel cannot match %s by itself: its cgroups are mapped a moment after they are made", prose.Foreign(p))
 	}
 }
 

@@ -29,7 +29,7 @@ type backendStates struct {
 
 	next     *time.Timer // when the kernel is to be brought up to date again
 	earliest time.Time   // not before
-	step     time.Time   // of the next backend that starts slowly; zero: none does
+	step     time.Time   // when runtime changes by itself; zero: it does not
 
 	units *discover.Units // as stored and to be stored
 
@@ -126,84 +126,6 @@ func (b *backendStates) waiting() bool {
 	return b.verdicts == nil || b.verdicts.Set < b.set || b.verdicts.Unchecked > 0
 }
 
-// runtime is what the kernel should know of all that, for src, now. It notes
-// when a backend that starts slowly is due for more.
-func (b *backendStates) runtime(src *source, now time.Time) lb.Runtime {
-	rt := lb.Runtime{Verdicts: map[lb.Endpoint]lb.Verdict{}}
-	b.step = time.Time{}
-	slow := map[string]time.Duration{}
-	for i := range src.cfg.VIPs {
-		if h := src.cfg.VIPs[i].Health; h != nil && h.SlowStart > 0 {
-			slow[src.cfg.VIPs[i].Name] = h.SlowStart
-		}
-	}
-	checked := map[lb.Endpoint]bool{}
-	if b.verdicts != nil {
-		for t, v := range b.verdicts.All() {
-			if src.checks[t.VIP] == nil {
-				continue
-			}
-			e := lb.Endpoint{VIP: t.VIP, Addr: t.Addr}
-			checked[e] = true
-			var out lb.Verdict
-			switch v.State {
-			case health.Unchecked:
-				out.Down = true
-			case health.Down:
-				out.Failing, out.Since = true, v.Since
-			case health.Up:
-				var more time.Time
-				out.Tenths, more = tenths(v.Since, slow[t.VIP], now)
-				if !more.IsZero() && (b.step.IsZero() || more.Before(b.step)) {
-					b.step = more
-				}
-			}
-			if out != (lb.Verdict{}) {
-				rt.Verdicts[e] = out
-			}
-		}
-	}
-	// A backend that the checker has not said anything of yet.
-	for i := range src.cfg.VIPs {
-		v := &src.cfg.VIPs[i]
-		if src.checks[v.Name] == nil {
-			continue
-		}
-		endpoints(v, func(be config.Backend) {
-			e := lb.Endpoint{VIP: v.Name, Addr: be.Addr}
-			if checked[e] || v.Health.Initial == config.InitialUp {
-				return
-			}
-			switch known, ok := b.known[e]; {
-			case !ok:
-				rt.Verdicts[e] = lb.Verdict{Down: true}
-			case known.State == health.Down:
-				rt.Verdicts[e] = lb.Verdict{Failing: true, Since: known.Since}
-			}
-		})
-	}
-	for e, o := range b.operator {
-		v, until := src.drainVerdict(e, o, rt.Verdicts[e], now)
-		if !until.IsZero() && (b.step.IsZero() || until.Before(b.step)) {
-			b.step = until
-		}
-		rt.Verdicts[e] = v
-	}
-	src.unitVerdicts(rt)
-	return rt
-}
-
-// tenths of its weight has a backend that is up since then and starts slowly
-// over d; 0 is all of it. next is when it gets more.
-func tenths(since time.Time, d time.Duration, now time.Time) (n uint8, next time.Time) {
-	up := now.Sub(since)
-	if d <= 0 || up >= d || up < 0 || since.IsZero() {
-		return 0, time.Time{}
-	}
-	done := up * 10 / d // 0 to 9
-	return uint8(done) + 1, now.Add(d*(done+1)/10 - up)
-}
-
 // maxLogged is how many changes of one moment are told one by one.
 const maxLogged = 20
 
@@ -213,9 +135,6 @@ const minApplyGap = 10 * time.Millisecond
 
 // checkSlack is how much longer than its timeout a first check is waited for.
 const checkSlack = time.Second
-
-// due reports whether a backend that starts slowly gets more.
-func (b *backendStates) due(now time.Time) bool { return !b.step.IsZero() && !now.Before(b.step) }
 
 // count takes note that something was said of backends: how many are out, and why.
 func (b *backendStates) count() {

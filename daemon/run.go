@@ -97,22 +97,20 @@ func Run(ctx context.Context, o Options) error {
 		backends: newBackendStates(), hup: o.Hangup,
 	}
 	d.observer, d.refusals = d.newObserver()
-	self, alone, err := findSelf(root.Path)
-	if err != nil {
-		log.Warn("own cgroup", "err", err)
-	}
-	if d.selfShared = self != 0 && !alone; alone {
-		d.self = self
-	}
+	d.findSelf()
 	if err := d.start(); err != nil {
 		return err
 	}
+	return d.run(ctx)
+}
 
+// run starts the daemon's goroutines, and returns when all have ended.
+func (d *daemon) run(ctx context.Context) error {
 	tree := emptyTree()
 	if d.running != nil {
 		tree = d.running.tree
 	}
-	d.watcher = unitwatch.New(unitwatch.Options{CgroupRoot: root.Path, Tree: tree, Hints: d.hints, Log: log})
+	d.watcher = unitwatch.New(unitwatch.Options{CgroupRoot: d.root.Path, Tree: tree, Hints: d.hints, Log: d.log})
 	d.followUnits()
 	d.publish()
 

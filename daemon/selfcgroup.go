@@ -14,12 +14,23 @@ import (
 	"github.com/slicelb/slicelb/unitwatch"
 )
 
-// findSelf returns the id of the cgroup that this process alone is in, below
+// findSelf finds the daemon's own cgroup, where it has one to itself.
+func (d *daemon) findSelf() {
+	self, alone, err := ownCgroup(d.root.Path)
+	if err != nil {
+		d.log.Warn("own cgroup", "err", err)
+	}
+	if d.selfShared = self != 0 && !alone; alone {
+		d.self = self
+	}
+}
+
+// ownCgroup returns the id of the cgroup that this process alone is in, below
 // root. Its calls are never translated: a health check goes to a backend's own
 // address, which may be a frontend too. alone is false where other processes are
 // in it: they are not to lose their VIPs. An id of 0 without an error means that
 // this process is not below root at all.
-func findSelf(root string) (id uint64, alone bool, err error) {
+func ownCgroup(root string) (id uint64, alone bool, err error) {
 	path, err := unitwatch.CgroupOf("/proc", os.Getpid())
 	if err != nil {
 		return 0, false, err

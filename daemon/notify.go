@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strconv"
 	"strings"
@@ -124,7 +125,7 @@ func (n *notifier) barrier(ctx context.Context) error {
 	if err := r.SetReadDeadline(deadline); err != nil {
 		return fmt.Errorf("notify barrier: %w", err)
 	}
-	if _, err := r.Read(make([]byte, 1)); errors.Is(err, os.ErrDeadlineExceeded) {
+	if _, err := r.Read(make([]byte, 1)); err != nil && !errors.Is(err, io.EOF) {
 		return fmt.Errorf("notify barrier: %w", err)
 	}
 	return nil

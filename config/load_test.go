@@ -178,6 +178,84 @@ func TestOwnership(t *testing.T) {
 	}
 }
 
+// The folder that systemd makes for the daemon is the daemon's; what lies in it is
+// root's all the same.
+func TestDaemonsFolder(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	const daemon, other = 12345, 12346
+	type change func(t *testing.T, run string)
+	chown := func(name string, uid int) change {
+		return func(t *testing.T, run string) {
+			if err := os.Lchown(filepath.Join(run, name), uid, -1); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	link := func(uid int) change {
+		return func(t *testing.T, run string) {
+			if err := os.Rename(filepath.Join(run, "conf.d"), filepath.Join(run, "old")); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Symlink("old", filepath.Join(run, "conf.d")); err != nil {
+				t.Fatal(err)
+			}
+			chown("conf.d", uid)(t, run)
+		}
+	}
+	for _, tt := range []struct {
+		name string
+		do   []change
+		want string // "" = OK
+	}{
+		{"OK the daemon's folder", nil, ""},
+		{"OK root's link in it", []change{link(0)}, ""},
+		{"bad the daemon's link in it", []change{link(daemon)}, "run/slicelb/conf.d: error: belongs to uid 12345, not to root"},
+		{"bad the daemon's folder of drop-ins", []change{chown("conf.d", daemon)}, "run/slicelb/conf.d: error: belongs to uid 12345, not to root"},
+		{"bad the daemon's file", []change{chown("conf.d/10-a.toml", daemon)}, "10-a.toml: error: belongs to uid 12345, not to root"},
+		{"bad somebody else's folder", []change{chown("", other)}, "run/slicelb: error: belongs to uid 12346, not to root"},
+		{"bad a folder for all to write", []change{func(t *testing.T, run string) {
+			if err := os.Chmod(run, 0o777); err != nil {
+				t.Fatal(err)
+			}
+		}}, "run/slicelb: error: can be written by others"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			root := tree(t, "etc/slicelb/slicelb.toml", "", "run/slicelb/conf.d/10-a.toml", oneVIP)
+			run := filepath.Join(root, "run/slicelb")
+			chown("", daemon)(t, run)
+			for _, do := range tt.do {
+				do(t, run)
+			}
+			s := Installed(root)
+			s.isDaemon = func(uid uint32) bool { return uid == daemon }
+			c, warnings, err := s.Load()
+			switch {
+			case tt.want != "":
+				if err == nil || !strings.Contains(errorText(err), tt.want) {
+					t.Errorf("want %q: %v", tt.want, err)
+				}
+			case err != nil:
+				t.Error(errorText(err))
+			case len(warnings) > 0 || len(c.VIPs) != 1:
+				t.Errorf("warnings %v, VIPs %v", warnings, vips(c))
+			}
+		})
+	}
+
+	// Another folder is not the daemon's, whoever owns it.
+	root := tree(t, "etc/slicelb/slicelb.toml", oneVIP)
+	if err := os.Chown(filepath.Join(root, "etc/slicelb"), daemon, -1); err != nil {
+		t.Fatal(err)
+	}
+	s := Installed(root)
+	s.isDaemon = func(uint32) bool { return true }
+	if _, _, err := s.Load(); err == nil {
+		t.Error("/etc/slicelb may belong to the daemon's user")
+	}
+}
+
 // A file that was named alone is read as it is; by the daemon, only where it is.
 func TestEnforceAlone(t *testing.T) {
 	root := tree(t, "a/real.toml", oneVIP, "a/link.toml", "-> real.toml", "b/out.toml", "-> ../a/real.toml")

@@ -159,6 +159,10 @@ func (s Source) step(name string, f *file) (fd int, target string, err error) {
 			return -1, "", pathError(full, err)
 		}
 		if st.Mode&unix.S_IFMT == unix.S_IFLNK {
+			// In a folder that is not root's, whose link it is decides too.
+			if f.dirs[len(f.dirs)-1].uid != 0 {
+				f.dirs = append(f.dirs, folder{name: full, mode: 0o755, uid: st.Uid})
+			}
 			target, err := s.target(next, dir, parts[i+1:])
 			unix.Close(next)
 			return -1, target, pathError(full, err)

@@ -4,6 +4,14 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/user"
+	"strconv"
+)
+
+// The folder that systemd makes for the daemon, and whom the unit runs it as.
+const (
+	runFolder  = "/run/slicelb"
+	daemonUser = "slicelb"
 )
 
 // checkOwner: only root may change what decides where connections go.
@@ -20,7 +28,7 @@ func (s Source) checkOwner(b *builder, src *fileText, mode fs.FileMode, uid uint
 		}
 		b.warnings = append(b.warnings, p)
 	}
-	if uid != 0 && (s.root == "" || int(uid) != os.Geteuid()) {
+	if uid != 0 && (s.root == "" || int(uid) != os.Geteuid()) && !s.daemonsOwn(src.name, uid) {
 		say("chown root "+printable(src.name), "belongs to uid %d, not to root", uid)
 	}
 	if s.Enforce && os.Geteuid() == 0 && mode.Perm()&0o044 == 0 {
@@ -33,6 +41,29 @@ func (s Source) checkOwner(b *builder, src *fileText, mode fs.FileMode, uid uint
 	if mode.Perm()&0o022 != 0 {
 		say("chmod go-w "+printable(src.name), "can be written by others than its owner (mode %04o)", mode.Perm())
 	}
+}
+
+// daemonsOwn reports whether name is the one folder that may belong to the daemon's
+// user. There it can hide what root has put, as it can in the kernel; what is read
+// beneath is root's all the same.
+func (s Source) daemonsOwn(name string, uid uint32) bool {
+	if name != s.root+runFolder {
+		return false
+	}
+	isDaemon := s.isDaemon
+	if isDaemon == nil {
+		isDaemon = runsDaemon
+	}
+	return isDaemon(uid)
+}
+
+// runsDaemon reports whether uid is this process's, or the unit's.
+func runsDaemon(uid uint32) bool {
+	if int(uid) == os.Geteuid() {
+		return true
+	}
+	u, err := user.Lookup(daemonUser)
+	return err == nil && u.Uid == strconv.FormatUint(uint64(uid), 10)
 }
 
 // unreadable is what to do about a file that may not be read, or where folder is

@@ -11,7 +11,7 @@ import (
 )
 
 // Where an installed configuration lives, lowest precedence first.
-var installedFolders = []string{"/usr/lib/slicelb", "/run/slicelb", "/etc/slicelb"}
+var installedFolders = []string{"/usr/lib/slicelb", runFolder, "/etc/slicelb"}
 
 // Source says which files make a configuration.
 type Source struct {
@@ -29,7 +29,8 @@ type Source struct {
 	folders []string // what links may lead to; nil: the main file is read as it is
 	alone   bool     // the main file must exist
 
-	settled func() // a test's, between reading and looking again
+	settled  func()            // a test's, between reading and looking again
+	isDaemon func(uint32) bool // a test's; nil: runsDaemon
 }
 
 // Installed is /etc/slicelb/slicelb.toml with the drop-ins of /usr/lib, /run

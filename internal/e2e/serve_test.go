@@ -205,6 +205,45 @@ func TestNothingAttachedWithoutVIP(t *testing.T) {
 	h.healthy()
 }
 
+// Drop-ins of /run/slicelb/conf.d last as long as the service: over a reload, a
+// restart and a kill, not over a stop. The folder is the daemon's, what is in it root's.
+func TestRunDropins(t *testing.T) {
+	h := install(t)
+	h.echo()
+	h.configure(oldTOML)
+	h.start()
+	h.healthy()
+	const dropin = "/run/slicelb/conf.d/50-more.toml"
+	h.must("mkdir", "/run/slicelb/conf.d")
+	h.must("sh", "-c", "printf '[vip.more]\\nfrontends = [\"10.96.0.99:80\"]\\n' >"+dropin)
+	for _, command := range []string{"check", "reload", "diff"} {
+		if code, out := h.exit("slicelb", command); code != 0 {
+			t.Fatalf("%s: exit %d\n%s", command, code, out)
+		}
+	}
+	there := func(when string) {
+		t.Helper()
+		h.healthy()
+		if code, out := h.exit("slicelb", "vip", "show", "more"); code != 0 {
+			t.Errorf("%s: exit %d\n%s", when, code, out)
+		}
+	}
+	there("a reload")
+	h.must("systemctl", "restart", unit)
+	there("a restart")
+	h.kill("KILL")
+	there("a kill")
+
+	h.must("chown", "slicelb", dropin)
+	if code, out := h.exit("slicelb", "reload"); code != 78 || !strings.Contains(out, dropin+": error: belongs to uid") {
+		t.Errorf("a drop-in of the daemon's user: exit %d\n%s", code, out)
+	}
+	h.must("systemctl", "stop", unit)
+	if code, _ := h.exit("test", "-e", "/run/slicelb"); code == 0 {
+		t.Error("/run/slicelb is left")
+	}
+}
+
 // After systemctl stop nothing is left: no program, no descriptor, no file.
 func TestStopLeavesNothing(t *testing.T) {
 	h := install(t)

@@ -106,7 +106,8 @@ func explain(d *bpf.Dump, n *bpf.CounterSnapshot, key bpf.FrontendKey, c caller)
 	} else {
 		step("address "+frontendText(key), "no frontend")
 	}
-	if explainPolicy(key, c, x, frontend, step) {
+	// A port that is no frontend meets the rules that name its address, no others.
+	if explainPolicy(key, c, x, frontend && !unknown, step) {
 		return x
 	}
 	if !frontend {

@@ -158,6 +158,44 @@ func TestExplain(t *testing.T) {
 	}
 }
 
+// A port that no frontend names, of a VIP that refuses those, meets the rules that name
+// its address, no default: the programs end it with ECONNREFUSED before.
+func TestExplainUnknownPort(t *testing.T) {
+	const toml = `
+[group.jobs]
+slices = ["jobs.slice"]
+policy = "deny"
+[vip.shop]
+frontends = ["10.96.0.40:80"]
+reject_unknown_ports = true
+[[vip.shop.backend]]
+address = "127.0.0.1:8001"
+`
+	const rule = "[policy]\n[[policy.rule]]\nfrom = [\"jobs\"]\nto = [\"10.96.0.40/32\"]\naction = \"deny\"\n"
+	line := []ancestor{{"/jobs.slice", 10}, {"/", 1}}
+	for _, test := range []struct{ name, toml, address, action, reason string }{
+		{"the default and a port that is", toml, "10.96.0.40:80", "deny", "default of jobs: EPERM"},
+		{"the default and another port", toml, "10.96.0.40:81", "reject", "ECONNREFUSED"},
+		{"a rule and another port", toml + rule, "10.96.0.40:81", "deny", "by rule 1: EPERM"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			d, err := filled(t, test.toml, map[uint64]string{10: "jobs.slice"}).Dump()
+			if err != nil {
+				t.Fatal(err)
+			}
+			key, err := parseFrontend(test.address)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c := callerOf(d, line, nil)
+			c.under(d, nil)
+			if x := explain(d, &bpf.CounterSnapshot{}, key, c); x.Action != test.action || !strings.Contains(x.Reason, test.reason) {
+				t.Errorf("%s: %s, want %s with %q", x.Action, x.Reason, test.action, test.reason)
+			}
+		})
+	}
+}
+
 func TestParseFrontend(t *testing.T) {
 	for _, bad := range []string{"", "10.0.0.1", "10.0.0.1:", "10.0.0.1:x", "10.0.0.1:70000", "10.0.0.1:80/sctp", "10.0.0.1:80/", "fd00::1:80", "[fe80::1%eth0]:80", "db:80"} {
 		if k, err := parseFrontend(bad); err == nil {

@@ -286,10 +286,7 @@ func (d *daemon) look(ctx context.Context) {
 	d.timing()
 	d.saveVerdicts()
 	d.say()
-	if d.ready && time.Since(d.trimmed) > trimInterval && d.trim.Swap(false) {
-		d.trimmed = time.Now()
-		debug.FreeOSMemory()
-	}
+	d.lookAtMemory()
 	if d.unsynced != 0 {
 		d.resync(d.unsynced)
 	}
@@ -302,30 +299,15 @@ func (d *daemon) look(ctx context.Context) {
 		d.keep(ctx, false) // attached by a reload that came to nothing
 	}
 	d.lockHeld = holds(d.lock, d.lock.Name())
-	if d.attached {
-		if st, err := d.dp.Stats(); err == nil && st.EventsLost != d.eventsLost {
-			d.eventsLost = st.EventsLost
-			d.resync(unitwatch.HintLost)
-		}
-		if err := d.dp.Check(); err != nil {
-			d.log.Error("a hook is not ours any more; attaching again", "err", err)
-			if err := d.dp.Attach(d.rootDir); err != nil {
-				d.note(err)
-			} else {
-				d.keep(ctx, false)
-				d.resync(unitwatch.HintAll)
-			}
-		}
-	}
-	if d.ready && d.notify.managed() {
-		if d.storeErr != nil && time.Since(d.kept) > storeInterval {
-			d.keep(ctx, true)
-		}
-		whole := d.stored.err == nil && int(d.stored.held) >= d.wants
-		if !whole && time.Since(d.counted) > storeInterval {
-			d.counted = time.Now()
-			d.keeper.poke()
-		}
+	d.lookAtHooks(ctx)
+	d.lookAtStore(ctx)
+}
+
+// lookAtMemory gives back what was used for a moment.
+func (d *daemon) lookAtMemory() {
+	if d.ready && time.Since(d.trimmed) > trimInterval && d.trim.Swap(false) {
+		d.trimmed = time.Now()
+		debug.FreeOSMemory()
 	}
 }
 

@@ -1,10 +1,12 @@
 package daemon
 
 import (
+	"context"
 	"slices"
 
 	"github.com/slicelb/slicelb/bpf"
 	"github.com/slicelb/slicelb/config"
+	"github.com/slicelb/slicelb/unitwatch"
 )
 
 // optionalHooks are those that a configuration has a use for. They cost something
@@ -56,4 +58,27 @@ func (d *daemon) timing() {
 		d.log.Warn("connects are not timed", "err", err)
 	}
 	d.timingErr = err
+}
+
+// lookAtHooks attaches again what somebody cut off, and has the watcher look where
+// the kernel's hints were lost.
+func (d *daemon) lookAtHooks(ctx context.Context) {
+	if !d.attached {
+		return
+	}
+	if st, err := d.dp.Stats(); err == nil && st.EventsLost != d.eventsLost {
+		d.eventsLost = st.EventsLost
+		d.resync(unitwatch.HintLost)
+	}
+	err := d.dp.Check()
+	if err == nil {
+		return
+	}
+	d.log.Error("a hook is not ours any more; attaching again", "err", err)
+	if err := d.dp.Attach(d.rootDir); err != nil {
+		d.note(err)
+		return
+	}
+	d.keep(ctx, false)
+	d.resync(unitwatch.HintAll)
 }

@@ -65,6 +65,22 @@ func (d *daemon) keep(ctx context.Context, refill bool) {
 	d.keeper.poke()
 }
 
+// lookAtStore tries again what failed, and has the store counted while it is not
+// known to be whole.
+func (d *daemon) lookAtStore(ctx context.Context) {
+	if !d.ready || !d.notify.managed() {
+		return
+	}
+	if d.storeErr != nil && time.Since(d.kept) > storeInterval {
+		d.keep(ctx, true)
+	}
+	whole := d.stored.err == nil && int(d.stored.held) >= d.wants
+	if !whole && time.Since(d.counted) > storeInterval {
+		d.counted = time.Now()
+		d.keeper.poke()
+	}
+}
+
 // count hears how many descriptors the manager holds.
 func (d *daemon) count(ctx context.Context, c storeCount) {
 	d.counted = time.Now()

@@ -19,3 +19,26 @@ func TestForeign(t *testing.T) {
 		}
 	}
 }
+
+func TestOneLine(t *testing.T) {
+	for in, want := range map[string]string{
+		"a sentence, with spaces": "a sentence, with spaces",
+		"new\nline\x1b[2J":         "new?line?[2J",
+		"\u202etxt":               "?txt",
+	} {
+		if got := OneLine(in); got != want {
+			t.Errorf("OneLine(%q) = %q, want %q", in, got, want)
+		}
+	}
+}
+
+func TestNumbers(t *testing.T) {
+	for _, test := range []struct{ got, want string }{
+		{Plural(0, "VIP"), "0 VIPs"}, {Plural(1, "VIP"), "1 VIP"}, {Plural(2, "VIP"), "2 VIPs"},
+		{Times(0), "0 times"}, {Times(1), "once"}, {Times(2), "2 times"},
+	} {
+		if test.got != test.want {
+			t.Errorf("got %q, want %q", test.got, test.want)
+		}
+	}
+}

@@ -97,15 +97,3 @@ func backendTable(backends []api.Backend) *table {
 	}
 	return t
 }
-
-// percent is a share with as many digits as say something.
-func percent(share float64) string {
-	switch p := 100 * share; {
-	case share == 0:
-		return "0%"
-	case p < 10:
-		return strconv.FormatFloat(p, 'f', 1, 64) + "%"
-	default:
-		return strconv.FormatFloat(p, 'f', 0, 64) + "%"
-	}
-}

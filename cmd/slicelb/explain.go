@@ -100,11 +100,3 @@ func printExplanation(g *globals, out *output, x *api.Explanation) error {
 	fmt.Fprintln(g.stdout)
 	return out.print(g.stdout, nil, backendTable(x.Backends))
 }
-
-// dash stands for what is empty.
-func dash(s string) string {
-	if s == "" {
-		return "-"
-	}
-	return s
-}

@@ -153,9 +153,7 @@ func (p *observed) row(cells ...string) error {
 	}
 	var b strings.Builder
 	for i, c := range cells {
-		if c == "" {
-			c = "-"
-		}
+		c = dash(c)
 		if i == len(cells)-1 {
 			b.WriteString(c)
 		} else {
@@ -175,17 +173,4 @@ func missingText(m *api.Missing) string {
 		return fmt.Sprintf("%s of group %s are not told one by one", prose.Plural(int(m.Count), "more refusal"), prose.Foreign(m.Group))
 	}
 	return fmt.Sprintf("%s left out: this side is too slow", prose.Plural(int(m.Count), "line"))
-}
-
-// took is a duration as short as it can be read.
-func took(d time.Duration) string {
-	switch {
-	case d == 0:
-		return ""
-	case d < time.Millisecond:
-		return fmt.Sprintf("%dus", d.Microseconds())
-	case d < time.Second:
-		return fmt.Sprintf("%.1fms", float64(d)/float64(time.Millisecond))
-	}
-	return fmt.Sprintf("%.2fs", d.Seconds())
 }

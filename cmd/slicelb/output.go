@@ -4,10 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"strconv"
-	"strings"
 	"text/tabwriter"
-	"time"
 
 	"github.com/spf13/cobra"
 )
@@ -55,9 +52,7 @@ func (o *output) print(w io.Writer, v any, t *table) error {
 	tw := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 	line := func(cells []string) {
 		for i, c := range cells[:n] {
-			if c == "" {
-				c = "-"
-			}
+			c = dash(c)
 			if i == n-1 {
 				fmt.Fprintln(tw, c) // no padding at the end of a line
 			} else {
@@ -80,34 +75,3 @@ func printJSON(w io.Writer, v any) error {
 	enc.SetEscapeHTML(false)
 	return enc.Encode(v)
 }
-
-func list(items []string) string { return strings.Join(items, ",") }
-
-// since is the time that passed, as coarse as people say it.
-func since(t, now time.Time) string {
-	d := now.Sub(t)
-	switch {
-	case t.IsZero():
-		return "never"
-	case d < 0:
-		return "now"
-	case d < time.Minute:
-		return fmt.Sprintf("%ds", int(d.Seconds()))
-	case d < time.Hour:
-		return fmt.Sprintf("%dm", int(d.Minutes()))
-	case d < 48*time.Hour:
-		return fmt.Sprintf("%dh%02dm", int(d.Hours()), int(d.Minutes())%60)
-	default:
-		return fmt.Sprintf("%dd", int(d.Hours()/24))
-	}
-}
-
-// ago is when something was, for people.
-func ago(t, now time.Time) string {
-	if t.IsZero() {
-		return ""
-	}
-	return since(t, now) + " ago"
-}
-
-func count(n uint64) string { return strconv.FormatUint(n, 10) }

@@ -81,20 +81,24 @@ var (
 
 func (b *builder) readHealth(t *table) *Health {
 	h := &Health{Origin: t.own().position()}
+	written, said := t.m["type"]
 	h.Type = HealthType(t.choice("type", string(HealthTCP), string(HealthTCP), string(HealthHTTP), string(HealthHTTPS)))
-	if h.Type == HealthTCP {
+	free := said && written != string(h.Type) // refused: it may have been meant to be any
+	if h.Type == HealthTCP && !free {
 		b.refuseKeys(t, httpKeys, `type = "http"`)
 	}
-	if h.Type != HealthHTTPS {
+	if h.Type != HealthHTTPS && !free {
 		b.refuseKeys(t, tlsKeys, `type = "https"`)
 	}
 
+	refused := len(b.problems)
 	h.Interval = t.duration("interval", DefaultHealthInterval, minInterval, maxInterval)
-	_, said := t.m["timeout"]
+	known := refused == len(b.problems)
+	_, said = t.m["timeout"]
 	_, at := t.places("timeout")
 	h.Timeout = t.duration("timeout", min(DefaultHealthTimeout, h.Interval), minTimeout, maxInterval)
 	if h.Timeout > h.Interval {
-		if said {
+		if said && known {
 			b.errorf(at, "", "timeout%s must not be longer than the interval, %s", t.in(), durationText(h.Interval))
 		}
 		h.Timeout = h.Interval
@@ -106,8 +110,11 @@ func (b *builder) readHealth(t *table) *Health {
 	h.PanicThreshold = t.number("panic_threshold", DefaultPanicThreshold, 0, 100)
 	h.SlowStart = t.duration("slow_start", 0, 0, maxSlowStart)
 
-	if h.Type != HealthTCP {
+	if h.Type != HealthTCP || free {
 		b.readHTTP(t, h)
+	}
+	if h.Type == HealthHTTPS || free {
+		b.readTLS(t, h)
 	}
 	t.rest(healthKeys, nil)
 	return h

@@ -30,7 +30,7 @@ func (h *Health) ExpectText() string {
 	return strings.Join(parts, ",")
 }
 
-// readHTTP reads what only checks over HTTP have.
+// readHTTP reads what only checks over HTTP and HTTPS have.
 func (b *builder) readHTTP(t *table, h *Health) {
 	h.Path = DefaultHealthPath
 	if s, at, ok := t.text("path"); ok {
@@ -57,15 +57,16 @@ func (b *builder) readHTTP(t *table, h *Health) {
 	}
 	h.Expect = ranges
 	h.Headers = b.readHeaders(t)
-	if h.Type != HealthHTTPS {
-		return
-	}
+}
+
+// readTLS reads what only checks over HTTPS have.
+func (b *builder) readTLS(t *table, h *Health) {
 	h.Insecure = t.boolean("insecure", false)
 	if s, at, ok := t.text("ca_file"); ok {
-		switch {
-		case !strings.HasPrefix(s, "/") || strings.ContainsRune(s, 0):
+		if !strings.HasPrefix(s, "/") || strings.ContainsRune(s, 0) {
 			b.errorf(at, "", "ca_file %s%s is not an absolute path", quote(s), t.in())
-		case h.Insecure:
+		}
+		if h.Insecure {
 			b.errorf(at, "", "ca_file%s does nothing with insecure = true", t.in())
 		}
 		h.CAFile = s

@@ -47,30 +47,33 @@ var unitTypes = []string{".service", ".socket", ".scope"}
 func (b *builder) readUnit(t *table, weight uint32, d *backendsDraft) bool {
 	unit, at, ok := t.text("unit")
 	address, addressAt, said := t.text("address")
-	if !ok {
-		return false
-	}
 	u := UnitBackend{Unit: unit, Address: address, Weight: weight, Origin: at.position()}
-	if err := checkUnit(unit); err != nil {
-		b.errorf(at, err.hint, "%s%s", err.message, t.in())
-		return false
-	}
-	if !said {
-		if addressAt.src == nil {
-			hint := `address = "127.0.0.1:8080"`
-			if strings.Contains(unit, "*") {
-				hint = `address = "127.0.0.1:%i"`
-			}
-			b.errorf(t.own(), hint, "%s has no address", t.title)
+	if ok {
+		if err := checkUnit(unit); err != nil {
+			b.errorf(at, err.hint, "%s%s", err.message, t.in())
+			ok = false
 		}
-		return false
 	}
-	if err := u.check(); err != nil {
-		b.errorf(addressAt, err.hint, "%s%s", err.message, t.in())
-		return false
+	switch {
+	case said:
+		if err := u.check(ok); err != nil {
+			b.errorf(addressAt, err.hint, "%s%s", err.message, t.in())
+			ok = false
+		}
+	case addressAt.src == nil: // not of the wrong type: absent
+		hint := `address = "127.0.0.1:8080"`
+		if strings.Contains(unit, "*") {
+			hint = `address = "127.0.0.1:%i"`
+		}
+		b.errorf(t.own(), hint, "%s has no address", t.title)
+		fallthrough
+	default:
+		ok = false
 	}
-	d.units, d.unitsAt = append(d.units, u), append(d.unitsAt, at)
-	return true
+	if ok {
+		d.units, d.unitsAt = append(d.units, u), append(d.unitsAt, at)
+	}
+	return ok
 }
 
 func checkUnit(unit string) *refusal {
@@ -108,10 +111,13 @@ func checkUnit(unit string) *refusal {
 }
 
 // check refuses an address that no instance makes valid, or that is the same for
-// many units.
-func (u *UnitBackend) check() *refusal {
-	has, many := strings.Contains(u.Unit, "@"), strings.Contains(u.Unit, "*")
+// many units. Of a unit that is refused, nobody knows which instances it means.
+func (u *UnitBackend) check(known bool) *refusal {
 	uses := strings.Contains(u.Address, instance)
+	has, many := strings.Contains(u.Unit, "@"), strings.Contains(u.Unit, "*")
+	if !known {
+		has, many = has || u.Unit == "", many || uses
+	}
 	refuse := func(why, hint string) *refusal { return &refusal{"address " + quote(u.Address) + ": " + why, hint} }
 	if rest := strings.ReplaceAll(u.Address, instance, ""); strings.Contains(rest, "%") {
 		return refuse("%i, the instance, is the only specifier", "")

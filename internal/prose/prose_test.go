@@ -23,7 +23,7 @@ func TestForeign(t *testing.T) {
 func TestOneLine(t *testing.T) {
 	for in, want := range map[string]string{
 		"a sentence, with spaces": "a sentence, with spaces",
-		"new\nline\x1b[2J":         "new?line?[2J",
+		"new\nline\x1b[2J":        "new?line?[2J",
 		"\u202etxt":               "?txt",
 	} {
 		if got := OneLine(in); got != want {

@@ -51,23 +51,11 @@ func parseAddrPort(kind, text, rest string) (netip.AddrPort, *refusal) {
 		return none, &refusal{kind + " " + quote(text) + ": " + message, hint}
 	}
 
-	host, port, bracketed := rest, "", strings.HasPrefix(rest, "[")
-	if bracketed {
-		i := strings.IndexByte(rest, ']')
-		if i < 0 {
-			return refuse(`a "[" without "]"`, "")
-		}
-		host, port = rest[1:i], rest[i+1:]
-		if port != "" && port[0] != ':' {
-			return refuse(`after "]" comes ":" and the port`, "")
-		}
-		port = strings.TrimPrefix(port, ":")
-	} else if addr, err := netip.ParseAddr(rest); err == nil && addr.Is6() {
-		return refuse("no port", "an IPv6 address with a port is written ["+rest+"]:5432")
-	} else if i := strings.LastIndexByte(rest, ':'); i >= 0 {
-		host, port = rest[:i], rest[i+1:]
+	host, port, refused := splitAddrPort(rest)
+	if refused != nil {
+		return refuse(refused.message, refused.hint)
 	}
-
+	bracketed := strings.HasPrefix(rest, "[")
 	addr, err := netip.ParseAddr(host)
 	switch {
 	case host == "":
@@ -87,15 +75,9 @@ func parseAddrPort(kind, text, rest string) (netip.AddrPort, *refusal) {
 	case addr.Is4In6():
 		return refuse("a v4-mapped address", "write "+addr.Unmap().String()+":"+port)
 	}
-	if port == "" {
-		return refuse("no port", "")
-	}
-	n, err := strconv.ParseUint(port, 10, 64)
-	if err != nil && strings.Trim(port, "0123456789") != "" {
-		return refuse("the port is not a number", "")
-	}
-	if err != nil || n < 1 || n > 65535 {
-		return refuse("port "+printable(port)+" is not from 1 to 65535", "")
+	n, message := parsePort(port)
+	if message != "" {
+		return refuse(message, "")
 	}
 	switch {
 	case addr.IsUnspecified():
@@ -107,5 +89,42 @@ func parseAddrPort(kind, text, rest string) (netip.AddrPort, *refusal) {
 	case kind == "backend" && addr.Is6() && addr.IsLinkLocalUnicast():
 		return refuse("a link-local address means nothing without an interface", "")
 	}
-	return netip.AddrPortFrom(addr, uint16(n)), nil
+	return netip.AddrPortFrom(addr, n), nil
+}
+
+// splitAddrPort takes the port from what stands in front of it, and brackets away.
+func splitAddrPort(text string) (host, port string, refused *refusal) {
+	if strings.HasPrefix(text, "[") {
+		i := strings.IndexByte(text, ']')
+		if i < 0 {
+			return "", "", &refusal{`a "[" without "]"`, ""}
+		}
+		host, port = text[1:i], text[i+1:]
+		if port != "" && port[0] != ':' {
+			return "", "", &refusal{`after "]" comes ":" and the port`, ""}
+		}
+		return host, strings.TrimPrefix(port, ":"), nil
+	}
+	if addr, err := netip.ParseAddr(text); err == nil && addr.Is6() {
+		return "", "", &refusal{"no port", "an IPv6 address with a port is written [" + text + "]:5432"}
+	}
+	if i := strings.LastIndexByte(text, ':'); i >= 0 {
+		return text[:i], text[i+1:], nil
+	}
+	return text, "", nil
+}
+
+// parsePort reads a port, or says what is wrong with it.
+func parsePort(text string) (port uint16, message string) {
+	if text == "" {
+		return 0, "no port"
+	}
+	n, err := strconv.ParseUint(text, 10, 64)
+	if err != nil && strings.Trim(text, "0123456789") != "" {
+		return 0, "the port is not a number"
+	}
+	if err != nil || n < 1 || n > 65535 {
+		return 0, "port " + printable(text) + " is not from 1 to 65535"
+	}
+	return uint16(n), ""
 }

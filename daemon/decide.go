@@ -89,18 +89,9 @@ func explain(d *bpf.Dump, n *bpf.CounterSnapshot, key bpf.FrontendKey, c caller)
 		return x
 	}
 
-	index, ok := d.Frontends[key]
-	unknown := false
-	if !ok {
-		rest := bpf.FrontendKey{Addr: netip.AddrPortFrom(key.Addr.Addr(), 0), Proto: key.Proto}
-		index, ok = d.Frontends[rest]
-		unknown = ok
-	}
-	ref := d.FrontendRefs[index]
-	cell := d.Cells[ref.Cell]
-	frontend := ok && cell.Action != bpf.None
+	at, unknown, frontend := frontendCell(d, key)
+	cell, info := d.Cells[at], d.CellInfos[at]
 	if frontend {
-		info := d.CellInfos[ref.Cell]
 		x.VIP = info.VIP
 		step("address "+frontendText(key), "VIP %s (IPv%d)", info.VIP, info.Family)
 	} else {
@@ -113,14 +104,12 @@ func explain(d *bpf.Dump, n *bpf.CounterSnapshot, key bpf.FrontendKey, c caller)
 	if !frontend {
 		return done("pass", "the address is no frontend of a VIP: untouched")
 	}
-	info := d.CellInfos[ref.Cell]
-
 	if g := d.Groups[group]; g.Name != "" && !g.Translate {
 		step("group "+who, "translate = false")
 		return done("pass", "group %s has translate = false: untouched", who)
 	}
 	if cell.Selective {
-		if i, ok := d.Views[bpf.ViewKey{Cell: ref.Cell, Group: group}]; ok && d.Cells[i].Action != bpf.None {
+		if i, ok := d.Views[bpf.ViewKey{Cell: at, Group: group}]; ok && d.Cells[i].Action != bpf.None {
 			cell, x.View = d.Cells[i], d.Groups[group].Name
 			step("VIP "+info.VIP, "something of its own for %s", who)
 		} else {
@@ -149,6 +138,19 @@ func explain(d *bpf.Dump, n *bpf.CounterSnapshot, key bpf.FrontendKey, c caller)
 		return done("reject", "VIP %s has no backend that takes connections: EHOSTUNREACH", info.VIP)
 	}
 	return done("unknown", "this program does not know the action %s", cell.Action)
+}
+
+// frontendCell is the default cell that decides over an address; unknown: by its
+// being a port that no frontend names, at an address that refuses those.
+func frontendCell(d *bpf.Dump, key bpf.FrontendKey) (cell uint32, unknown, ok bool) {
+	index, ok := d.Frontends[key]
+	if !ok {
+		rest := bpf.FrontendKey{Addr: netip.AddrPortFrom(key.Addr.Addr(), 0), Proto: key.Proto}
+		index, unknown = d.Frontends[rest]
+		ok = unknown
+	}
+	cell = d.FrontendRefs[index].Cell
+	return cell, unknown, ok && d.Cells[cell].Action != bpf.None
 }
 
 // choiceText is how a cell finds a backend.

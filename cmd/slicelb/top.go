@@ -13,15 +13,7 @@ import (
 )
 
 func newTop(g *globals) *cobra.Command {
-	var (
-		batch, once bool
-		iterations  int
-		delay       time.Duration
-		show        string
-		s           topScreen
-		by          string
-		out         output
-	)
+	var o topOptions
 	cmd := &cobra.Command{
 		Use:   "top",
 		Short: "Show VIPs, groups and backends by what they do now",
@@ -37,26 +29,11 @@ each is one line.`,
 		Example: "  slicelb top\n  slicelb top -b -1 --show groups\n  slicelb top -b -n 10 -d 5s --vip db --show backends",
 		Args:    exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			s.kind = topKind(show)
-			if !slices.Contains([]topKind{topVIPs, topGroups, topBackends}, s.kind) {
-				return usageErrorf("--show %q: want vips, groups or backends", show)
+			if err := o.check(); err != nil {
+				return err
 			}
-			columns := topColumns(s.kind)
-			by = strings.ToUpper(by)
-			if !slices.ContainsFunc(columns, func(c topColumn) bool { return c.name == by }) {
-				return usageErrorf("--sort %q: want one of %s", by, list(names(columns, func(c topColumn) string { return c.name })))
-			}
-			if delay < 10*time.Millisecond {
-				return usageErrorf("-d %v: want 10ms or more", delay)
-			}
-			if once {
-				iterations = 1
-			}
-			if iterations < 0 {
-				return usageErrorf("-n %d: want 0 or more", iterations)
-			}
-			if batch || once || out.format == "json" {
-				return batchTop(cmd.Context(), g, &out, s, by, delay, iterations)
+			if o.batch || o.once || o.out.format == "json" {
+				return batchTop(cmd.Context(), g, &o)
 			}
 			if !g.terminal {
 				return &exitError{code: exitUsage, err: fmt.Errorf("standard output is no terminal"), hint: "use -b"}
@@ -65,19 +42,19 @@ each is one line.`,
 			if _, err := fetch(); err != nil {
 				return err
 			}
-			return liveTop(cmd.Context(), g, newTopModel(fetch, delay, s, by, painter{g.colour()}))
+			return liveTop(cmd.Context(), g, newTopModel(fetch, o.delay, o.screen, o.by, painter{g.colour()}))
 		},
 	}
-	out.flags(cmd)
+	o.out.flags(cmd)
 	f := cmd.Flags()
-	f.BoolVarP(&batch, "batch", "b", false, "print tables instead of a live view")
-	f.IntVarP(&iterations, "iterations", "n", 0, "with -b, so `many` tables (default no end)")
-	f.BoolVarP(&once, "once", "1", false, "one table: -b -n 1")
-	f.DurationVarP(&delay, "delay", "d", time.Second, "`time` between two looks")
-	f.StringVar(&show, "show", string(topVIPs), "`what`: vips, groups or backends")
-	f.StringVar(&s.vip, "vip", "", "what belongs to this `VIP`")
-	f.StringVar(&s.group, "group", "", "what belongs to this `group`")
-	f.StringVar(&by, "sort", "CONN/S", "`column` to sort by")
+	f.BoolVarP(&o.batch, "batch", "b", false, "print tables instead of a live view")
+	f.IntVarP(&o.iterations, "iterations", "n", 0, "with -b, so `many` tables (default no end)")
+	f.BoolVarP(&o.once, "once", "1", false, "one table: -b -n 1")
+	f.DurationVarP(&o.delay, "delay", "d", time.Second, "`time` between two looks")
+	f.StringVar((*string)(&o.screen.kind), "show", string(topVIPs), "`what`: vips, groups or backends")
+	f.StringVar(&o.screen.vip, "vip", "", "what belongs to this `VIP`")
+	f.StringVar(&o.screen.group, "group", "", "what belongs to this `group`")
+	f.StringVar(&o.by, "sort", "CONN/S", "`column` to sort by")
 	completions(cmd, map[string]cobra.CompletionFunc{
 		"vip":   g.completeOption(vipNames),
 		"group": g.completeOption(groupNames),
@@ -86,15 +63,47 @@ each is one line.`,
 	return cmd
 }
 
-// batchTop prints a table after each delay; 0 iterations is no end.
-func batchTop(ctx context.Context, g *globals, out *output, s topScreen, by string, delay time.Duration, iterations int) error {
+// topOptions are what top is told.
+type topOptions struct {
+	batch, once bool
+	iterations  int // 0 = no end
+	delay       time.Duration
+	screen      topScreen
+	by          string // a column
+	out         output
+}
+
+// check refuses what makes no sense, and says the rest as it is meant.
+func (o *topOptions) check() error {
+	if !slices.Contains([]topKind{topVIPs, topGroups, topBackends}, o.screen.kind) {
+		return usageErrorf("--show %q: want vips, groups or backends", o.screen.kind)
+	}
+	columns := topColumns(o.screen.kind)
+	o.by = strings.ToUpper(o.by)
+	if !slices.ContainsFunc(columns, func(c topColumn) bool { return c.name == o.by }) {
+		return usageErrorf("--sort %q: want one of %s", o.by, list(names(columns, func(c topColumn) string { return c.name })))
+	}
+	if o.delay < 10*time.Millisecond {
+		return usageErrorf("-d %v: want 10ms or more", o.delay)
+	}
+	if o.once {
+		o.iterations = 1
+	}
+	if o.iterations < 0 {
+		return usageErrorf("-n %d: want 0 or more", o.iterations)
+	}
+	return nil
+}
+
+// batchTop prints a table after each delay.
+func batchTop(ctx context.Context, g *globals, o *topOptions) error {
 	before, err := g.client().Top(ctx)
 	if err != nil {
 		return err
 	}
-	tick := time.NewTicker(delay)
+	tick := time.NewTicker(o.delay)
 	defer tick.Stop()
-	for i := 0; iterations == 0 || i < iterations; i++ {
+	for i := 0; o.iterations == 0 || i < o.iterations; i++ {
 		select {
 		case <-ctx.Done():
 			return nil
@@ -104,10 +113,10 @@ func batchTop(ctx context.Context, g *globals, out *output, s topScreen, by stri
 		if err != nil {
 			return err
 		}
-		rows, columns := topRows(before, after, s), topColumns(s.kind)
-		sortTop(rows, columns, by, false)
+		rows, columns := topRows(before, after, o.screen), topColumns(o.screen.kind)
+		sortTop(rows, columns, o.by, false)
 		before = after
-		if out.format == "json" {
+		if o.out.format == "json" {
 			if err := printLook(g.stdout, after.At, rows); err != nil {
 				return err
 			}
@@ -117,7 +126,7 @@ func batchTop(ctx context.Context, g *globals, out *output, s topScreen, by stri
 			fmt.Fprintln(g.stdout)
 		}
 		lines := topLines(rows, columns, 0)
-		if out.noHeaders {
+		if o.out.noHeaders {
 			lines = lines[1:]
 		}
 		for _, line := range lines {

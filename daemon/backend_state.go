@@ -38,6 +38,7 @@ type backendStates struct {
 
 	stateFile  *os.File // the sealed memfd of the newest state
 	generation uint64
+	restored   uint64 // the generation of what was handed over and read
 	unsaved    bool
 	saved      time.Time
 	savedIn    time.Duration

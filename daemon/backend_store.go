@@ -137,6 +137,7 @@ func (b *backendStates) restore(fds []stored) error {
 	if newest == nil {
 		return errors.Join(errs...)
 	}
+	b.restored = newest.Generation
 	for _, o := range newest.Orders {
 		if o.State == api.OrderDrain || o.State == api.OrderMaint {
 			b.operator[lb.Endpoint{VIP: o.VIP, Addr: o.Address}] = order{o.State, o.Since, o.UID, o.Unit, o.Run, o.ByUnit}
@@ -185,11 +186,14 @@ func (d *daemon) saveStates(interval time.Duration) {
 		return
 	}
 	begun := time.Now()
-	old := b.wanted()
 	err := b.seal()
 	if err == nil {
-		err = d.store.swap(old, b.wanted())
+		// The old one goes when the new one is known to be held: count.
+		for _, f := range b.wanted() {
+			err = errors.Join(err, d.store.put(unix.MSG_DONTWAIT, f))
+		}
 		d.wants = len(d.wanted())
+		d.keeper.poke()
 	}
 	if err != nil {
 		d.log.Warn("store what is known of backends", "err", err)
@@ -197,26 +201,4 @@ func (d *daemon) saveStates(interval time.Duration) {
 	}
 	b.saved = time.Now()
 	b.savedIn = b.saved.Sub(begun)
-}
-
-// swap stores one descriptor and removes another, without waiting for either:
-// the manager works messages off in their order. What could not be sent is left
-// for the next sync.
-func (s *fdStore) swap(old, fresh []stored) error {
-	if !s.notify.managed() {
-		return nil
-	}
-	for _, f := range fresh {
-		if err := s.notify.write(unix.MSG_DONTWAIT, []int{f.FD}, "FDSTORE=1", "FDNAME="+f.Name, "FDPOLL=0"); err != nil {
-			return fmt.Errorf("store descriptor %s: %w", f.Name, err)
-		}
-		s.held[f.Name] = 1
-	}
-	for _, f := range old {
-		if err := s.notify.write(unix.MSG_DONTWAIT, nil, "FDSTOREREMOVE=1", "FDNAME="+f.Name); err != nil {
-			return fmt.Errorf("remove stored descriptor %s: %w", f.Name, err)
-		}
-		delete(s.held, f.Name)
-	}
-	return nil
 }

@@ -372,9 +372,10 @@ func bare(t testing.TB, m *manager, dp dataPath) *daemon {
 	notify := newNotifier(lookupIn(m.environment()))
 	d := &daemon{
 		log: slog.New(slog.DiscardHandler), level: new(slog.LevelVar), notify: notify, store: newFDStore(notify, nil),
-		keeper: newKeeper(), backends: newBackendStates(), hints: make(chan unitwatch.Hint, hintBuffer),
+		backends: newBackendStates(), hints: make(chan unitwatch.Hint, hintBuffer),
 		open: func(bpf.Options, []bpf.NamedFD) (opened, error) { return opened{dataPath: dp}, nil },
 	}
+	d.keeper = newKeeper(d.store)
 	d.observer, d.refusals = d.newObserver()
 	return d
 }

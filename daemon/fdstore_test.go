@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -25,6 +26,7 @@ type manager struct {
 	log   []string // what came, in order
 	store []stored // descriptors of its own
 	mute  bool     // it answers no barrier
+	max   int      // FileDescriptorStoreMax; 0: no limit
 }
 
 func newManager(t testing.TB) *manager {
@@ -76,6 +78,10 @@ func (m *manager) take(lines []string, fds []int) {
 	switch {
 	case vars["FDSTORE"] == "1":
 		for _, fd := range fds {
+			if m.has(fd) || m.max > 0 && len(m.store) >= m.max {
+				unix.Close(fd)
+				continue
+			}
 			m.store = append(m.store, stored{Name: vars["FDNAME"], FD: fd, Poll: vars["FDPOLL"] != "0"})
 		}
 		return
@@ -96,6 +102,21 @@ func (m *manager) take(lines []string, fds []int) {
 	for _, fd := range fds {
 		unix.Close(fd)
 	}
+}
+
+// has says whether a memfd is stored already, under whatever name.
+func (m *manager) has(fd int) bool {
+	var a, b unix.Stat_t
+	return unix.Fstat(fd, &a) == nil && a.Mode&unix.S_IFMT == unix.S_IFREG && slices.ContainsFunc(m.store, func(f stored) bool {
+		return unix.Fstat(f.FD, &b) == nil && a.Dev == b.Dev && a.Ino == b.Ino
+	})
+}
+
+// count is what the manager says to who asks it.
+func (m *manager) count(context.Context) storeCount {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return storeCount{held: uint32(len(m.store)), max: uint32(m.max)}
 }
 
 func (m *manager) names() []string {

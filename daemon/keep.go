@@ -50,13 +50,7 @@ func (d *daemon) replaced(f stored) bool {
 func (d *daemon) keep(ctx context.Context, refill bool) {
 	want := d.wanted()
 	d.wants, d.unkept = len(want), false
-	d.heirless = slices.DeleteFunc(d.heirless, func(f stored) bool {
-		old := d.replaced(f)
-		if old {
-			unix.Close(f.FD) // nothing was written through it
-		}
-		return old
-	})
+	d.bury()
 	err := d.store.sync(ctx, want, refill)
 	if err != nil && (d.storeErr == nil || err.Error() != d.storeErr.Error()) {
 		d.log.Error("keep the data plane in the descriptor store", "err", err)
@@ -81,12 +75,54 @@ func (d *daemon) lookAtStore(ctx context.Context) {
 	}
 }
 
+// bury closes memfds that were handed over and have been replaced.
+func (d *daemon) bury() {
+	d.heirless = slices.DeleteFunc(d.heirless, func(f stored) bool {
+		old := d.replaced(f)
+		if old {
+			unix.Close(f.FD) // nothing was written through it
+		}
+		return old
+	})
+}
+
+// settleStore removes what a memfd of verdicts has replaced, now that c says
+// whether the manager took it.
+func (d *daemon) settleStore(c storeCount) {
+	if d.storeErr != nil || !c.received || c.of != d.store.sends.Load() {
+		return // keep does it, or the next count
+	}
+	names := map[string]bool{}
+	for _, f := range d.wanted() {
+		names[f.Name] = true
+	}
+	if len(d.store.maybe) == 0 && !d.store.stale(names) {
+		return
+	}
+	err := d.store.took(c)
+	if err == nil {
+		d.bury()
+		var gone bool
+		if gone, err = d.store.prune(unix.MSG_DONTWAIT, names); gone {
+			d.keeper.poke()
+		}
+	}
+	if err != nil {
+		d.log.Error("keep what is known of backends in the descriptor store", "err", err)
+		d.storeErr, d.kept = err, time.Now()
+	}
+}
+
 // count hears how many descriptors the manager holds.
 func (d *daemon) count(ctx context.Context, c storeCount) {
 	d.counted = time.Now()
 	d.stored = c
 	d.stored.said = true
-	if !d.ready || c.err != nil {
+	if !d.ready {
+		return
+	}
+	d.settleStore(d.stored)
+	if c.err != nil {
 		return
 	}
 	want := d.wants

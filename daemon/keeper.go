@@ -13,7 +13,9 @@ import (
 type storeCount struct {
 	held, max uint32
 	err       error
-	said      bool // there was an answer, or none could be had
+	said      bool   // there was an answer, or none could be had
+	of        uint64 // fdStore.sends before the question
+	received  bool   // the manager had worked off those
 }
 
 // storeTimeout bounds one question to the manager.
@@ -59,13 +61,23 @@ func countStore(ctx context.Context) storeCount {
 
 // keeper asks the manager, one question at a time, whenever it is poked.
 type keeper struct {
+	store  *fdStore // its count of sends, and the way to the manager
 	pokes  chan struct{}
 	counts chan storeCount
 	count  func(context.Context) storeCount
 }
 
-func newKeeper() *keeper {
-	return &keeper{pokes: make(chan struct{}, 1), counts: make(chan storeCount), count: countStore}
+func newKeeper(s *fdStore) *keeper {
+	return &keeper{store: s, pokes: make(chan struct{}, 1), counts: make(chan storeCount), count: countStore}
+}
+
+// ask counts what the manager holds once it has all that was sent until now.
+func (k *keeper) ask(ctx context.Context) storeCount {
+	sends := k.store.sends.Load()
+	received := k.store.had.Load() >= sends || k.store.notify.barrier(ctx) == nil
+	c := k.count(ctx)
+	c.of, c.received = sends, received
+	return c
 }
 
 // poke makes the keeper ask soon.
@@ -83,7 +95,7 @@ func (k *keeper) run(ctx context.Context) error {
 			return nil
 		case <-k.pokes:
 		}
-		c := k.count(ctx)
+		c := k.ask(ctx)
 		select {
 		case <-ctx.Done():
 			return nil

@@ -66,6 +66,14 @@ func highestGeneration(fds []stored) uint64 {
 	return highest
 }
 
+// older says whether a name is that of a memfd of a generation before read, which
+// could be read: a kill left it beside the newer one.
+func older(name, prefix string, read uint64) bool {
+	n, ok := strings.CutPrefix(name, prefix)
+	g, err := strconv.ParseUint(n, 10, 64)
+	return ok && err == nil && g < read
+}
+
 // newestLastGood reads the newest state among the descriptors that can be read.
 // Nil without an error means that there is none; err says why others were not
 // taken, and may come with one that was.

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"github.com/slicelb/slicelb/api"
 	"github.com/slicelb/slicelb/config"
@@ -90,8 +91,15 @@ func Run(ctx context.Context, o Options) error {
 	}
 
 	notify := newNotifier(o.Lookup)
+	store := newFDStore(notify, handed)
+	keeper := newKeeper(store)
+	store.count = func(ctx context.Context) storeCount {
+		ctx, cancel := context.WithTimeout(ctx, syncTimeout)
+		defer cancel()
+		return keeper.count(ctx)
+	}
 	d := &daemon{
-		log: log, level: level, notify: notify, store: newFDStore(notify, handed), keeper: newKeeper(), open: o.open, version: o.Version,
+		log: log, level: level, notify: notify, store: store, keeper: keeper, open: o.open, version: o.Version,
 		root: root, rootDir: dir, configPath: o.Config, socket: o.Socket, lock: lock, lockHeld: true, started: time.Now(),
 		handed: handed, hints: make(chan unitwatch.Hint, hintBuffer), reloads: make(chan *reload), loads: make(chan loaded),
 		backends: newBackendStates(), hup: o.Hangup,
@@ -144,9 +152,18 @@ func (d *daemon) start() error {
 	if good != nil {
 		d.build = good.Build
 	}
+	var newest uint64
+	if good != nil {
+		newest = good.Generation
+	}
 	d.handed = slices.DeleteFunc(d.handed, func(f stored) bool {
 		state := isLastGood(f.Name) || isRuntime(f.Name)
-		if state {
+		switch {
+		case !state:
+		case older(f.Name, lastGoodName, newest) || older(f.Name, runtimeName, d.backends.restored):
+			d.store.disown(f.Name)
+			unix.Close(f.FD) // nothing was written through it
+		default:
 			d.heirless = append(d.heirless, f)
 		}
 		return state

@@ -7,16 +7,16 @@ import (
 
 // Policy is the rules that are in force, and what they came to.
 type Policy struct {
-	Default string    `json:"default"` // allow or deny
-	Groups  []Default `json:"groups"`  // whose default is another
-	Rules   []Rule    `json:"rules"`   // in their order: the first that matches wins
-	Calls   []Calls   `json:"calls"`   // by group and VIP, or networks
-	Seen    []Seen    `json:"seen"`    // what rules with the action audit let through
-	Lost    uint64    `json:"lost"`    // of that, what found no room in the kernel's table
+	Default string          `json:"default"` // allow or deny
+	Groups  []PolicyDefault `json:"groups"`  // whose default is another
+	Rules   []Rule          `json:"rules"`   // in their order: the first that matches wins
+	Calls   []Calls         `json:"calls"`   // by group and VIP, or networks
+	Seen    []Seen          `json:"seen"`    // what rules with the action audit let through
+	Lost    uint64          `json:"lost"`    // of that, what found no room in the kernel's table
 }
 
-// Default is what a group gets where no rule says anything.
-type Default struct {
+// PolicyDefault is what a group gets where no rule says anything.
+type PolicyDefault struct {
 	Group  string `json:"group"`
 	Action string `json:"action"`
 }
@@ -41,8 +41,8 @@ type Seen struct {
 	Ago     time.Duration `json:"ago_ns"` // since the newest
 }
 
-// Summary is the policy in a line.
-type Summary struct {
+// PolicySummary is the policy in a line.
+type PolicySummary struct {
 	Default string `json:"default"`
 	Rules   int    `json:"rules"`
 	Denied  uint64 `json:"denied"` // calls

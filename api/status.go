@@ -15,19 +15,19 @@ const (
 
 // Status is the daemon on one screen.
 type Status struct {
-	State     State     `json:"state"`
-	Version   string    `json:"version"`
-	PID       int       `json:"pid"`
-	Started   time.Time `json:"started"`
-	Config    Config    `json:"config"`
-	HTTP      string    `json:"http"` // where the status page is; "" = nowhere
-	DataPlane DataPlane `json:"data_plane"`
-	Tracking  Tracking  `json:"tracking"`
-	VIPs      []VIP     `json:"vips"`
-	Groups    []Group   `json:"groups"`
-	Policy    Summary   `json:"policy"`
-	Problems  []string  `json:"problems"` // why State is degraded
-	Notes     []string  `json:"notes"`    // worth knowing, nothing is wrong
+	State     State         `json:"state"`
+	Version   string        `json:"version"`
+	PID       int           `json:"pid"`
+	Started   time.Time     `json:"started"`
+	Config    Config        `json:"config"`
+	HTTP      string        `json:"http"` // where the status page is; "" = nowhere
+	DataPlane DataPlane     `json:"data_plane"`
+	Tracking  Tracking      `json:"tracking"`
+	VIPs      []VIP         `json:"vips"`
+	Groups    []Group       `json:"groups"`
+	Policy    PolicySummary `json:"policy"`
+	Problems  []string      `json:"problems"` // why State is degraded
+	Notes     []string      `json:"notes"`    // worth knowing, nothing is wrong
 }
 
 // Config says which configuration runs.

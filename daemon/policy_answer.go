@@ -22,8 +22,8 @@ func policyDefault(cfg *config.Config, g *config.Group) string {
 	return string(cmp.Or(g.Policy, cfg.Policy.Default, config.Allow))
 }
 
-func policySummary(cfg *config.Config, c *counted) api.Summary {
-	s := api.Summary{Default: string(cmp.Or(cfg.Policy.Default, config.Allow)), Rules: len(cfg.Policy.Rules)}
+func policySummary(cfg *config.Config, c *counted) api.PolicySummary {
+	s := api.PolicySummary{Default: string(cmp.Or(cfg.Policy.Default, config.Allow)), Rules: len(cfg.Policy.Rules)}
 	for _, counters := range c.calls {
 		s.Denied += counters.Denied
 	}
@@ -51,11 +51,11 @@ func (a answers) Policy(context.Context) (*api.Policy, error) {
 	cfg := v.source.cfg
 	out := &api.Policy{
 		Default: string(cmp.Or(cfg.Policy.Default, config.Allow)),
-		Groups:  []api.Default{}, Calls: []api.Calls{}, Seen: []api.Seen{},
+		Groups:  []api.PolicyDefault{}, Calls: []api.Calls{}, Seen: []api.Seen{},
 	}
 	for i := range cfg.Groups {
 		if g := &cfg.Groups[i]; g.Policy != "" && g.Policy != cfg.Policy.Default {
-			out.Groups = append(out.Groups, api.Default{Group: g.Name, Action: string(g.Policy)})
+			out.Groups = append(out.Groups, api.PolicyDefault{Group: g.Name, Action: string(g.Policy)})
 		}
 	}
 	out.Rules = rulesOf(cfg)

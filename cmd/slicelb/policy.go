@@ -65,7 +65,7 @@ func networksOr(vip string) string {
 }
 
 // summaryText is the policy in a line; "" where there is none.
-func summaryText(s api.Summary) string {
+func summaryText(s api.PolicySummary) string {
 	if s.Rules == 0 && s.Default != "deny" && s.Denied == 0 {
 		return ""
 	}

@@ -21,7 +21,7 @@ func (c canned) Policy(context.Context) (*api.Policy, error) {
 	}
 	return &api.Policy{
 		Default: "allow",
-		Groups:  []api.Default{{Group: "jobs", Action: "deny"}},
+		Groups:  []api.PolicyDefault{{Group: "jobs", Action: "deny"}},
 		Rules: []api.Rule{
 			{From: []string{"jobs"}, To: []string{"db", "10.1.0.0/16:8000-8999/tcp"}, Action: "allow", Hits: 12, Decides: true, Origin: "/etc/slicelb/slicelb.toml:9:3"},
 			{From: []string{"jobs"}, To: []string{"db"}, Action: "deny", Origin: "/etc/slicelb/conf.d/10-a.toml:1:3"},

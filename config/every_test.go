@@ -46,6 +46,29 @@ func TestEveryError(t *testing.T) {
 		{"interval and a timeout that is right", health("interval = \"1d\"\ntimeout = \"5s\""), []string{
 			`6:12: interval "1d" in [vip.db.health] is no duration`,
 		}},
+		{"a date and a number", "[daemon]\nslots = 8192\nx = 2020-13-45\ny = 1__0\nz = \"\\q\"\n", []string{
+			`3:5: not TOML: invalid datetime: "2020-13-45"`,
+			`4:6: not TOML: number must have at least one digit between underscores`,
+			`5:6: not TOML: invalid escape character U+0071 'q'`,
+		}},
+		{"a date and a key twice", "x = 2020-13-45\na = 1\na = 2\n", []string{
+			`1:5: not TOML: invalid datetime: "2020-13-45"`,
+			`3:1: "a" is set twice`,
+		}},
+		{"an integer that is too large, in an array", "x = [1, 99999999999999999999]\ny =\n", []string{
+			`1:9: not TOML: 99999999999999999999 is out of range for int64`,
+			`2:4: not TOML: unexpected character U+000A at start of value`,
+		}},
+		// What follows an array that is open belongs to nothing until a header comes.
+		{"an array", "[group.a]\nslices = [\n  \"a.slice\n]\nsplit = \"*\"\nx = 1__0\n[group.b]\nx = 1__0\n[vip.c\nx = 1__0\n[vip.d]\nx = 1__0\n", []string{
+			`3:11: not TOML: basic strings cannot have new lines`,
+			`8:6: not TOML: number must have at least one digit between underscores`,
+			`9:7: not TOML: expected ']' to close table name`,
+			`12:6: not TOML: number must have at least one digit between underscores`,
+		}},
+		{"a text cut short", "[group.a]\nslices = [\"a.slice\"", []string{
+			`2:19: not TOML: array is incomplete`,
+		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			_, err := Parse("a.toml", []byte(tt.text))

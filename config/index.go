@@ -43,6 +43,8 @@ type index struct {
 	counts map[trail]int // elements of arrays of tables so far
 	faults []Problem
 	root   trail // of the header in force
+
+	resumed int // how often, after faults
 }
 
 // Bounds that keep both parsers' recursion short.
@@ -55,8 +57,18 @@ const (
 // no TOML at all.
 func newIndex(src *fileText) (*index, []Problem) {
 	ix := &index{src: src, places: make(map[trail]place), counts: make(map[trail]int)}
+	data := src.data
+	for next := ix.parse(data); next > 0; next = ix.parse(data) {
+		data = blanked(data, next)
+	}
+	return ix, ix.faults
+}
+
+// parse reads data, which is the source's text or the end of it, up to a fault of its
+// syntax. Where there is one, it returns the place after which one may read on; else 0.
+func (ix *index) parse(data []byte) int {
 	var p unstable.Parser
-	p.Reset(src.data)
+	p.Reset(data)
 	for p.NextExpression() {
 		n := p.Expression()
 		switch n.Kind {
@@ -66,19 +78,21 @@ func newIndex(src *fileText) (*index, []Problem) {
 			ix.pair(&p, ix.root, n, 0)
 		}
 		if len(ix.faults) >= maxProblems {
-			break
+			return 0
 		}
 	}
-	if err := p.Error(); err != nil {
-		at := span{src: src, off: max(0, len(src.data)-1), end: len(src.data)}
-		var perr *unstable.ParserError
-		if errors.As(err, &perr) && len(perr.Highlight) > 0 {
-			r := p.Range(perr.Highlight)
-			at = span{src: src, off: int(r.Offset), end: int(r.Offset + r.Length)}
-		}
-		ix.faults = append(ix.faults, at.problem(SeverityError, "not TOML: "+printable(err.Error()), ""))
+	err := p.Error()
+	if err == nil {
+		return 0
 	}
-	return ix, ix.faults
+	at := span{src: ix.src, off: max(0, len(data)-1), end: len(data)}
+	var perr *unstable.ParserError
+	if errors.As(err, &perr) && len(perr.Highlight) > 0 {
+		r := p.Range(perr.Highlight)
+		at = span{src: ix.src, off: int(r.Offset), end: int(r.Offset + r.Length)}
+	}
+	ix.faults = append(ix.faults, at.problem(SeverityError, "not TOML: "+printable(err.Error()), ""))
+	return ix.resume(at.off)
 }
 
 func (ix *index) header(p *unstable.Parser, n *unstable.Node) {
@@ -170,6 +184,8 @@ func (ix *index) value(p *unstable.Parser, at trail, v *unstable.Node, pl place,
 	}
 	ix.places[at] = pl
 	switch v.Kind {
+	case unstable.Integer, unstable.Float, unstable.LocalDate, unstable.LocalTime, unstable.LocalDateTime, unstable.DateTime:
+		ix.scalar(v, pl)
 	case unstable.InlineTable:
 		for it := v.Children(); it.Next(); {
 			if n := it.Node(); n.Kind == unstable.KeyValue {

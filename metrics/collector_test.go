@@ -16,12 +16,12 @@ import (
 // collector gives a reading's values to Prometheus' own registry.
 type collector struct {
 	reading *Reading
-	descs   []*prometheus.Desc // of Families
+	descs   []*prometheus.Desc // of families
 }
 
 func newCollector(r *Reading) *collector {
 	c := &collector{reading: r}
-	for _, f := range Families {
+	for _, f := range families {
 		c.descs = append(c.descs, prometheus.NewDesc(f.Name, f.Help, f.Labels, nil))
 	}
 	return c
@@ -34,16 +34,16 @@ func (c *collector) Describe(out chan<- *prometheus.Desc) {
 }
 
 func (c *collector) Collect(out chan<- prometheus.Metric) {
-	for i, f := range Families {
+	for i, f := range families {
 		desc := c.descs[i]
 		if f.latency != nil {
 			if l := f.latency(c.reading); l != nil {
-				out <- histogram(desc, l)
+				out <- constHistogram(desc, l)
 			}
 			continue
 		}
 		kind := prometheus.GaugeValue
-		if f.Type == Counter {
+		if f.Type == counter {
 			kind = prometheus.CounterValue
 		}
 		f.collect(c.reading, func(v float64, labels ...string) {
@@ -52,7 +52,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	}
 }
 
-func histogram(desc *prometheus.Desc, l *api.Latency) prometheus.Metric {
+func constHistogram(desc *prometheus.Desc, l *api.Latency) prometheus.Metric {
 	buckets := make(map[float64]uint64, len(l.Buckets))
 	var n uint64
 	for _, b := range l.Buckets {
@@ -72,20 +72,20 @@ func TestAgainstLibrary(t *testing.T) {
 	r.Status.Version = "a \\ \"quoted\"\nversion"
 	registry := prometheus.NewPedanticRegistry()
 	registry.MustRegister(newCollector(r))
-	families, err := registry.Gather()
+	gathered, err := registry.Gather()
 	if err != nil {
 		t.Fatal(err)
 	}
 	var want bytes.Buffer
 	out := expfmt.NewEncoder(&want, expfmt.NewFormat(expfmt.TypeTextPlain))
-	for _, f := range families {
+	for _, f := range gathered {
 		if err := out.Encode(f); err != nil {
 			t.Fatal(err)
 		}
 	}
 	own := &text{}
-	for i := range Families {
-		own.family(&Families[i], r)
+	for i := range families {
+		own.family(&families[i], r)
 	}
 	lines := func(s string) []string { return slices.Sorted(slices.Values(strings.Split(s, "\n"))) }
 	if diff := cmp.Diff(lines(want.String()), lines(string(own.b))); diff != "" {

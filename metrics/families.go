@@ -5,8 +5,8 @@ import (
 	"slices"
 )
 
-// Families is every metric of slicelb's own.
-var Families = slices.Concat(serving, kernel, following, checking, process)
+// families is every metric of slicelb's own.
+var families = slices.Concat(serving, kernel, following, checking, process)
 
 // one tells a number that has no labels.
 func one(f func(*Reading) float64) func(*Reading, emit) {

@@ -46,30 +46,30 @@ type Table struct {
 	api.Usage
 }
 
-// Type says what may be done with a metric.
-type Type string
+// kind says what may be done with a metric.
+type kind string
 
 const (
-	Counter   Type = "counter"
-	Gauge     Type = "gauge"
-	Histogram Type = "histogram"
+	counter   kind = "counter"
+	gauge     kind = "gauge"
+	histogram kind = "histogram"
 )
 
-// Family is one metric.
-type Family struct {
+// family is one metric.
+type family struct {
 	Name   string
-	Type   Type
+	Type   kind
 	Help   string
 	Labels []string
 
 	collect func(*Reading, emit)
-	latency func(*Reading) *api.Latency // of a Histogram; nil: nothing to tell
+	latency func(*Reading) *api.Latency // of a histogram; nil: nothing to tell
 }
 
 // emit takes a value, and a value for each of the family's labels.
 type emit func(value float64, labels ...string)
 
-// Registry holds every Family, and what the Go runtime and the kernel say of
+// Registry holds every family, and what the Go runtime and the kernel say of
 // the process.
 type Registry struct {
 	process *prometheus.Registry
@@ -90,16 +90,16 @@ func (r *Registry) Text(ctx context.Context) ([]byte, error) {
 		return nil, fmt.Errorf("gather metrics: %w", err)
 	}
 	own := &text{}
-	for i := range Families {
-		own.family(&Families[i], reading)
+	for i := range families {
+		own.family(&families[i], reading)
 	}
-	families, err := r.process.Gather()
+	gathered, err := r.process.Gather()
 	if err != nil {
 		return nil, fmt.Errorf("gather metrics: %w", err)
 	}
 	b := bytes.NewBuffer(own.b)
 	out := expfmt.NewEncoder(b, expfmt.NewFormat(expfmt.TypeTextPlain))
-	for _, f := range families {
+	for _, f := range gathered {
 		if err := out.Encode(f); err != nil {
 			return nil, fmt.Errorf("write metric %s: %w", f.GetName(), err)
 		}

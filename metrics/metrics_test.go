@@ -90,7 +90,7 @@ func TestText(t *testing.T) {
 	if n := strings.Count(got, "slicelb_backend_up{"); n != 3 {
 		t.Errorf("%d backends, want 3", n)
 	}
-	for _, f := range Families {
+	for _, f := range families {
 		if !regexp.MustCompile(`(?m)^` + f.Name + `(_count|\{| )`).MatchString(got) {
 			t.Errorf("%s has no value", f.Name)
 		}
@@ -116,15 +116,15 @@ func TestUnreadable(t *testing.T) {
 // Names follow the conventions.
 func TestNames(t *testing.T) {
 	seen := map[string]bool{}
-	for _, f := range Families {
+	for _, f := range families {
 		if seen[f.Name] {
 			t.Errorf("%s stands twice", f.Name)
 		}
 		seen[f.Name] = true
-		if total := strings.HasSuffix(f.Name, "_total"); !strings.HasPrefix(f.Name, "slicelb_") || total != (f.Type == Counter) || !strings.HasSuffix(f.Help, ".") {
+		if total := strings.HasSuffix(f.Name, "_total"); !strings.HasPrefix(f.Name, "slicelb_") || total != (f.Type == counter) || !strings.HasSuffix(f.Help, ".") {
 			t.Errorf("%s, a %s: %s", f.Name, f.Type, f.Help)
 		}
-		if (f.latency != nil) != (f.Type == Histogram) {
+		if (f.latency != nil) != (f.Type == histogram) {
 			t.Errorf("%s is collected as another type", f.Name)
 		}
 		if !slices.IsSorted(slices.Compact(slices.Sorted(slices.Values(f.Labels)))) {

@@ -10,7 +10,7 @@ import (
 
 var update = flag.Bool("update", false, "write the table of metrics into docs/observability.md")
 
-// The page's table is made of Families.
+// The page's table is made of families.
 func TestPage(t *testing.T) {
 	const path, begin, end = "../docs/observability.md", "<!-- metrics: go test ./metrics -update -->\n", "<!-- end -->"
 	page, err := os.ReadFile(path)
@@ -24,7 +24,7 @@ func TestPage(t *testing.T) {
 	}
 	var want strings.Builder
 	want.WriteString("\n| Metric | Type | Labels | |\n|---|---|---|---|\n")
-	for _, f := range Families {
+	for _, f := range families {
 		fmt.Fprintf(&want, "| `%s` | %s | %s | %s |\n", f.Name, f.Type, strings.Join(f.Labels, ", "), f.Help)
 	}
 	want.WriteString("\n")

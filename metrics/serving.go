@@ -14,8 +14,8 @@ func byVerdict(c api.Counters) []uint64 {
 }
 
 // serving is what callers get.
-var serving = []Family{
-	{Name: "slicelb_vip_calls_total", Type: Counter, Labels: []string{"vip", "verdict"},
+var serving = []family{
+	{Name: "slicelb_vip_calls_total", Type: counter, Labels: []string{"vip", "verdict"},
 		Help: "Calls to a VIP by what they got: connects (translated), flows (backends chosen for unconnected UDP), passed (left untouched), rejected (EHOSTUNREACH), denied (EPERM, by policy).",
 		collect: func(r *Reading, emit emit) {
 			for i := range r.Status.VIPs {
@@ -25,7 +25,7 @@ var serving = []Family{
 				}
 			}
 		}},
-	{Name: "slicelb_group_calls_total", Type: Counter, Labels: []string{"group", "vip", "verdict"},
+	{Name: "slicelb_group_calls_total", Type: counter, Labels: []string{"group", "vip", "verdict"},
 		Help: "The same by the caller's group, for pairs of group and VIP that have called; the group host is every caller in no group.",
 		collect: func(r *Reading, emit emit) {
 			for _, c := range r.Calls {
@@ -34,14 +34,14 @@ var serving = []Family{
 				}
 			}
 		}},
-	{Name: "slicelb_group_network_denied_total", Type: Counter, Labels: []string{"group"},
+	{Name: "slicelb_group_network_denied_total", Type: counter, Labels: []string{"group"},
 		Help: "Calls to networks that rules of the policy name, beside VIPs, that were denied (EPERM), by the caller's group; for groups that were denied one.",
 		collect: func(r *Reading, emit emit) {
 			for _, c := range r.Networks {
 				emit(float64(c.Counters.Denied), c.Group)
 			}
 		}},
-	{Name: "slicelb_policy_rule_calls_total", Type: Counter, Labels: []string{"rule", "action"},
+	{Name: "slicelb_policy_rule_calls_total", Type: counter, Labels: []string{"rule", "action"},
 		Help: "Calls that a rule of the policy has decided since this policy is in force, by the rule's number in the command policy list; for rules that have decided one.",
 		collect: func(r *Reading, emit emit) {
 			for i, rule := range r.Rules {
@@ -50,16 +50,16 @@ var serving = []Family{
 				}
 			}
 		}},
-	{Name: "slicelb_policy_rules", Type: Gauge,
+	{Name: "slicelb_policy_rules", Type: gauge,
 		Help:    "Rules of the policy.",
 		collect: one(func(r *Reading) float64 { return float64(r.Status.Policy.Rules) })},
-	{Name: "slicelb_backend_calls_total", Type: Counter, Labels: []string{"vip", "backend", "verdict"},
+	{Name: "slicelb_backend_calls_total", Type: counter, Labels: []string{"vip", "backend", "verdict"},
 		Help: "Calls that were sent to a backend of a VIP: connects and flows.",
 		collect: backends(func(b *api.Backend, emit emit) {
 			emit(float64(b.Counters.Connects), b.VIP, b.Address, "connects")
 			emit(float64(b.Counters.Flows), b.VIP, b.Address, "flows")
 		})},
-	{Name: "slicelb_vip_backends", Type: Gauge, Labels: []string{"vip", "state"},
+	{Name: "slicelb_vip_backends", Type: gauge, Labels: []string{"vip", "state"},
 		Help: "Backends of a VIP, those of its views among them, by what the kernel has: active, draining, down, or pending.",
 		collect: func(r *Reading, emit emit) {
 			states := []string{"active", "draining", "down", "pending"}
@@ -71,19 +71,19 @@ var serving = []Family{
 				}
 			}
 		}},
-	{Name: "slicelb_vip_up_backends", Type: Gauge, Labels: []string{"vip"},
+	{Name: "slicelb_vip_up_backends", Type: gauge, Labels: []string{"vip"},
 		Help: "Backends of a VIP's own that take new connections.",
 		collect: func(r *Reading, emit emit) {
 			for i := range r.Status.VIPs {
 				emit(float64(r.Status.VIPs[i].Up), r.Status.VIPs[i].Name)
 			}
 		}},
-	{Name: "slicelb_backend_up", Type: Gauge, Labels: []string{"vip", "backend"},
+	{Name: "slicelb_backend_up", Type: gauge, Labels: []string{"vip", "backend"},
 		Help: "1 while a backend is active in the kernel.",
 		collect: backends(func(b *api.Backend, emit emit) {
 			emit(truth(b.State == "active"), b.VIP, b.Address)
 		})},
-	{Name: "slicelb_backend_live_sockets", Type: Gauge, Labels: []string{"vip", "backend"},
+	{Name: "slicelb_backend_live_sockets", Type: gauge, Labels: []string{"vip", "backend"},
 		Help: "Open sockets that a VIP sent to a backend.",
 		collect: backends(func(b *api.Backend, emit emit) {
 			emit(float64(b.Live), b.VIP, b.Address)

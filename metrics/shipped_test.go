@@ -27,10 +27,10 @@ var (
 // unknown lists what a text asks for and the registry does not have: metrics, and
 // labels of metrics.
 func unknown(text string) []string {
-	families := map[string]Family{}
-	for _, f := range Families {
+	families := map[string]family{}
+	for _, f := range families {
 		families[f.Name] = f
-		if f.Type == Histogram {
+		if f.Type == histogram {
 			families[f.Name+"_bucket"], families[f.Name+"_sum"], families[f.Name+"_count"] = f, f, f
 		}
 	}

@@ -20,7 +20,7 @@ var (
 	escapeHelp  = strings.NewReplacer(`\`, `\\`, "\n", `\n`)
 )
 
-func (x *text) family(f *Family, r *Reading) {
+func (x *text) family(f *family, r *Reading) {
 	begin := len(x.b)
 	x.add("# HELP ", f.Name, " ", escapeHelp.Replace(f.Help), "\n# TYPE ", f.Name, " ", string(f.Type), "\n")
 	head := len(x.b)

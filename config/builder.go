@@ -6,6 +6,7 @@ import "fmt"
 // their own, which the reconciler knows.
 const (
 	maxFiles      = 1024
+	maxFileBytes  = 1 << 20 // of one; the rendered form of a merged configuration may be longer
 	maxTotalBytes = 64 << 20
 	maxGroups     = 16384
 	maxAnchors    = 32768

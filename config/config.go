@@ -186,7 +186,3 @@ const (
 // MaxPerVIP bounds the frontends of a VIP, and the backends of a VIP and of each of
 // its views.
 const MaxPerVIP = 4096
-
-// MaxFileBytes bounds a configuration file. The rendered form of a merged
-// configuration may be longer: see Parse.
-const MaxFileBytes = 1 << 20

@@ -37,7 +37,7 @@ func (s Source) Load() (*Config, Warnings, error) {
 }
 
 // Parse reads one text, such as Render's, with every check but those of files:
-// it may be longer than MaxFileBytes. The error is an *Error.
+// it may be longer than a file. The error is an *Error.
 func Parse(name string, data []byte) (*Config, error) {
 	b := newBuilder()
 	src := &fileText{name: name, data: data}

@@ -61,7 +61,7 @@ func TestFromPath(t *testing.T) {
 		{"whole tree", "", []string{"a", "b", "c"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			s, err := FromPath(filepath.Join(root, tt.path))
+			s, err := fromPath(filepath.Join(root, tt.path))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -75,11 +75,11 @@ func TestFromPath(t *testing.T) {
 		})
 	}
 	for _, path := range []string{"usr", "nothing"} {
-		if _, err := FromPath(filepath.Join(root, path)); err == nil {
+		if _, err := fromPath(filepath.Join(root, path)); err == nil {
 			t.Errorf("bad path %q: no error", path)
 		}
 	}
-	installed, err := FromPath("/etc/slicelb/..//slicelb/slicelb.toml")
+	installed, err := fromPath("/etc/slicelb/..//slicelb/slicelb.toml")
 	if err == nil && !installed.Enforce {
 		t.Error("an installed file's owner does not matter")
 	}
@@ -105,7 +105,7 @@ func TestPipe(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.Close()
-	s, err := FromPath(fmt.Sprintf("/proc/self/fd/%d", r.Fd()))
+	s, err := fromPath(fmt.Sprintf("/proc/self/fd/%d", r.Fd()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -274,7 +274,7 @@ func TestEnforceAlone(t *testing.T) {
 		if err := os.Chmod(filepath.Dir(name), tt.mode); err != nil {
 			t.Fatal(err)
 		}
-		s, err := FromPath(name)
+		s, err := fromPath(name)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -324,7 +324,7 @@ func TestUnreadable(t *testing.T) {
 }
 
 func TestFileBounds(t *testing.T) {
-	comment := strings.Repeat("#", MaxFileBytes-1) + "\n"
+	comment := strings.Repeat("#", maxFileBytes-1) + "\n"
 	root := tree(t, "etc/slicelb/slicelb.toml", comment)
 	if _, _, err := Installed(root).Load(); err != nil {
 		t.Error("1 MiB:", err)

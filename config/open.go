@@ -68,9 +68,9 @@ func (s Source) open(name string) (file, error) {
 	if !regular {
 		f.stamp = stamp{}
 	}
-	f.data, err = io.ReadAll(io.LimitReader(h, MaxFileBytes+1))
-	if err == nil && len(f.data) > MaxFileBytes {
-		err = fmt.Errorf("longer than %d bytes", MaxFileBytes)
+	f.data, err = io.ReadAll(io.LimitReader(h, maxFileBytes+1))
+	if err == nil && len(f.data) > maxFileBytes {
+		err = fmt.Errorf("longer than %d bytes", maxFileBytes)
 	}
 	return f, err
 }

@@ -49,10 +49,10 @@ func Installed(root string) Source {
 	return s
 }
 
-// FromPath is what a person names: a file alone; a folder like /etc/slicelb; or
+// fromPath is what a person names: a file alone; a folder like /etc/slicelb; or
 // a folder that holds a whole tree, with etc/slicelb in it. Ownership and mode
 // are warnings unless the path is part of the installed configuration.
-func FromPath(name string) (Source, error) {
+func fromPath(name string) (Source, error) {
 	abs, err := filepath.Abs(name)
 	if err != nil {
 		return Source{}, err
@@ -85,12 +85,12 @@ func FromPath(name string) (Source, error) {
 	return Source{}, fmt.Errorf("%s holds neither slicelb.toml nor conf.d", abs)
 }
 
-// At is FromPath, or Installed where nothing is named.
+// At is fromPath, or Installed where nothing is named.
 func At(name string) (Source, error) {
 	if name == "" {
 		return Installed(""), nil
 	}
-	return FromPath(name)
+	return fromPath(name)
 }
 
 func exists(name string) bool {

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 
 	"github.com/spf13/cobra"
 
@@ -29,7 +30,11 @@ Exit status 0 when it could be loaded, with warnings or without, 78 when not.`,
 			cfg, warnings, err := g.load(cmd.Context())
 			var bad *config.Error
 			if err != nil && !errors.As(err, &bad) {
-				return badConfig(nil, err)
+				var exit *exitError
+				if out.format != "json" || errors.As(err, &exit) {
+					return badConfig(nil, err)
+				}
+				bad = notFound(g.config, err)
 			}
 			if out.format == "json" {
 				return checkJSON(g, cfg, warnings, bad)
@@ -39,6 +44,16 @@ Exit status 0 when it could be loaded, with warnings or without, 78 when not.`,
 	}
 	out.flags(cmd)
 	return cmd
+}
+
+// notFound says, in the form of a problem, why there is nothing to check at a path.
+func notFound(name string, err error) *config.Error {
+	p := config.Problem{Pos: config.Position{File: name}, Severity: config.SeverityError, Message: err.Error()}
+	var perr *fs.PathError
+	if errors.As(err, &perr) {
+		p.Message = perr.Err.Error()
+	}
+	return &config.Error{Problems: []config.Problem{p}}
 }
 
 // checked is the answer of check -o json.

@@ -27,21 +27,21 @@ var (
 // unknown lists what a text asks for and the registry does not have: metrics, and
 // labels of metrics.
 func unknown(text string) []string {
-	families := map[string]family{}
+	known := map[string]family{}
 	for _, f := range families {
-		families[f.Name] = f
+		known[f.Name] = f
 		if f.Type == histogram {
-			families[f.Name+"_bucket"], families[f.Name+"_sum"], families[f.Name+"_count"] = f, f, f
+			known[f.Name+"_bucket"], known[f.Name+"_sum"], known[f.Name+"_count"] = f, f, f
 		}
 	}
 	var out []string
 	for _, name := range nameInQuery.FindAllString(text, -1) {
-		if _, ok := families[name]; !ok {
+		if _, ok := known[name]; !ok {
 			out = append(out, name)
 		}
 	}
 	for _, m := range matcherWords.FindAllStringSubmatch(text, -1) {
-		f := families[m[1]]
+		f := known[m[1]]
 		for _, label := range matcher.FindAllStringSubmatch(m[2], -1) {
 			if !slices.Contains(append([]string{"instance", "job", "le"}, f.Labels...), label[1]) {
 				out = append(out, m[1]+"{"+label[1]+"}")

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -21,6 +22,12 @@ before runs on, and the exit status is 78. For root and the daemon's own user.`,
 		Example: "  slicelb check && slicelb reload\n  slicelb reload -o json",
 		Args:    exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if g.config != "" {
+				return &exitError{
+					code: exitUsage, err: errors.New("reload: --config: the daemon reads the files that it was started with"),
+					hint: "slicelb diff -c FILE compares another with what runs",
+				}
+			}
 			if timeout <= 0 {
 				return usageErrorf("--timeout %v: want more than 0", timeout)
 			}

@@ -62,6 +62,7 @@ type daemon struct {
 	state     *os.File  // the sealed memfd of the newest last good
 	heirless  []stored  // memfds that were handed over, until one of this process takes their place
 	good      *lastGood // what is in it
+	fallback  *lastGood // what the process before served, until this one is ready
 	states    uint64    // generation of the newest memfd that the store has seen
 
 	watcher *unitwatch.Watcher
@@ -134,6 +135,8 @@ type daemon struct {
 // one thing at a time.
 func (d *daemon) loop(ctx context.Context) error {
 	defer d.shut()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel() // shut waits for what ends with it
 	t := time.NewTicker(tick)
 	defer t.Stop()
 	lastPing := time.Now()
@@ -200,12 +203,18 @@ func (d *daemon) loop(ctx context.Context) error {
 }
 
 // hopeless is why a first start cannot succeed by trying again: the kernel or
-// the process lacks something; it is a bpf.ErrNotSupported. One that was handed a data plane goes on trying.
+// the process lacks something, which is a bpf.ErrNotSupported, or the tables have
+// no room for the configuration. One that was handed a data plane goes on trying.
 func (d *daemon) hopeless() error {
-	if d.ready || d.inherited || !errors.Is(d.applyErr, bpf.ErrNotSupported) {
+	switch unfit := d.unfit(); {
+	case d.ready || d.inherited:
 		return nil
+	case unfit != nil:
+		return &ConfigError{unfit.Error()}
+	case errors.Is(d.applyErr, bpf.ErrNotSupported):
+		return d.applyErr
 	}
-	return d.applyErr
+	return nil
 }
 
 // see takes a snapshot in.
@@ -237,6 +246,10 @@ func (d *daemon) settle(ctx context.Context) {
 	} else {
 		d.note(d.adoptOnly(ctx))
 	}
+	if unfit := d.unfit(); unfit != nil && d.inherited && d.running != nil {
+		d.fallBack(unfit)
+		return
+	}
 	// A data plane that this version does not know serves on as it is: the start has
 	// not failed, and the store must not be dropped.
 	if d.applyErr != nil && !errors.Is(d.applyErr, bpf.ErrLayout) {
@@ -247,7 +260,7 @@ func (d *daemon) settle(ctx context.Context) {
 	}
 	if !d.ready && (d.running == nil || d.snap.Complete) {
 		d.keep(ctx, false)
-		d.ready = true
+		d.ready, d.fallback = true, nil
 		d.tell("READY=1", "STATUS="+d.summary())
 		d.log.Info("ready", "summary", d.summary(), "took", time.Since(d.started).Round(time.Millisecond).String())
 	} else if d.ready && d.unkept {

@@ -148,6 +148,7 @@ func (d *daemon) start() error {
 		d.log.Error("stored state", "err", err)
 	}
 	d.units = d.backends.units
+	d.fallback = good
 	d.good, d.states, d.inherited = good, highestGeneration(d.handed), len(d.handed) > 0
 	if good != nil {
 		d.build = good.Build

@@ -20,8 +20,8 @@ import (
 // worker process that lives in it.
 type variant struct {
 	name   string
-	addr   netip.AddrPort // what its worker connects to
-	cgroup string         // directory that programs are attached to
+	addr   netip.AddrPort             // what its worker connects to
+	cgroup string                     // directory that programs are attached to
 	edit   func(*ebpf.CollectionSpec) // of the programs, before they are loaded
 	undo   []func() error             // in reverse order
 

@@ -107,6 +107,7 @@ type daemon struct {
 	kept       time.Time
 	wants      int // descriptors that belong in the store
 	stored     storeCount
+	storeShort bool // the newest count that was of all that was sent found too few
 	counted    time.Time
 	refill     refill
 	failed     time.Time

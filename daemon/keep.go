@@ -126,6 +126,9 @@ func (d *daemon) count(ctx context.Context, c storeCount) {
 		return
 	}
 	want := d.wants
+	if c.of == d.store.sends.Load() {
+		d.storeShort = int(c.held) < want
+	}
 	if int(c.held) >= want {
 		d.refill = refill{}
 		return
@@ -166,10 +169,11 @@ func (d *daemon) held() api.Held {
 	case d.stored.err != nil:
 		// Sent, received, and not countable: without a bus nobody can say more.
 		h.Store, h.Reason = true, d.stored.err.Error()
-	case !d.stored.said:
-		h.Reason = "systemd has not said yet how many descriptors it holds"
 	case h.Count >= h.Want:
 		h.Store = true
+	case !d.storeShort && d.stored.of != d.store.sends.Load():
+		// Sent, and asked about; what is missing is the answer alone.
+		h.Store, h.Reason = true, "systemd has not said yet how many descriptors it holds"
 	case int(d.stored.max) < h.Want:
 		h.Reason = fmt.Sprintf("the unit's FileDescriptorStoreMax=%d is less than %d", d.stored.max, h.Want)
 	default:

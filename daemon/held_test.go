@@ -1,0 +1,70 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"testing"
+
+	"github.com/slicelb/slicelb/lb/lbtest"
+)
+
+// An alarm is for descriptors that are missing, not for a count that has not come
+// yet, or is of before the newest was sent.
+func TestCountOnItsWayIsNoAlarm(t *testing.T) {
+	m := newManager(t)
+	d := bare(t, m, newMemoryPath(lbtest.DefaultLimits))
+	d.keeper.count = m.count
+	d.running, d.ready, d.attached = sourceOf(t, oneVIP), true, true
+	if err := d.remember(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { d.state.Close() }()
+	alarm := func(when string, want bool) {
+		t.Helper()
+		if d.publish(); want == d.held().Store || (len(d.view.Load().problems) > 0) != want {
+			t.Errorf("%s: %+v, problems %q", when, d.held(), d.view.Load().problems)
+		}
+	}
+	d.lockHeld = true
+	answer := func() storeCount { return d.keeper.ask(t.Context()) }
+
+	d.keep(t.Context(), false)
+	alarm("nobody has counted yet", false)
+	d.count(t.Context(), answer())
+	alarm("all are there", false)
+
+	before := answer()
+	d.backends.unsaved = true
+	d.saveStates(0)
+	defer func() { d.backends.stateFile.Close() }()
+	alarm("one more was sent", false)
+	if len(d.keeper.pokes) != 1 {
+		t.Error("nobody asks again")
+	}
+	d.count(t.Context(), before)
+	alarm("an answer of before that", false)
+	d.count(t.Context(), answer())
+	alarm("all are there again", false)
+
+	// What is missing is missing, also while a refill is on its way.
+	m.mu.Lock()
+	closeAll(m.store)
+	m.store, m.max = nil, 1
+	m.mu.Unlock()
+	d.count(t.Context(), answer())
+	alarm("the store lost all", true)
+	d.count(t.Context(), answer())
+	alarm("it has room for one", true)
+	m.mu.Lock()
+	m.max = 8
+	m.mu.Unlock()
+	for range 2 { // its new limit, and what it holds then
+		d.count(t.Context(), answer())
+	}
+	alarm("it holds all again", false)
+
+	// Who cannot be asked, raises none either.
+	d.keeper.count = func(context.Context) storeCount { return storeCount{err: errors.New("no bus")} }
+	d.count(t.Context(), answer())
+	alarm("no bus", false)
+}

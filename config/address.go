@@ -64,6 +64,8 @@ func parseAddrPort(kind, text, rest string) (netip.AddrPort, *refusal) {
 		hint := ""
 		if strings.Trim(host, "0123456789.:abcdefABCDEF") != "" {
 			hint = "names are not resolved: write the address"
+		} else if plain, ok := withoutZeros(host); ok {
+			hint = "write " + strings.TrimSuffix(plain+":"+port, ":") + ": numbers do not begin with a zero"
 		}
 		return refuse("not an IP address", hint)
 	case addr.Zone() != "":
@@ -80,6 +82,8 @@ func parseAddrPort(kind, text, rest string) (netip.AddrPort, *refusal) {
 		return refuse(message, "")
 	}
 	switch {
+	case port[0] == '0':
+		return refuse("the port begins with a zero", "write "+strings.TrimSuffix(rest, port)+strconv.Itoa(int(n)))
 	case addr.IsUnspecified():
 		return refuse("the unspecified address names no host", "")
 	case addr.IsMulticast():
@@ -127,4 +131,19 @@ func parsePort(text string) (port uint16, message string) {
 		return 0, "port " + printable(text) + " is not from 1 to 65535"
 	}
 	return uint16(n), ""
+}
+
+// withoutZeros is an IPv4 address without zeros in front of its numbers, which some
+// would read as octal; false: it has none, or is no address.
+func withoutZeros(host string) (string, bool) {
+	parts := strings.Split(host, ".")
+	for i, p := range parts {
+		if p = strings.TrimLeft(p, "0"); p == "" && parts[i] != "" {
+			p = "0"
+		}
+		parts[i] = p
+	}
+	plain := strings.Join(parts, ".")
+	addr, err := netip.ParseAddr(plain)
+	return plain, err == nil && addr.Is4() && plain != host
 }

@@ -102,7 +102,7 @@ func (b *builder) checkWho(v *vipDraft) {
 	if v.Clients != nil && len(v.clients) == 0 && v.clientsAt.src != nil {
 		b.warnf(v.clientsAt, "leave it out for every process on the host", "no group sees %s", title)
 	}
-	if v.Clients == nil && v.hiddenAt.src != nil {
+	if v.Clients == nil && v.hiddenAt.src != nil && v.Hidden != HiddenPass { // the default may be said
 		b.warnf(v.hiddenAt, "", "hidden does nothing in %s: it has no clients, so that everyone sees it", title)
 	}
 	for _, w := range v.clients {

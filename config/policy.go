@@ -166,6 +166,14 @@ func parsePrefix(host string) (netip.Prefix, *refusal) {
 		return none, &refusal{"not an IP network", "a VIP is named as it is called, a network as 10.0.0.0/8"}
 	case err != nil:
 		hint := ""
+		before, length, said := strings.Cut(host, "/")
+		if plain, ok := withoutZeros(before); ok {
+			hint = "write " + strings.TrimSuffix(plain+"/"+length, "/") + ": numbers do not begin with a zero"
+		}
+		if addr, err := netip.ParseAddr(before); err == nil && addr.Is6() && said && strings.Contains(length, ":") {
+			length, ports, _ := strings.Cut(length, ":")
+			hint = "an IPv6 network with ports is written [" + before + "/" + length + "]:" + ports
+		}
 		if strings.Trim(host, "0123456789.:abcdefABCDEF/") != "" {
 			hint = "names are not resolved: write addresses"
 		}
@@ -193,6 +201,9 @@ func parsePorts(text string) (low, high uint16, message string) {
 		port, err := strconv.ParseUint(s, 10, 16)
 		if err != nil || port == 0 {
 			return 0, 0, "port " + printable(s) + " is not from 1 to 65535"
+		}
+		if s[0] == '0' {
+			return 0, 0, "port " + s + " begins with a zero"
 		}
 		n[i] = uint16(port)
 	}

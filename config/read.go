@@ -121,6 +121,9 @@ func (b *builder) readGroup(t *table, name string) {
 			b.errorf(w.at, err.hint, "%s", err.message)
 			continue
 		}
+		if below, ok := belowMount(pattern); ok {
+			b.warnf(w.at, "write "+quote(below), "slice %s is looked for below the cgroup root: the place where it is mounted is no part of it", quote(w.text))
+		}
 		g.Anchors = append(g.Anchors, Anchor{Text: w.text, Pattern: pattern, Origin: w.at.position()})
 		g.anchors = append(g.anchors, w.at)
 	}

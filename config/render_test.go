@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -39,6 +40,40 @@ func TestRenderParse(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestRenderWarns: what says every default warns of nothing more than what leaves
+// them out.
+func TestRenderWarns(t *testing.T) {
+	text, err := os.ReadFile("testdata/whole.toml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	messages := func(text []byte) (*Config, []string) {
+		b := newBuilder()
+		b.read(&fileText{name: "a.toml", data: text})
+		c, warnings, err := b.finish()
+		if err != nil {
+			t.Fatal(errorText(err))
+		}
+		out := []string{}
+		for _, w := range warnings {
+			out = append(out, w.Message)
+		}
+		slices.Sort(out)
+		return c, out
+	}
+	for _, text := range [][]byte{text, []byte(okGroups + okVIP + okBack)} {
+		c, want := messages(text)
+		var b bytes.Buffer
+		if err := c.Render(&b, true); err != nil {
+			t.Fatal(err)
+		}
+		_, got := messages(b.Bytes())
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("(-want +got):\n%s\n%s", diff, b.Bytes())
+		}
+	}
 }
 
 // anyUnits draws backends that are units, of both families or none.

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"path"
 	"strconv"
 	"strings"
@@ -54,6 +55,17 @@ func anchorPattern(text string) (string, *refusal) {
 		}
 	}
 	return pattern, nil
+}
+
+// belowMount is a pattern without the place where cgroup2 is mounted on most hosts;
+// false: it does not begin with it.
+func belowMount(pattern string) (string, bool) {
+	for _, mount := range []string{"/sys/fs/cgroup/unified", "/sys/fs/cgroup"} {
+		if below, ok := strings.CutPrefix(pattern, mount); ok && (below == "" || below[0] == '/') {
+			return cmp.Or(below, "/"), true
+		}
+	}
+	return "", false
 }
 
 // checkSplit checks a pattern of basenames.

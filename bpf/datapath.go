@@ -146,19 +146,7 @@ func New(opts Options) (*Datapath, error) {
 
 // open maps the arrays' memory and takes stock of what they hold.
 func (d *Datapath) open(spec *ebpf.CollectionSpec) error {
-	limit := func(name string) uint32 { return d.maps[name].MaxEntries() }
-	d.limits = Limits{
-		Frontends: limit(slicelbMapFrontends),
-		Cells:     limit(slicelbMapCells),
-		Views:     limit(slicelbMapViews),
-		Backends:  limit(slicelbMapBackends),
-		Slots:     limit(slicelbMapSlots) * slotsPerElem,
-		Groups:    limit(slicelbMapGroups),
-		Cgroups:   limit(slicelbMapCgroups),
-		Expect:    limit(slicelbMapExpect),
-
-		PolicyLines: limit(slicelbMapPolicyLines),
-	}
+	d.limits = limitsOf(func(name string) uint32 { return d.maps[name].MaxEntries() })
 	d.gone = make(chan struct{}, 1)
 	d.followed = make(map[*followed]bool)
 	d.freedCells, d.freedGroups = make(map[uint32]bool), make(map[uint32]bool)

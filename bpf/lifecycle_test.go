@@ -339,6 +339,9 @@ func adopt(t *testing.T, build string) {
 	if got := d.Limits().Slots; got != small.Slots {
 		t.Errorf("%d slots", got)
 	}
+	if foretold, err := LimitsFor(small); err != nil || foretold != d.Limits() {
+		t.Errorf("foretold %+v, %v; it has %+v", foretold, err, d.Limits())
+	}
 	after, err := d.Dump()
 	if err != nil {
 		t.Fatal(err)

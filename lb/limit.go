@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/slicelb/slicelb/bpf"
+	"github.com/slicelb/slicelb/config"
 )
 
 // LimitError says that a state does not fit a table. Nothing was written.
@@ -102,6 +103,25 @@ func (s *State) fits(l bpf.Limits) error {
 		}
 	}
 	return nil
+}
+
+// Fits says whether what cfg names has room in new tables, where that is known
+// beforehand: backends that units are, and cgroups, are counted by a daemon alone.
+// What has none is a *LimitError.
+func Fits(cfg *config.Config) error {
+	limits, err := bpf.LimitsFor(bpf.Options{Slots: cfg.Daemon.Slots, UDPFlows: cfg.Daemon.UDPFlows})
+	if err != nil {
+		return err
+	}
+	tree, err := cfg.Tree()
+	if err != nil {
+		return err
+	}
+	s, err := Compile(cfg, tree, Membership{}, Runtime{})
+	if err != nil {
+		return err
+	}
+	return s.fits(limits)
 }
 
 func less(n uint32) uint64 {

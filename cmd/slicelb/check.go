@@ -9,6 +9,7 @@ import (
 
 	"github.com/slicelb/slicelb/config"
 	"github.com/slicelb/slicelb/internal/prose"
+	"github.com/slicelb/slicelb/lb"
 )
 
 func newCheck(g *globals) *cobra.Command {
@@ -23,6 +24,9 @@ pipe; with a folder, a tree like /etc/slicelb: slicelb.toml and conf.d/*.toml.
 Run by root it reads what is installed as the daemon's user would, so that a file
 which only root can read is an error, as it is for a reload.
 
+What the kernel's tables have no room for is an error, too, as far as the files say
+it: backends that units are count only where they run.
+
 Exit status 0 when it could be loaded, with warnings or without, 78 when not.`,
 		Example: "  slicelb check\n  slicelb check -c ./slicelb.toml\n  slicelb check -o json | jq -r '.problems[].message'",
 		Args:    exactly(),
@@ -35,6 +39,11 @@ Exit status 0 when it could be loaded, with warnings or without, 78 when not.`,
 					return badConfig(nil, err)
 				}
 				bad = notFound(g.config, err)
+			}
+			if err == nil {
+				if bad, err = unfit(cfg); err != nil {
+					return err
+				}
 			}
 			if out.format == "json" {
 				return checkJSON(g, cfg, warnings, bad)
@@ -54,6 +63,24 @@ func notFound(name string, err error) *config.Error {
 		p.Message = perr.Err.Error()
 	}
 	return &config.Error{Problems: []config.Problem{p}}
+}
+
+// unfit says, in the form of a problem, what the tables of a new data plane have no
+// room for.
+func unfit(cfg *config.Config) (*config.Error, error) {
+	err := lb.Fits(cfg)
+	var limit *lb.LimitError
+	if !errors.As(err, &limit) {
+		return nil, err
+	}
+	p := config.Problem{Severity: config.SeverityError, Message: "does not fit: " + limit.Error()}
+	if len(cfg.Files) > 0 {
+		p.Pos.File = cfg.Files[len(cfg.Files)-1]
+	}
+	if limit.Table == "slots" {
+		p.Hint = "slots in [daemon] says how many there are"
+	}
+	return &config.Error{Problems: []config.Problem{p}}, nil
 }
 
 // checked is the answer of check -o json.

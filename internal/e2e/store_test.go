@@ -74,7 +74,7 @@ func TestDoesNotFit(t *testing.T) {
 	h := install(t)
 	h.echo()
 	var big strings.Builder
-	big.WriteString(checkedTOML() + "\n[vip.big]\nfrontends = [\"10.96.0.13:7000\"]\nbalance = \"maglev\"\n")
+	big.WriteString(checkedTOML() + "\n[vip.big]\nfrontends = [\"10.96.0.13:7000\"]\nalgorithm = \"maglev\"\n")
 	for i := range 60 {
 		fmt.Fprintf(&big, "[[vip.big.backend]]\naddress = \"127.0.1.%d:7001\"\n", i+1)
 	}

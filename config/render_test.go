@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode"
 
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
@@ -73,6 +74,31 @@ func TestRenderWarns(t *testing.T) {
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("(-want +got):\n%s\n%s", diff, b.Bytes())
 		}
+	}
+}
+
+// TestRenderPrintable: what is printed is fit for a terminal, other people's names of
+// files and cgroups too.
+func TestRenderPrintable(t *testing.T) {
+	const evil = "a\x1b]2;x\u009b31m\u202e\u200b\U000e0001\x7f"
+	root := tree(t, "etc/slicelb/conf.d/"+evil+"\n.toml", "[group.a]\nslices = [\"/"+strings.NewReplacer("\x1b", `\u001b`, "\x7f", `\u007f`).Replace(evil)+"\"]\n")
+	want, _, err := Installed(root).Load()
+	if err != nil {
+		t.Fatal(errorText(err))
+	}
+	text, err := want.Text(true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range text {
+		if r != '\n' && !unicode.IsPrint(r) {
+			t.Errorf("%U is printed as it is", r)
+		}
+	}
+	if got, err := Parse("rendered", []byte(text)); err != nil {
+		t.Error(errorText(err))
+	} else if got.Groups[0].Anchors[0].Text != "/"+evil {
+		t.Errorf("it is %q again", got.Groups[0].Anchors[0].Text)
 	}
 }
 

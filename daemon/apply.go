@@ -15,7 +15,9 @@ func (d *daemon) apply(ctx context.Context, src *source, snap *unitwatch.Snapsho
 	if d.dp.dataPath == nil && src.cfg.Idle() && len(d.handed) == 0 {
 		return 0, nil
 	}
+	d.ping()
 	state, err := d.compile(src, snap)
+	d.ping()
 	if err != nil {
 		return 0, err
 	}
@@ -25,7 +27,7 @@ func (d *daemon) apply(ctx context.Context, src *source, snap *unitwatch.Snapsho
 	if err := d.setTraits(src); err != nil {
 		return 0, err
 	}
-	result, err := d.rec.Reconcile(ctx, state)
+	result, err := d.reconcile(ctx, state)
 	writes = result.Writes
 	d.reconciled.add(result.Duration)
 	d.writes += uint64(writes)

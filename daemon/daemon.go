@@ -113,7 +113,8 @@ type daemon struct {
 	failed     time.Time
 	reloadErr  error
 	writes     uint64
-	said       string // the STATUS= of the newest message
+	said       string    // the STATUS= of the newest message
+	pinged     time.Time // the watchdog
 
 	reloads chan *reload
 	loads   chan loaded
@@ -140,15 +141,7 @@ func (d *daemon) loop(ctx context.Context) error {
 	defer cancel() // shut waits for what ends with it
 	t := time.NewTicker(tick)
 	defer t.Stop()
-	lastPing := time.Now()
-	ping := func() {
-		if d.notify.watchdog > 0 && time.Since(lastPing) >= d.notify.watchdog/4 {
-			lastPing = time.Now()
-			if err := d.notify.send(nil, "WATCHDOG=1"); err != nil {
-				d.log.Warn("watchdog", "err", err)
-			}
-		}
-	}
+	d.pinged = time.Now()
 	switch {
 	case d.running == nil:
 		d.settle(ctx) // nothing will ask for it
@@ -199,7 +192,7 @@ func (d *daemon) loop(ctx context.Context) error {
 		case <-t.C:
 			d.look(ctx)
 		}
-		ping()
+		d.ping()
 	}
 }
 

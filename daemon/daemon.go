@@ -54,6 +54,7 @@ type daemon struct {
 	version    string
 	lock       *os.File
 	lockHeld   bool // the lock file is still the one that is locked
+	rootShared bool // another process has the cgroup root's lock
 	started    time.Time
 
 	handed    []stored  // of a data plane, until one is opened
@@ -304,6 +305,11 @@ func (d *daemon) look(ctx context.Context) {
 	}
 	if d.ready && d.unkept {
 		d.keep(ctx, false) // attached by a reload that came to nothing
+	}
+	if d.rootShared {
+		if alone, err := lockRoot(d.rootDir); err == nil {
+			d.rootShared = !alone
+		}
 	}
 	d.lockHeld = holds(d.lock, d.lock.Name())
 	d.lookAtHooks(ctx)

@@ -134,7 +134,11 @@ func (s *syncBuffer) String() string {
 
 func start(t *testing.T, toml string, dp *memoryPath, environment map[string]string) *process {
 	t.Helper()
-	root := kerneltest.NewCgroup(t).Path
+	return startIn(t, kerneltest.NewCgroup(t).Path, toml, dp, environment)
+}
+
+func startIn(t *testing.T, root, toml string, dp *memoryPath, environment map[string]string) *process {
+	t.Helper()
 	dir := t.TempDir()
 	p := &process{
 		t: t, dp: dp, config: filepath.Join(dir, "slicelb.toml"), out: &syncBuffer{},

@@ -51,3 +51,18 @@ func holds(f *os.File, path string) bool {
 	named, err := os.Stat(path)
 	return err == nil && os.SameFile(open, named)
 }
+
+// lockRoot makes this process the only daemon of the cgroup tree whose open
+// directory dir is, wherever the socket is. False: another process has the lock.
+// Anybody may lock a directory that he can read, so a daemon that the service
+// manager started serves all the same, and says so; who starts one by hand is told.
+func lockRoot(dir *os.File) (bool, error) {
+	err := unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("lock %s: %w", dir.Name(), err)
+	}
+	return true, nil
+}

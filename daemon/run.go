@@ -86,11 +86,19 @@ func Run(ctx context.Context, o Options) error {
 		return fmt.Errorf("cgroup root: %w", err)
 	}
 	defer dir.Close()
+	notify := newNotifier(o.Lookup)
+	sole, err := lockRoot(dir)
+	if err != nil {
+		log.Warn("cgroup root", "err", err)
+		sole = true
+	}
+	if !sole && !notify.managed() {
+		return fmt.Errorf("%w: it holds %s", ErrRunning, root.Path)
+	}
 	if o.open == nil {
 		o.open = openKernel
 	}
 
-	notify := newNotifier(o.Lookup)
 	store := newFDStore(notify, handed)
 	keeper := newKeeper(store)
 	store.count = func(ctx context.Context) storeCount {
@@ -100,7 +108,7 @@ func Run(ctx context.Context, o Options) error {
 	}
 	d := &daemon{
 		log: log, level: level, notify: notify, store: store, keeper: keeper, open: o.open, version: o.Version,
-		root: root, rootDir: dir, configPath: o.Config, socket: o.Socket, lock: lock, lockHeld: true, started: time.Now(),
+		root: root, rootDir: dir, configPath: o.Config, socket: o.Socket, lock: lock, lockHeld: true, rootShared: !sole, started: time.Now(),
 		handed: handed, hints: make(chan unitwatch.Hint, hintBuffer), reloads: make(chan *reload), loads: make(chan loaded),
 		backends: newBackendStates(), hup: o.Hangup,
 	}

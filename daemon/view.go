@@ -112,6 +112,9 @@ func (v *view) addServing(d *daemon) {
 	if text := d.web.err.Load(); text != nil {
 		v.problem("%s", *text)
 	}
+	if d.rootShared {
+		v.problem("another process has locked %s: where it is a second slicelb serve, both translate and neither knows", d.root.Path)
+	}
 	if !d.lockHeld {
 		v.problem("the lock file was removed: a second daemon could start")
 	}

@@ -26,13 +26,28 @@ static __always_inline struct slb_origin *origin_of(struct bpf_sock_addr *ctx)
 	return sk ? origin_at(sk) : NULL;
 }
 
-/* Is the socket connected, at this moment, to the backend that connect chose? */
-static __always_inline bool origin_is_peer(struct bpf_sock_addr *ctx, const struct slb_origin *o)
+/* Is the socket connected, at this moment, to this address? */
+static __always_inline bool peer_is(struct bpf_sock_addr *ctx, const struct slb_addr *addr,
+				    __u16 port_be)
 {
 	struct bpf_sock *sk = ctx->sk;
 
 	/* dst_port is the peer's port in network order; 0 after connect(AF_UNSPEC). */
-	return sk && sk->dst_port == o->backend_port_be;
+	if (!sk || sk->dst_port != port_be)
+		return false;
+	/* The kernel fills in the IPv6 address for IPv6 sockets only; mapped, it is as ours. */
+	if (sk->family == AF_INET)
+		return sk->dst_ip4 == addr->word_be[3];
+	return !((sk->dst_ip6[0] ^ addr->word_be[0]) | (sk->dst_ip6[1] ^ addr->word_be[1]) |
+		 (sk->dst_ip6[2] ^ addr->word_be[2]) | (sk->dst_ip6[3] ^ addr->word_be[3]));
+}
+
+/* What connect remembered, if the backend that it chose is the socket's peer at this moment. */
+static __always_inline struct slb_origin *origin_of_peer(struct bpf_sock_addr *ctx)
+{
+	struct slb_origin *o = origin_of(ctx);
+
+	return o && peer_is(ctx, &o->backend, o->backend_port_be) ? o : NULL;
 }
 
 static __always_inline __u64 backend_traits_of(__u32 index)

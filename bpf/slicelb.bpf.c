@@ -172,14 +172,15 @@ static __always_inline enum slb_verdict do_sendmsg(struct bpf_sock_addr *ctx,
 	 * A v4-mapped socket's plain send comes here with its peer's address, which
 	 * connect has chosen (P8): a backend that is also a frontend is not asked again.
 	 */
-	o = origin_of(ctx);
-	if (o && !origin_is_peer(ctx, o))
-		o = NULL;
+	o = origin_of_peer(ctx);
 	if (o && o->backend_port_be == key->port_be && addr_equal(&o->backend, &key->addr))
 		return SLB_UNTOUCHED;
 
 	v = decide(key, &d);
 	audited_event(ctx, key, &d);
+	/* A peer that became a VIP after connect stays what it was; policy may deny it. */
+	if (v != SLB_UNTOUCHED && !d.denied && peer_is(ctx, &key->addr, key->port_be))
+		return SLB_UNTOUCHED;
 	switch (v) {
 	case SLB_UNTOUCHED:
 		decision_event(ctx, key, &d, SLB_TOLD_PASSED, 0);
@@ -249,9 +250,7 @@ static __always_inline bool do_recvmsg(struct bpf_sock_addr *ctx,
 	 * what connect was given, unless the socket has asked the same backend by
 	 * another VIP's name since: then that is the last word.
 	 */
-	o = origin_of(ctx);
-	if (o && !origin_is_peer(ctx, o))
-		o = NULL;
+	o = origin_of_peer(ctx);
 	backend = (!o || o->elsewhere) && filter_has(backend_filter, &from->addr);
 	if (backend) {
 		udp_reverse_key(&key, bpf_get_socket_cookie(ctx), &from->addr, from->port_be);

@@ -5,6 +5,8 @@
 
 #include "kernel.h"
 
+#define AF_INET 2
+
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
 struct net {

@@ -8,7 +8,6 @@
 #include "sock.h"
 #include "socketmaps.h"
 
-#define AF_INET 2
 #define AF_INET6 10
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

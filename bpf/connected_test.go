@@ -1,0 +1,61 @@
+package bpf
+
+import (
+	"testing"
+
+	"github.com/slicelb/slicelb/internal/kerneltest"
+	"golang.org/x/sys/unix"
+)
+
+// ways are those in which a socket can name a service: a socket of IPv4's, of IPv6's
+// for IPv4 and of IPv6's.
+var ways = []struct {
+	name, vip, local string
+	as               func(string) string
+}{
+	{"IPv4", "10.96.0.10:53", "127.0.0.1:0", func(s string) string { return s }},
+	{"mapped", "10.96.0.11:53", "127.0.0.1:0", mapped},
+	{"IPv6", "[fd00:96::10]:53", "[::1]:0", func(s string) string { return s }},
+}
+
+// A socket that was connected to an address before a VIP took it stays with its peer.
+// The plain send of a v4-mapped one passes the send hook as if it named the address.
+// edge D48, threat P8
+func TestKernelPeerBecomesVIP(t *testing.T) {
+	p := newPlane(t, small)
+	c := kerneltest.Start(t, p.root)
+	var sockets []*kerneltest.Socket
+	for _, w := range ways {
+		x, b := kerneltest.Serve(t, "x", w.local), kerneltest.Serve(t, "b", w.local)
+		direct := w.as(x.Addr.String())
+		s, before := c.UDP(direct), c.UDP(direct)
+		succeeds(t, w.name+": connect", s.Connect(direct))
+		succeeds(t, w.name+": connect", before.Connect(direct))
+
+		v := p.vip(w.name, x.Addr.String()+"/udp") // nobody serves it: new calls are refused
+		failsWith(t, w.name+": a new socket", c.UDP(direct).Connect(direct), unix.EHOSTUNREACH)
+		for _, state := range []string{"no backend", "a backend"} {
+			succeeds(t, w.name+": send", s.Send("x"))
+			answersFrom(t, w.name+": send, "+state, s, "x", direct)
+			succeeds(t, w.name+": sendto", s.SendTo("x", direct, 0))
+			answersFrom(t, w.name+": sendto, "+state, s, "x", direct)
+			v.to(b.Addr.String())
+		}
+		peerIs(t, w.name+": connected", s, direct)
+		if n := p.counters().Cells[v.cell]; n != (Counters{Rejected: 1}) {
+			t.Errorf("%s: counted for the VIP: %+v", w.name, n)
+		}
+
+		succeeds(t, w.name+": disconnect", s.Disconnect())
+		succeeds(t, w.name+": sendto", s.SendTo("x", direct, 0))
+		answersFrom(t, w.name+": sendto after disconnect", s, "b", direct)
+		sockets = append(sockets, before)
+	}
+	// Policy is asked where there is a hook.
+	p.force(1, tablePolicy(PolicyDeny, false, "127.0.0.0/8", "::1/128"))
+	for i, want := range []error{nil, unix.EPERM, nil} {
+		if err := sockets[i].Send("x"); err != want {
+			t.Errorf("%s: send that policy denies: %v, want %v", ways[i].name, err, want)
+		}
+	}
+}

@@ -18,6 +18,34 @@ var ways = []struct {
 	{"IPv6", "[fd00:96::10]:53", "[::1]:0", func(s string) string { return s }},
 }
 
+// A socket that is connected to an address is told that address, whatever it sends to a
+// VIP before and afterwards. // edge D7
+func TestKernelConnectsToBackendAfterSendTo(t *testing.T) {
+	p := newPlane(t, small)
+	c := kerneltest.Start(t, p.root)
+	for _, w := range ways {
+		a := kerneltest.Serve(t, "a", w.local)
+		p.vip(w.name, w.vip+"/udp").to(a.Addr.String())
+		vip, direct := w.as(w.vip), w.as(a.Addr.String())
+
+		s := c.UDP(vip)
+		succeeds(t, w.name+": sendto", s.SendTo("x", vip, 0))
+		answersFrom(t, w.name+": sendto", s, "a", vip)
+		succeeds(t, w.name+": connect", s.Connect(direct))
+		peerIs(t, w.name+": connected", s, direct)
+		succeeds(t, w.name+": send", s.Send("x"))
+		answersFrom(t, w.name+": connected", s, "a", direct)
+		succeeds(t, w.name+": sendto the VIP", s.SendTo("x", vip, 0))
+		answersFrom(t, w.name+": connected, sendto the VIP", s, "a", direct)
+		succeeds(t, w.name+": connect to the VIP", s.Connect(vip))
+		succeeds(t, w.name+": send", s.Send("x"))
+		answersFrom(t, w.name+": connected to the VIP", s, "a", vip)
+	}
+	if s := p.stats(); s != (Stats{}) {
+		t.Errorf("statistics of what should not happen: %+v", s)
+	}
+}
+
 // A socket that was connected to an address before a VIP took it stays with its peer.
 // The plain send of a v4-mapped one passes the send hook as if it named the address.
 // edge D48, threat P8

@@ -248,9 +248,12 @@ static __always_inline bool do_recvmsg(struct bpf_sock_addr *ctx,
 	/*
 	 * A socket that is connected hears from its peer alone. The peer's name is
 	 * what connect was given, unless the socket has asked the same backend by
-	 * another VIP's name since: then that is the last word.
+	 * another VIP's name since: then that is the last word. A peer that connect
+	 * was given without a VIP has its own name, whatever was sent before (D7).
 	 */
 	o = origin_of_peer(ctx);
+	if (!o && peer_is(ctx, &from->addr, from->port_be))
+		return false;
 	backend = (!o || o->elsewhere) && filter_has(backend_filter, &from->addr);
 	if (backend) {
 		udp_reverse_key(&key, bpf_get_socket_cookie(ctx), &from->addr, from->port_be);

@@ -1,6 +1,7 @@
 package bpf
 
 import (
+	"fmt"
 	"testing"
 
 	"github.com/slicelb/slicelb/internal/kerneltest"
@@ -16,6 +17,91 @@ var ways = []struct {
 	{"IPv4", "10.96.0.10:53", "127.0.0.1:0", func(s string) string { return s }},
 	{"mapped", "10.96.0.11:53", "127.0.0.1:0", mapped},
 	{"IPv6", "[fd00:96::10]:53", "[::1]:0", func(s string) string { return s }},
+}
+
+// serveMany starts servers that answer with the number that they have in the list.
+func serveMany(t *testing.T, n int, local string) (servers []*kerneltest.Server, addresses []string) {
+	t.Helper()
+	for i := range n {
+		s := kerneltest.Serve(t, fmt.Sprint(i), local)
+		servers, addresses = append(servers, s), append(addresses, s.Addr.String())
+	}
+	return servers, addresses
+}
+
+// A connected socket's datagram to its own VIP goes to its own backend, since the
+// kernel drops what another answers; once that is down, to one that is up.
+// edge D49
+func TestKernelConnectedSendsToItsVIP(t *testing.T) {
+	p := newPlane(t, small)
+	c := kerneltest.Start(t, p.root)
+	for _, w := range ways {
+		servers, addresses := serveMany(t, 8, w.local)
+		v := p.vip(w.name, w.vip+"/udp").to(addresses...)
+		vip := w.as(w.vip)
+
+		s := c.UDP(vip)
+		// What the socket chose before it was connected is no reason to leave its peer.
+		succeeds(t, w.name+": sendto before connect", s.SendTo("early", vip, 0))
+		if _, from, err := s.ReceiveFrom(); err != nil || from != vip {
+			t.Errorf("%s: answer from %q, %v", w.name, from, err)
+		}
+		var own string
+		for {
+			succeeds(t, w.name+": connect", s.Connect(vip))
+			succeeds(t, w.name+": send", s.Send("plain"))
+			got, err := s.Receive()
+			if err != nil {
+				t.Fatal(err)
+			}
+			own = got[:1]
+			if servers[own[0]-'0'].Seen("early") == 0 {
+				break
+			}
+		}
+		for range 3 {
+			succeeds(t, w.name+": sendto", s.SendTo("x", vip, 0))
+			answersFrom(t, w.name+": sendto its VIP", s, own, vip)
+		}
+		address := addresses[own[0]-'0']
+		v.state(address, BackendDraining)
+		succeeds(t, w.name+": sendto", s.SendTo("x", vip, 0))
+		answersFrom(t, w.name+": its backend drains", s, own, vip)
+
+		// The name that was used last is the sender's.
+		p.vip(w.name+" same", w.vip[:len(w.vip)-2]+"55/udp").to(address)
+		same := w.as(w.vip[:len(w.vip)-2] + "55")
+		succeeds(t, w.name+": sendto", s.SendTo("x", same, 0))
+		answersFrom(t, w.name+": by another VIP's name", s, own, same)
+		succeeds(t, w.name+": sendto", s.SendTo("x", vip, 0))
+		answersFrom(t, w.name+": by its own again", s, own, vip)
+
+		seen := servers[own[0]-'0'].Seen("x")
+		v.state(address, BackendDown)
+		succeeds(t, w.name+": sendto", s.SendTo("late", vip, 0))
+		if err := until(w.name+": another backend gets it", func() bool {
+			n := 0
+			for _, s := range servers {
+				n += s.Seen("late")
+			}
+			return n == 1
+		}); err != nil {
+			t.Error(err)
+		}
+		if n := servers[own[0]-'0']; n.Seen("late") != 0 || n.Seen("x") != seen {
+			t.Errorf("%s: a backend that is down got a datagram", w.name)
+		}
+		s.Close()
+
+		// Another frontend of the same VIP is another name.
+		one, two := w.vip[:len(w.vip)-2]+"56", w.vip[:len(w.vip)-2]+"57"
+		p.vip(w.name+" two", one+"/udp", two+"/udp").to(addresses[0])
+		s = c.UDP(vip)
+		succeeds(t, w.name+": connect", s.Connect(w.as(one)))
+		succeeds(t, w.name+": sendto", s.SendTo("x", w.as(two), 0))
+		answersFrom(t, w.name+": sendto the other frontend", s, "0", w.as(two))
+		s.Close()
+	}
 }
 
 // A socket that is connected to an address is told that address, whatever it sends to a

@@ -192,6 +192,12 @@ static __always_inline enum slb_verdict do_sendmsg(struct bpf_sock_addr *ctx,
 	default:
 		break;
 	}
+	b = o ? udp_own(o, &d) : NULL;
+	if (b) {
+		o->elsewhere = 0;
+		*out = b;
+		return SLB_TRANSLATE;
+	}
 	b = udp_choose(ctx, key, &d);
 	if (!b) {
 		decision_event(ctx, key, &d, SLB_TOLD_REJECTED, 0);

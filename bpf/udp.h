@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
+ * Datagrams. A connected socket's to its own VIP go to its peer (udp_own).
+ *
  * Unconnected UDP. A socket may use several VIPs, so what it remembers is keyed
  * by its cookie: which backend a VIP means (udp_choice), and which VIP a backend
  * means (udp_reverse). Elements of an LRU are reused at will, under a reader
@@ -17,14 +19,44 @@
 
 #define SLB_UDP_TRIES 4
 
+/* A backend of d's VIP that may keep what it has, and its word; else NULL. */
+static __always_inline struct slb_backend *udp_usable(__u32 index, __u32 gen,
+						      const struct slb_decision *d, __u64 *w)
+{
+	struct slb_backend *b = backend_at(index);
+	__u64 *word = bpf_map_lookup_elem(&backend_cells, &index);
+
+	if (!word)
+		return NULL;
+	*w = READ_ONCE(*word);
+	if (SLB_BACKEND_GEN(*w) != gen || (SLB_BACKEND_STATE(*w) != SLB_BACKEND_ACTIVE &&
+					   SLB_BACKEND_STATE(*w) != SLB_BACKEND_DRAINING))
+		return NULL;
+	/* The cell's index may be another VIP's by now, and the backend still its former one's. */
+	return b && b->cell == d->default_cell ? b : NULL;
+}
+
+/*
+ * The backend that a socket is connected to, for a datagram to the frontend that led
+ * there: the kernel drops what another backend answers.
+ */
+static __always_inline struct slb_backend *udp_own(const struct slb_origin *o,
+						   const struct slb_decision *d)
+{
+	__u64 w;
+
+	if (o->frontend != d->frontend || o->frontend_gen != d->frontend_gen)
+		return NULL;
+	return udp_usable(o->backend_index, o->backend_gen, d, &w);
+}
+
 /* The backend that this flow has, if it may keep it; else 0. */
 static __always_inline __u32 udp_kept(const struct slb_udp_choice_key *key,
 				      const struct slb_decision *d)
 {
 	struct slb_udp_choice *c = bpf_map_lookup_elem(&udp_choice, key);
-	struct slb_backend *b;
 	__u32 index, gen, cell;
-	__u64 *word, w, chosen_by;
+	__u64 w, chosen_by;
 
 	if (!c)
 		return 0;
@@ -37,15 +69,7 @@ static __always_inline __u32 udp_kept(const struct slb_udp_choice_key *key,
 	    c->key.cookie != key->cookie || c->key.frontend != key->frontend ||
 	    c->key.frontend_gen != key->frontend_gen)
 		return 0;
-	/* The cell's index may be another VIP's by now, and the backend still its former one's. */
-	b = backend_at(index);
-	word = bpf_map_lookup_elem(&backend_cells, &index);
-	if (!word)
-		return 0;
-	w = READ_ONCE(*word);
-	if (SLB_BACKEND_GEN(w) != gen || (SLB_BACKEND_STATE(w) != SLB_BACKEND_ACTIVE &&
-					  SLB_BACKEND_STATE(w) != SLB_BACKEND_DRAINING) ||
-	    !b || b->cell != d->default_cell)
+	if (!udp_usable(index, gen, d, &w))
 		return 0;
 	/* ACTIVE may be in another pool than this cell's; what drains was in this one. */
 	if (chosen_by != d->word && SLB_BACKEND_STATE(w) == SLB_BACKEND_ACTIVE &&

@@ -132,6 +132,24 @@ func TestKernelConnectsToBackendAfterSendTo(t *testing.T) {
 	}
 }
 
+// A socket without a peer that uses a VIP and then its backend's own address is told
+// the VIP for both. // edge D50
+func TestKernelSendsToVIPAndBackend(t *testing.T) {
+	p := newPlane(t, small)
+	a := kerneltest.Serve(t, "a", "127.0.0.1:0")
+	const vip = "10.96.0.10:53"
+	p.vip("a", vip+"/udp").to(a.Addr.String())
+	c := kerneltest.Start(t, p.root)
+
+	s := c.UDP(vip)
+	succeeds(t, "sendto the backend", s.SendTo("x", a.Addr.String(), 0))
+	answersFrom(t, "before the VIP was used", s, "a", a.Addr.String())
+	succeeds(t, "sendto the VIP", s.SendTo("x", vip, 0))
+	answersFrom(t, "the VIP", s, "a", vip)
+	succeeds(t, "sendto the backend", s.SendTo("x", a.Addr.String(), 0))
+	answersFrom(t, "the backend", s, "a", vip)
+}
+
 // A socket that was connected to an address before a VIP took it stays with its peer.
 // The plain send of a v4-mapped one passes the send hook as if it named the address.
 // edge D48, threat P8
@@ -170,6 +188,28 @@ func TestKernelPeerBecomesVIP(t *testing.T) {
 	for i, want := range []error{nil, unix.EPERM, nil} {
 		if err := sockets[i].Send("x"); err != want {
 			t.Errorf("%s: send that policy denies: %v, want %v", ways[i].name, err, want)
+		}
+	}
+}
+
+// The error queue has no hook: it names the backend. // edge D51
+func TestKernelErrorQueueNamesBackend(t *testing.T) {
+	p := newPlane(t, small)
+	c := kerneltest.Start(t, p.root)
+	for _, w := range ways {
+		nobody := w.local[:len(w.local)-1] + "9"
+		p.vip(w.name, w.vip+"/udp").to(nobody)
+		vip := w.as(w.vip)
+		s := c.UDP(vip)
+		for _, option := range [][2]int{{unix.IPPROTO_IP, unix.IP_RECVERR}, {unix.IPPROTO_IPV6, unix.IPV6_RECVERR}} {
+			// IPv4's on a socket of IPv6's is for its mapped addresses.
+			if err := s.SetOption(option[0], option[1], 1); err != nil && w.name != "IPv4" {
+				t.Fatal(err)
+			}
+		}
+		succeeds(t, w.name+": sendto", s.SendTo("x", vip, 0))
+		if to, err := s.ReceiveError(); err != nil || to != w.as(nobody) {
+			t.Errorf("%s: the error queue names %q, %v; want %s", w.name, to, err, w.as(nobody))
 		}
 	}
 }

@@ -83,6 +83,9 @@ func (r request) serve(answer *reply) (err error) {
 			answer.Data, answer.Addr = b[:n], addrPort(from)
 		}
 		return err
+	case "recverr":
+		answer.Addr, err = receiveError(r.FD)
+		return err
 	case "setsockopt":
 		return unix.SetsockoptInt(r.FD, r.Args[0], r.Args[1], r.Args[2])
 	case "retransmits":
@@ -195,6 +198,19 @@ func sendMany(fd int, data []byte, to []netip.AddrPort) (int, error) {
 	n, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, uintptr(fd),
 		uintptr(unsafe.Pointer(&messages[0])), uintptr(len(messages)), 0, 0, 0)
 	return int(n), orNil(errno)
+}
+
+// receiveError waits for the error queue and returns where the packet went.
+func receiveError(fd int) (netip.AddrPort, error) {
+	// POLLERR comes unasked.
+	switch n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd)}}, 3000); {
+	case err != nil:
+		return netip.AddrPort{}, err
+	case n == 0:
+		return netip.AddrPort{}, unix.EAGAIN
+	}
+	_, _, _, to, err := unix.Recvmsg(fd, make([]byte, 2048), make([]byte, 512), unix.MSG_ERRQUEUE)
+	return addrPort(to), err
 }
 
 // rawSockaddr fills in an address of either family; it returns its size.

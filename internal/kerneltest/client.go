@@ -243,6 +243,15 @@ func (s *Socket) ReceiveFrom() (data, from string, err error) {
 	return string(r.Data), r.Addr.String(), nil
 }
 
+// ReceiveError is recvmsg with MSG_ERRQUEUE: the address of the packet that failed.
+func (s *Socket) ReceiveError() (to string, err error) {
+	r, err := s.c.do(request{Op: "recverr", FD: s.fd})
+	if err != nil {
+		return "", err
+	}
+	return r.Addr.String(), nil
+}
+
 // SetOption is setsockopt of an int.
 func (s *Socket) SetOption(level, option, value int) error {
 	_, err := s.c.do(request{Op: "setsockopt", FD: s.fd, Args: [3]int{level, option, value}})

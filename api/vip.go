@@ -21,18 +21,22 @@ type VIP struct {
 	Backends  []Backend `json:"backends"`
 	Units     []Unit    `json:"units,omitempty"` // whose running ones are backends, those of For too
 	Algorithm string    `json:"algorithm"`
-	Affinity  string    `json:"affinity,omitempty"` // "" = none
-	Clients   []string  `json:"clients"`            // null: every process on the host
+	Affinity  string    `json:"affinity"` // "0s" = none
+	Clients   []string  `json:"clients"`  // null: every process on the host
 	Except    []string  `json:"except"`
 	Hidden    string    `json:"hidden"`
 	WhenDown  string    `json:"when_down"`
 	Terminate string    `json:"terminate"`
-	Health    string    `json:"health,omitempty"` // how backends are checked; "" = not at all
-	For       []View    `json:"for"`
-	Up        int       `json:"up"`   // backends that take new connections
-	Live      uint64    `json:"live"` // open sockets that it sent to its backends
-	Counters  Counters  `json:"counters"`
-	Origin    string    `json:"origin"`
+
+	DrainTimeout       string `json:"drain_timeout"` // "0s" = as long as it takes
+	RejectUnknownPorts bool   `json:"reject_unknown_ports"`
+
+	Health   string   `json:"health,omitempty"` // how backends are checked; "" = not at all
+	For      []View   `json:"for"`
+	Up       int      `json:"up"`   // backends that take new connections
+	Live     uint64   `json:"live"` // open sockets that it sent to its backends
+	Counters Counters `json:"counters"`
+	Origin   string   `json:"origin"`
 }
 
 // All are a VIP's backends, those of its views too.

@@ -107,7 +107,8 @@ func (a answers) counters(v *view) (*counted, error) {
 // vip describes a VIP as it runs.
 func (c *counted) vipOf(v *config.VIP) api.VIP {
 	out := api.VIP{
-		Name: v.Name, Algorithm: string(v.Algorithm), Affinity: affinityText(v), Clients: v.Clients, Except: append([]string{}, v.Except...), Hidden: string(v.Hidden), WhenDown: string(v.WhenDown), Terminate: string(v.Terminate), Health: healthText(v.Health),
+		Name: v.Name, Algorithm: string(v.Algorithm), Affinity: v.Affinity.String(), Clients: v.Clients, Except: append([]string{}, v.Except...), Hidden: string(v.Hidden), WhenDown: string(v.WhenDown), Terminate: string(v.Terminate), Health: healthText(v.Health),
+		DrainTimeout: v.DrainTimeout.String(), RejectUnknownPorts: v.RejectUnknownPorts,
 		Origin: v.Origin.String(), Counters: c.vip[v.Name], Live: c.liveOf[v.Name], Frontends: []string{},
 		Backends: c.backends(v, "", v.Backends), For: []api.View{},
 	}
@@ -127,13 +128,6 @@ func (c *counted) vipOf(v *config.VIP) api.VIP {
 		})
 	}
 	return out
-}
-
-func affinityText(v *config.VIP) string {
-	if v.Affinity == 0 {
-		return ""
-	}
-	return v.Affinity.String()
 }
 
 func (c *counted) backends(vip *config.VIP, group string, list []config.Backend) []api.Backend {

@@ -182,6 +182,9 @@ func TestMeantByUnit(t *testing.T) {
 	if len(v.Units) != 1 || v.Units[0] != (api.Unit{Unit: "web@*.service", Address: "127.0.0.1:%i", Weight: 1, Running: 1, Origin: v.Units[0].Origin}) {
 		t.Errorf("%+v", v.Units)
 	}
+	if v.Affinity != "0s" || v.DrainTimeout != d.running.cfg.VIPs[0].DrainTimeout.String() || v.RejectUnknownPorts {
+		t.Errorf("affinity %q, drain_timeout %q, reject_unknown_ports %t", v.Affinity, v.DrainTimeout, v.RejectUnknownPorts)
+	}
 	if b := v.Backends[0]; b.Unit != "web@1.service" || b.UnitState != "active" || b.Reason != "" {
 		t.Errorf("%+v", b)
 	}

@@ -139,6 +139,7 @@ func (c canned) VIP(_ context.Context, name string) (*api.VIP, error) {
 	}
 	return &api.VIP{
 		Name: "db", Frontends: []string{"10.96.0.10:5432", "[fd00:96::10]:5432"}, Clients: []string{"web"},
+		Affinity: "10m0s", DrainTimeout: "0s", RejectUnknownPorts: true,
 		Hidden: "pass", WhenDown: "reject", Up: 1, Origin: "/etc/slicelb/slicelb.toml:3:1",
 		Counters: api.Counters{Connects: 41, Flows: 1, Rejected: 7},
 		Backends: []api.Backend{

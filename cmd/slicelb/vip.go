@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"strconv"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -97,6 +98,8 @@ func printVIP(g *globals, out *output, v *api.VIP) error {
 	line("except", list(v.Except))
 	line("hidden", v.Hidden)
 	line("when_down", v.WhenDown)
+	line("reject_unknown_ports", strconv.FormatBool(v.RejectUnknownPorts))
+	line("drain_timeout", v.DrainTimeout)
 	line("terminate", v.Terminate)
 	line("health", v.Health)
 	for _, u := range v.Units {

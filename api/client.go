@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"os"
 	"syscall"
 	"time"
 )
@@ -20,8 +21,12 @@ const maxAnswer = 512 << 20
 // itself be asked.
 const answerTimeout = writeTimeout + 10*time.Second
 
+// statusTimeout is the same for a status, which a daemon that is well has at hand,
+// and which is asked by what watches it.
+const statusTimeout = 5 * time.Second
+
 // Client asks the daemon at one socket. Its methods return ErrNotRunning,
-// ErrNotPermitted, an *Error from the daemon, or the context's error, wrapped.
+// ErrNoAnswer, ErrNotPermitted, an *Error from the daemon, or the context's error, wrapped.
 type Client struct {
 	socket string
 	http   http.Client
@@ -46,9 +51,18 @@ func (c *Client) Metrics(ctx context.Context) (string, error) {
 }
 
 func get[T any](ctx context.Context, c *Client, path string) (*T, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, answerTimeout, fmt.Errorf("no answer in %v", answerTimeout))
+	return getWithin[T](ctx, answerTimeout, c, path)
+}
+
+// getWithin is get where an answer takes no longer than that.
+func getWithin[T any](ctx context.Context, limit time.Duration, c *Client, path string) (*T, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("%w: nothing came in %v", ErrNoAnswer, limit))
 	defer cancel()
-	return do[T](ctx, c, http.MethodGet, path)
+	v, err := do[T](ctx, c, http.MethodGet, path)
+	if errors.Is(err, syscall.ECONNRESET) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		err = fmt.Errorf("%w: it hung up (%w)", ErrNoAnswer, err)
+	}
+	return v, err
 }
 
 func do[T any](ctx context.Context, c *Client, method, path string) (*T, error) {
@@ -88,6 +102,8 @@ func (c *Client) send(ctx context.Context, method, path string) (*http.Response,
 	}
 	resp, err := c.http.Do(req)
 	switch {
+	case errors.Is(err, syscall.ECONNREFUSED) && !isSocket(c.socket):
+		return nil, fmt.Errorf("ask daemon: %s is no socket", c.socket)
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
 		return nil, fmt.Errorf("%w: nothing answers at %s", ErrNotRunning, c.socket)
 	case errors.Is(err, fs.ErrPermission):
@@ -98,6 +114,12 @@ func (c *Client) send(ctx context.Context, method, path string) (*http.Response,
 		return nil, fmt.Errorf("ask daemon at %s: %w", c.socket, err)
 	}
 	return resp, nil
+}
+
+// isSocket is true where nobody can tell, too.
+func isSocket(path string) bool {
+	info, err := os.Stat(path)
+	return err != nil || info.Mode()&fs.ModeSocket != 0
 }
 
 // failure is the daemon's error, of an answer that is one.

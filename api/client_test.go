@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -13,14 +14,18 @@ import (
 // A daemon that takes a question and never answers does not hold up who asked.
 func TestNoAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		ours, theirs := net.Pipe()
-		go io.Copy(io.Discard, theirs)
-		defer theirs.Close()
 		c := &Client{socket: "api.sock", http: http.Client{Transport: &http.Transport{
 			DisableKeepAlives: true,
-			DialContext:       func(context.Context, string, string) (net.Conn, error) { return ours, nil },
+			DialContext: func(context.Context, string, string) (net.Conn, error) {
+				ours, theirs := net.Pipe()
+				go io.Copy(io.Discard, theirs)
+				return ours, nil
+			},
 		}}}
-		if _, err := c.Status(t.Context()); err == nil || !strings.Contains(err.Error(), "no answer in "+answerTimeout.String()) {
+		if _, err := c.Status(t.Context()); !errors.Is(err, ErrNoAnswer) || !strings.Contains(err.Error(), "nothing came in "+statusTimeout.String()) {
+			t.Error(err)
+		}
+		if _, err := c.VIP(t.Context(), "db"); !errors.Is(err, ErrNoAnswer) || !strings.Contains(err.Error(), "nothing came in "+answerTimeout.String()) {
 			t.Error(err)
 		}
 	})

@@ -38,6 +38,10 @@ func Errorf(code Code, format string, args ...any) *Error {
 // ErrNotRunning means that nothing answers at the socket.
 var ErrNotRunning = errors.New("daemon not running")
 
+// ErrNoAnswer means that something has the socket and says nothing: the daemon hangs,
+// was stopped, or ended while it was asked.
+var ErrNoAnswer = errors.New("daemon does not answer")
+
 // ErrNotPermitted means that the socket may not be opened by this user.
 var ErrNotPermitted = errors.New("not permitted")
 

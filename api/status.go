@@ -104,5 +104,5 @@ type Resync struct {
 
 // Status asks for the daemon on one screen, with all VIPs and groups.
 func (c *Client) Status(ctx context.Context) (*Status, error) {
-	return get[Status](ctx, c, "/status")
+	return getWithin[Status](ctx, statusTimeout, c, "/status")
 }

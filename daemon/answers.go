@@ -201,7 +201,7 @@ func (a answers) Reload(ctx context.Context) (*api.Reloaded, error) {
 	select {
 	case a.d.reloads <- r:
 	case <-ctx.Done():
-		return nil, api.Errorf(api.Timeout, "reload: the daemon is busy with another")
+		return nil, api.Errorf(api.Timeout, "reload: not begun in time: the daemon is busy, or the time was too short; running configuration unchanged")
 	}
 	// The loop answers in any case: it gives up when ctx is done.
 	out := <-r.done

@@ -275,8 +275,9 @@ func TestWritesThatFail(t *testing.T) {
 	// A reload that fails half way is taken back.
 	p.configure(strings.ReplaceAll(oneVIP, "192.0.2.1", "192.0.2.2"))
 	dp.fail.Store(&broken)
-	if _, err := p.client.Reload(t.Context(), 10*time.Second); err == nil {
-		t.Fatal("reload succeeds")
+	_, err := p.client.Reload(t.Context(), 10*time.Second)
+	if e := (*api.Error)(nil); !errors.As(err, &e) || e.Code != api.Failed {
+		t.Fatalf("reload: %v", err) // the files are good
 	}
 	dp.fail.Store(nil)
 	p.await("the old state", func(s *api.Status) bool {

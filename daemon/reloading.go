@@ -9,6 +9,7 @@ import (
 
 	"github.com/slicelb/slicelb/api"
 	"github.com/slicelb/slicelb/config"
+	"github.com/slicelb/slicelb/lb"
 	"github.com/slicelb/slicelb/unitwatch"
 )
 
@@ -150,7 +151,11 @@ func (d *daemon) finish(ctx context.Context, snap *unitwatch.Snapshot) {
 				d.note(back)
 			}
 		}
-		d.giveUp(api.Errorf(api.BadConfig, "apply: %v; running configuration unchanged", err))
+		code := api.Failed
+		if limit := (*lb.LimitError)(nil); errors.As(err, &limit) {
+			code = api.BadConfig
+		}
+		d.giveUp(api.Errorf(code, "apply: %v; running configuration unchanged", err))
 		return
 	}
 	d.pending = nil

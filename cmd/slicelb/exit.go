@@ -13,7 +13,7 @@ const (
 	exitOK           = 0
 	exitFailed       = 1 // status: degraded; diff: differs
 	exitUsage        = 2
-	exitNotRunning   = 3
+	exitNotRunning   = 3 // or it does not answer
 	exitNoObject     = 4
 	exitNotPermitted = 77
 	exitBadConfig    = 78
@@ -56,6 +56,8 @@ func report(e *env, err error) int {
 		}
 	case errors.Is(err, api.ErrNotRunning):
 		code, hint = exitNotRunning, "start it: systemctl start slicelb"
+	case errors.Is(err, api.ErrNoAnswer):
+		code, hint = exitNotRunning, "systemctl status slicelb says how it stands; restart it if it stays so"
 	case errors.Is(err, api.ErrNotPermitted):
 		code, hint = exitNotPermitted, "run it as root, or as a member of the group slicelb"
 	case errors.As(err, &answer):

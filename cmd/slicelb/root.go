@@ -33,7 +33,7 @@ The daemon (slicelb serve) is run by systemd. The other commands ask it over a
 Unix socket, except check, doctor, version and completion, which need none.
 
 Exit status: 0 ok, 1 failed (status: degraded; diff: differs), 2 usage,
-3 daemon not running, 4 no such object, 77 not permitted, 78 bad configuration.`,
+3 daemon not running or silent, 4 no such object, 77 not permitted, 78 bad configuration.`,
 		Args:              noSuchCommand,
 		RunE:              func(cmd *cobra.Command, _ []string) error { return needCommand(cmd) },
 		PersistentPreRunE: notEmpty,

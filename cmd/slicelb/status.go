@@ -23,7 +23,8 @@ func newStatus(g *globals) *cobra.Command {
 who keeps it, how cgroups are followed, VIPs, groups, and what is wrong.
 
 Exit status 0 when all is well, 1 when the daemon serves but reports a problem,
-3 when it does not run; what systemd says of its unit is said then.`,
+3 when it does not run, and what systemd says of its unit is said then, or when it
+says nothing for 5 seconds.`,
 		Example: "  slicelb status\n  slicelb status -o json",
 		Args:    exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {

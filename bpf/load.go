@@ -87,11 +87,8 @@ func load(spec *ebpf.CollectionSpec, given map[string]*ebpf.Map, opts Options) (
 		opts.log().Debug("verifier refused a program", "log", fmt.Sprintf("%+v", verifier))
 		return nil, fmt.Errorf("load programs: %w", err)
 	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
-		return nil, &FeatureError{
-			Feature: "load programs",
-			Hint:    "needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON" + missingCapabilities(),
-			Err:     err,
-		}
+		opts.log().Debug("the kernel refused to load", "err", err)
+		return nil, notPermitted(err)
 	case errors.Is(err, btf.ErrNotFound), errors.Is(err, btf.ErrNotSupported):
 		return nil, &FeatureError{
 			Feature: "load programs",
@@ -102,6 +99,20 @@ func load(spec *ebpf.CollectionSpec, given map[string]*ebpf.Map, opts Options) (
 		return nil, &FeatureError{Feature: "load programs", Hint: "Linux 6.1 or later is needed", Err: err}
 	}
 	return nil, fmt.Errorf("load programs: %w", err)
+}
+
+// notPermitted says what is missing. The loader's own guess is the limit on locked
+// memory, which Linux 6.1 and later do not ask about: it is left out.
+func notPermitted(err error) error {
+	code := unix.EPERM
+	if errors.Is(err, unix.EACCES) {
+		code = unix.EACCES
+	}
+	return &FeatureError{
+		Feature: "load programs",
+		Hint:    "needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON" + missingCapabilities(),
+		Err:     code,
+	}
 }
 
 // loadSideBySide makes the maps and then loads the programs, as many at once as

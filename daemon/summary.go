@@ -29,7 +29,7 @@ func (d *daemon) summary() string {
 		s += ", " + prose.Plural(len(d.snap.Cgroups), "cgroup")
 	}
 	if d.running.lastGood {
-		s += "; LAST GOOD configuration: the files have errors"
+		s += "; LAST GOOD configuration: " + d.whyLastGood()
 	} else if d.reloadErr != nil {
 		s += "; the last reload FAILED"
 	}

@@ -51,3 +51,11 @@ func (d *daemon) fallBack(unfit error) {
 	}
 	d.applyErr, d.applied = nil, false // the next tick, or the next snapshot
 }
+
+// whyLastGood is what the files lack while the last good configuration is served.
+func (d *daemon) whyLastGood() string {
+	if limit := (*lb.LimitError)(nil); errors.As(d.reloadErr, &limit) {
+		return "the files do not fit the kernel's tables"
+	}
+	return "the files have errors"
+}

@@ -67,11 +67,7 @@ func (v *view) addConfig(d *daemon) {
 	if r := d.running; r != nil {
 		c.Files, c.Loaded, c.LastGood = r.cfg.Files, r.loaded, r.lastGood
 		if r.lastGood {
-			why := "have errors"
-			if limit := (*lb.LimitError)(nil); errors.As(d.reloadErr, &limit) {
-				why = "do not fit the kernel's tables"
-			}
-			v.problem("the files %s; the last good configuration, of %s, is served: fix them and run slicelb reload", why, r.loaded.Format("2006-01-02 15:04:05"))
+			v.problem("%s; the last good configuration, of %s, is served: fix them and run slicelb reload", d.whyLastGood(), r.loaded.Format("2006-01-02 15:04:05"))
 		}
 		if r.emptied > 0 {
 			v.note("%s at %s", emptiedText(r.emptied), r.loaded.Format("2006-01-02 15:04:05"))

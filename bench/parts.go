@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"text/tabwriter"
@@ -27,7 +28,7 @@ var partSpecs = []spec{
 	{"empty program", directAddr, (*variant).attachEmpty},
 	{"no VIP", directAddr, (*variant).attachOne},
 	{"VIP hit", vipAddr, (*variant).attachOne},
-	{"no group", vipAddr, without(skipCalled("slb_group_of_current"))},
+	{"no group", vipAddr, without(skipCalled("slb_word_of_current"))},
 	{"no storage", vipAddr, without(skipHelper(asm.FnSkStorageGet))},
 	{"no counters", vipAddr, without(skipCalled("count"))},
 	{"no atomics", vipAddr, without(skipAtomics)},
@@ -44,42 +45,52 @@ var parts = []part{
 }
 
 // without attaches one VIP, its connect program edited.
-func without(edit func(asm.Instructions) asm.Instructions) func(*variant) error {
+func without(edit edit) func(*variant) error {
 	return func(v *variant) error {
+		taken := false
 		v.edit = func(spec *ebpf.CollectionSpec) {
 			p := spec.Programs[connectProgram]
-			p.Instructions = edit(p.Instructions)
+			p.Instructions, taken = edit(p.Instructions)
 		}
-		return v.attachOne()
+		if err := v.attachOne(); err != nil {
+			return err
+		}
+		if !taken {
+			return errors.New(connectProgram + " has no such part")
+		}
+		return nil
 	}
 }
 
+// An edit takes a part out, if it is there.
+type edit func(asm.Instructions) (out asm.Instructions, taken bool)
+
 // skipHelper has a helper answer 0, always.
-func skipHelper(f asm.BuiltinFunc) func(asm.Instructions) asm.Instructions {
-	return func(insns asm.Instructions) asm.Instructions {
+func skipHelper(f asm.BuiltinFunc) edit {
+	return func(insns asm.Instructions) (_ asm.Instructions, taken bool) {
 		for i, ins := range insns {
 			if ins.IsBuiltinCall() && asm.BuiltinFunc(ins.Constant) == f {
-				insns[i] = instead(ins, asm.Mov.Imm(asm.R0, 0))
+				insns[i], taken = instead(ins, asm.Mov.Imm(asm.R0, 0)), true
 			}
 		}
-		return insns
+		return insns, taken
 	}
 }
 
 // skipAtomics leaves additions out.
-func skipAtomics(insns asm.Instructions) asm.Instructions {
+func skipAtomics(insns asm.Instructions) (_ asm.Instructions, taken bool) {
 	for i, ins := range insns {
 		if ins.OpCode == asm.AddAtomic.OpCode(asm.DWord) {
-			insns[i] = instead(ins, asm.Mov.Reg(ins.Src, ins.Src))
+			insns[i], taken = instead(ins, asm.Mov.Reg(ins.Src, ins.Src)), true
 		}
 	}
-	return insns
+	return insns, taken
 }
 
 // skipCalled has a function return 0 at once. What it did stays behind a jump that
 // is never taken: the verifier refuses what no jump leads to.
-func skipCalled(name string) func(asm.Instructions) asm.Instructions {
-	return func(insns asm.Instructions) asm.Instructions {
+func skipCalled(name string) edit {
+	return func(insns asm.Instructions) (asm.Instructions, bool) {
 		for i, ins := range insns {
 			if ins.Symbol() != name {
 				continue
@@ -88,9 +99,9 @@ func skipCalled(name string) func(asm.Instructions) asm.Instructions {
 			never.Offset = 1
 			head := asm.Instructions{instead(ins, asm.Mov.Imm(asm.R0, 0)), never, asm.Return()}
 			insns[i].Metadata = asm.Metadata{}
-			return append(append(insns[:i:i], head...), insns[i:]...)
+			return append(append(insns[:i:i], head...), insns[i:]...), true
 		}
-		return insns
+		return insns, false
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"syscall"
 	"time"
@@ -59,10 +60,22 @@ func getWithin[T any](ctx context.Context, limit time.Duration, c *Client, path 
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("%w: nothing came in %v", ErrNoAnswer, limit))
 	defer cancel()
 	v, err := do[T](ctx, c, http.MethodGet, path)
-	if errors.Is(err, syscall.ECONNRESET) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+	if ctx.Err() == nil && hungUp(err) {
 		err = fmt.Errorf("%w: it hung up (%w)", ErrNoAnswer, err)
 	}
 	return v, err
+}
+
+// hungUp tells a connection that was made and has ended before its answer. The
+// transport has an error of its own, without a name, for one that ends before the
+// question is written: so it is whatever the transport says but for dialling.
+func hungUp(err error) bool {
+	var transport *url.Error
+	if !errors.As(err, &transport) {
+		return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, io.ErrUnexpectedEOF)
+	}
+	var op *net.OpError
+	return !errors.As(err, &op) || op.Op != "dial"
 }
 
 func do[T any](ctx context.Context, c *Client, method, path string) (*T, error) {

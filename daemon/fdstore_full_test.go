@@ -17,7 +17,9 @@ import (
 // up for what it may not have taken.
 func TestFullStoreKeepsTheOld(t *testing.T) {
 	m := newManager(t)
+	m.mu.Lock()
 	m.max = 3
+	m.mu.Unlock()
 	s := newFDStore(newNotifier(lookupIn(m.environment())), nil)
 	s.count = m.count
 	data, runtime := memfd(t, "data"), memfd(t, "runtime-v1.1")

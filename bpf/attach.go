@@ -86,8 +86,8 @@ var attachLink = func(h hook, dir *os.File, p *ebpf.Program) (link.Link, error) 
 
 // Attach runs the programs for everything in and below a directory of the
 // cgroup2 hierarchy, and for every directory made in it anywhere. Hooks that are
-// attached there already stay as they are; those whose link is dead are attached
-// anew. On an error the hooks are as they were before.
+// attached there already stay as they are; those that Check has something against are
+// attached anew. On an error the hooks are as they were before.
 //
 // A kernel without IPv6 may refuse its hooks: see Missing. Programs of others on
 // the same hooks are left alone; where one of theirs forbids ours, the error is
@@ -117,7 +117,7 @@ func (d *Datapath) Attach(dir *os.File) error {
 		if !d.wants(h) {
 			continue
 		}
-		if l := d.links[h.program]; l != nil {
+		if l := d.links[h.program]; l != nil && d.severed(h) == "" {
 			if _, cgroup, err := l.state(); err == nil && (h.tracepoint() || cgroup == id) {
 				continue
 			}

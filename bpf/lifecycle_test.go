@@ -240,6 +240,24 @@ func TestKernelSeveredLinks(t *testing.T) {
 	if changed != 1 {
 		t.Errorf("%d names changed for one new link", changed)
 	}
+
+	// Somebody's program in our link.
+	before := len(programsOn(t, p.root))
+	if err := p.links[slicelbProgSlbConnect4].Update(theirs(t, 1)); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Check(); !errors.As(err, &detached) || !strings.Contains(detached.Reason, "not ours") {
+		t.Errorf("check: %v", err)
+	}
+	if err := p.Attach(p.dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Check(); err != nil {
+		t.Errorf("attached anew: %v", err)
+	}
+	if got := len(programsOn(t, p.root)); got != before {
+		t.Errorf("%d programs are attached, %d before", got, before)
+	}
 }
 
 // stored is what a descriptor store holds of d: duplicates.

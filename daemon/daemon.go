@@ -84,6 +84,7 @@ type daemon struct {
 	vips     vipStates
 
 	timingErr error // of the newest try to have connects timed
+	hooksErr  error // why hooks are not ours, and could not be attached again
 
 	backends   *backendStates
 	units      *discover.Units // what is known; nil: nothing yet

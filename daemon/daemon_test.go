@@ -37,6 +37,7 @@ type memoryPath struct {
 	before   atomic.Pointer[func(bpf.Write)]
 	attached atomic.Int32
 	severed  atomic.Bool
+	stuck    atomic.Bool // nothing can be attached
 	closed   chan struct{}
 	once     sync.Once
 	fds      []bpf.NamedFD
@@ -58,6 +59,9 @@ func (m *memoryPath) Apply(w bpf.Write) error {
 }
 
 func (m *memoryPath) Attach(*os.File) error {
+	if m.stuck.Load() {
+		return errors.New("no hook may be attached by this test")
+	}
 	m.attached.Add(1)
 	m.severed.Store(false)
 	return nil
@@ -302,6 +306,30 @@ func TestSeveredLink(t *testing.T) {
 	if !strings.Contains(p.out.String(), "severed by a test") {
 		t.Error("the log does not say it")
 	}
+}
+
+// A link that cannot be made again is a problem for as long as that is so, whatever
+// else goes well meanwhile. edge D42
+func TestLinkStaysSevered(t *testing.T) {
+	p := start(t, oneVIP, newMemoryPath(lbtest.DefaultLimits), nil)
+	p.await("well", well)
+	p.dp.stuck.Store(true)
+	p.dp.severed.Store(true)
+	bad := func(s *api.Status) bool {
+		return s.State == api.Degraded && strings.Contains(strings.Join(s.Problems, "\n"), "severed by a test")
+	}
+	p.await("degraded", bad)
+	if _, err := p.client.Reload(t.Context(), 10*time.Second); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := p.client.Status(t.Context()); err != nil || !bad(s) {
+		t.Errorf("after a reload: %+v, %v", s, err)
+	}
+	if n := strings.Count(p.out.String(), "attaching again"); n != 1 {
+		t.Errorf("told %d times", n)
+	}
+	p.dp.stuck.Store(false)
+	p.await("well again", well)
 }
 
 // What the service manager is told, in order.

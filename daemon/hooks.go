@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"slices"
 
 	"github.com/slicelb/slicelb/bpf"
@@ -72,13 +73,21 @@ func (d *daemon) lookAtHooks(ctx context.Context) {
 	}
 	err := d.dp.Check()
 	if err == nil {
+		d.hooksErr = nil
 		return
 	}
-	d.log.Error("a hook is not ours any more; attaching again", "err", err)
-	if err := d.dp.Attach(d.rootDir); err != nil {
-		d.note(err)
+	told := d.hooksErr != nil // at every tick it would be told again
+	if !told {
+		d.log.Error("a hook is not ours any more; attaching again", "err", err)
+	}
+	if again := d.dp.Attach(d.rootDir); again != nil {
+		if !told {
+			d.log.Error("attach again; trying on", "err", again)
+		}
+		d.hooksErr = errors.Join(err, again)
 		return
 	}
+	d.hooksErr = nil
 	d.keep(ctx, false)
 	d.resync(unitwatch.HintAll)
 }

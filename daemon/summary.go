@@ -33,6 +33,9 @@ func (d *daemon) summary() string {
 	} else if d.reloadErr != nil {
 		s += "; the last reload FAILED"
 	}
+	if d.hooksErr != nil {
+		s += "; hooks are not attached"
+	}
 	if d.applyErr != nil {
 		s += "; the kernel does not have the newest state: " + d.applyErr.Error()
 	}

@@ -102,6 +102,9 @@ func (v *view) addServing(d *daemon) {
 	if d.ready && d.dp.dataPath != nil && !d.attached && d.applyErr == nil {
 		v.problem("no hook is attached: not every cgroup could be looked at yet")
 	}
+	if d.hooksErr != nil {
+		v.problem("hooks are not attached, so calls go to the wire or are not counted: %s", strings.ReplaceAll(d.hooksErr.Error(), "\n", "; "))
+	}
 	if text := d.apiErr.Load(); text != nil {
 		v.problem("%s", *text)
 	}

@@ -82,6 +82,11 @@ func load(spec *ebpf.CollectionSpec, given map[string]*ebpf.Map, opts Options) (
 	}
 	var verifier *ebpf.VerifierError
 	switch {
+	case missingCapabilities() != "":
+		// Which program is refused first, and how, is chance: without CAP_PERFMON the
+		// verifier knows no helper of tracing, and says that instead.
+		opts.log().Debug("the kernel refused to load", "err", err)
+		return nil, notPermitted(err)
 	case errors.As(err, &verifier):
 		// The error prints a summary; the whole log is for whoever asked for it.
 		opts.log().Debug("verifier refused a program", "log", fmt.Sprintf("%+v", verifier))

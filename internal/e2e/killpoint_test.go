@@ -2,7 +2,7 @@ package e2e
 
 import (
 	"fmt"
-	"strconv"
+	"maps"
 	"strings"
 	"testing"
 	"time"
@@ -32,17 +32,26 @@ func TestKillPoints(t *testing.T) {
 		"\n[vip.other]\nfrontends = [\"10.96.0.12:7000\"]\n[[vip.other.backend]]\naddress = \"127.0.0.1:7001\"\n"
 	withMore := strings.Replace(newTOML, `clients = ["web"]`, `clients = ["web", "more"]`, 1) + extra
 	configs := []string{oldTOML, withMore}
-	h.configure(configs[0])
-	h.start()
-	h.healthy()
-	h.clean(configs[0])
+	// What the maps hold of each where nothing was before.
+	fresh := map[string]map[string]int{}
+	for _, toml := range []string{configs[1], configs[0]} {
+		h.configure(toml)
+		h.start()
+		h.healthy()
+		fresh[toml] = h.held()
+		if toml != configs[0] {
+			h.must("systemctl", "stop", unit)
+		}
+	}
 	l := h.load(all...)
 
+	// Each point is tried on the way to the one configuration and back.
 	stride := max(1, int(1/scale.Factor())/5)
+	way := func(i int) (at int, toml string) { return 1 + i/2*stride, configs[(i+1)%2] }
 	killed := map[string]int{}
 	var took []time.Duration
-	for at, misses := 1, 0; misses < 2; at += stride {
-		want := configs[(at/stride)%2]
+	for i, misses := 0, 0; misses < 4; i++ {
+		at, want := way(i)
 		h.configure(want)
 		h.must("sh", "-c", fmt.Sprintf("printf %d >%s", at, trigger))
 		before := h.property("MainPID")
@@ -67,15 +76,15 @@ func TestKillPoints(t *testing.T) {
 		if n := h.number("NFileDescriptorStore"); n != s.DataPlane.Held.Want {
 			t.Errorf("kill point %d: systemd holds %d descriptors, want %d", at, n, s.DataPlane.Held.Want)
 		}
-		h.clean(want)
+		h.cleaned(fresh[want])
 		if t.Failed() {
 			break
 		}
 	}
 	// The same on the way of a start. The trigger counts the points of one
 	// process, so the process that finds it is the one to end.
-	for at, misses := 1, 0; misses < 2 && !t.Failed(); at += stride {
-		want := configs[(at/stride)%2]
+	for i, misses := 0, 0; misses < 4 && !t.Failed(); i++ {
+		at, want := way(i)
 		h.configure(want)
 		h.must("sh", "-c", fmt.Sprintf("printf %d >%s", at, trigger))
 		h.exit("systemctl", "restart", unit)
@@ -86,6 +95,7 @@ func TestKillPoints(t *testing.T) {
 			h.must("rm", "-f", trigger)
 		} else {
 			killed[h.killedAt()]++
+			misses = 0
 		}
 		if !s.DataPlane.Adopted {
 			t.Errorf("kill point %d of a start: not adopted: %q", at, s.Notes)
@@ -93,7 +103,7 @@ func TestKillPoints(t *testing.T) {
 		if n := h.number("NFileDescriptorStore"); n != s.DataPlane.Held.Want {
 			t.Errorf("kill point %d of a start: systemd holds %d descriptors, want %d", at, n, s.DataPlane.Held.Want)
 		}
-		h.clean(want)
+		h.cleaned(fresh[want])
 	}
 	l.flawless()
 	t.Logf("killed at %v", killed)
@@ -117,31 +127,32 @@ func (h *host) killedAt() string {
 	return strings.Join(words[:min(2, len(words))], " ")
 }
 
-// clean waits until the maps hold what toml says and nothing else: as many
-// entries of each kind as its objects need.
-func (h *host) clean(toml string) {
+// held counts what the maps hold, by kind: not cgroups, which come and go, and not
+// what is on its way out.
+func (h *host) held() map[string]int {
 	h.t.Helper()
-	more := strings.Count(toml, "[group.more]")
-	want := map[string]int{
-		"put frontend":     2 + more,
-		"set backend-cell": len(addresses(toml)),
-		"set group":        3 + more, // the host and the daemon are two
+	out := map[string]int{}
+	for line := range strings.Lines(h.must("slicelb", "dump", "maps")) {
+		f := strings.Fields(line)
+		if len(f) < 2 || strings.Contains(line, " free") || strings.Contains(line, "frontend-ref") && strings.Contains(line, " cell=0 ") {
+			continue
+		}
+		switch f[1] {
+		case "cgroup", "backend": // a backend's address stays until its index is used again
+			continue
+		}
+		out[f[0]+" "+f[1]]++
 	}
-	var have map[string]int
+	return out
+}
+
+// cleaned waits until the maps hold so many entries of each kind and no more.
+func (h *host) cleaned(want map[string]int) {
+	h.t.Helper()
 	deadline := time.Now().Add(10 * time.Second)
 	for {
-		have = map[string]int{}
-		for line := range strings.Lines(h.must("slicelb", "dump", "maps")) {
-			f := strings.Fields(line)
-			if len(f) < 2 {
-				continue
-			}
-			kind := f[0] + " " + f[1]
-			if _, counted := want[kind]; counted && !strings.Contains(line, " free") {
-				have[kind]++
-			}
-		}
-		if fmt.Sprint(have) == fmt.Sprint(want) {
+		have := h.held()
+		if maps.Equal(have, want) {
 			return
 		}
 		if time.Now().After(deadline) {
@@ -150,21 +161,4 @@ func (h *host) clean(toml string) {
 		}
 		<-time.After(20 * time.Millisecond)
 	}
-}
-
-// addresses are the backends of all VIPs, each once a VIP.
-func addresses(toml string) map[string]bool {
-	out := map[string]bool{}
-	vip := ""
-	for line := range strings.Lines(toml) {
-		if name, ok := strings.CutPrefix(line, "[vip."); ok {
-			vip, _, _ = strings.Cut(strings.TrimSpace(name), ".")
-			vip = strings.TrimSuffix(vip, "]")
-		}
-		if a, ok := strings.CutPrefix(line, "address = "); ok {
-			u, _ := strconv.Unquote(strings.TrimSpace(a))
-			out[vip+" "+u] = true
-		}
-	}
-	return out
 }

@@ -118,7 +118,10 @@ func (d *daemon) order(ctx context.Context, c *backendChange) (*api.BackendChang
 	b, before := d.backends, d.backends.operator
 	next, out, checks := d.ordered(c, all)
 	if next == nil {
-		return out, nil
+		if d.applied || d.dp.dataPath == nil {
+			return out, nil
+		}
+		next = before // said already, but the kernel may not have it
 	}
 	put := func(orders map[lb.Endpoint]order) {
 		b.operator = orders

@@ -167,6 +167,10 @@ func (d *daemon) loop(ctx context.Context) error {
 		if d.pending != nil {
 			reloads = nil // one after the other
 		}
+		changes := d.backends.changes
+		if d.inherited && !d.ready {
+			changes = nil // what the process before left serves on: the kernel would not have them yet
+		}
 		select {
 		case <-ctx.Done():
 			if err := d.notify.send(nil, "STOPPING=1"); err != nil {
@@ -183,7 +187,7 @@ func (d *daemon) loop(ctx context.Context) error {
 			d.judge(ctx, v)
 		case <-d.backends.next.C:
 			d.soon(ctx)
-		case c := <-d.backends.changes:
+		case c := <-changes:
 			d.change(ctx, c)
 		case <-d.hup:
 			d.again = true // also where one is under way: it may have read the files already

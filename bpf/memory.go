@@ -47,59 +47,58 @@ func elements[T any](m memory, offset, n uint32) []T {
 	return unsafe.Slice((*T)(unsafe.Pointer(&m.bytes[offset])), n)
 }
 
-// shared is elements, of nothing where the memory could not be mapped.
-func shared[T any](m memory, n uint32) []T {
-	if n == 0 {
+// sharing maps arrays' memory for a Datapath, and keeps the errors.
+type sharing struct {
+	d    *Datapath
+	errs []error
+}
+
+// memory maps one array; the size is that of all its elements.
+func (s *sharing) memory(name string) (m memory, size uint32) {
+	array := s.d.maps[name]
+	n, stride := array.MaxEntries(), (array.ValueSize()+7)&^7
+	m, err := mapMemory(array, n, stride)
+	if err != nil {
+		s.errs = append(s.errs, err)
+		return m, 0
+	}
+	s.d.memories = append(s.d.memories, m)
+	return m, n * stride
+}
+
+// table is an array as Ts, of which an element holds one or several; nil where its
+// memory could not be mapped.
+func table[T any](s *sharing, name string) []T {
+	m, size := s.memory(name)
+	if size == 0 {
 		return nil
 	}
-	return elements[T](m, 0, n)
+	var t T
+	return elements[T](m, 0, size/uint32(unsafe.Sizeof(t)))
 }
 
 // share maps what the programs and the daemon both write.
 func (d *Datapath) share(spec *ebpf.CollectionSpec) error {
-	var errs []error
-	share := func(name string) (m memory, n uint32) {
-		n = d.maps[name].MaxEntries()
-		m, err := mapMemory(d.maps[name], n, (d.maps[name].ValueSize()+7)&^7)
-		if err != nil {
-			errs = append(errs, err)
-			return m, 0
-		}
-		d.memories = append(d.memories, m)
-		return m, n
-	}
-	words := func(name string) []uint64 {
-		m, n := share(name)
-		return shared[uint64](m, n)
-	}
-	d.frontendRefs = words(slicelbMapFrontendRefs)
-	d.cells = words(slicelbMapCells)
-	d.cellAffinity = words(slicelbMapCellAffinity)
-	d.backendCells = words(slicelbMapBackendCells)
-	d.backendTraits = words(slicelbMapBackendTraits)
-	d.groups = words(slicelbMapGroups)
-	d.pairKeys = words(slicelbMapPairKeys)
-	m, n := share(slicelbMapSlots)
-	d.slots = shared[uint32](m, n*slotsPerElem)
-	m, n = share(slicelbMapBackends)
-	d.backends = shared[slicelbSlbBackend](m, n)
-	m, n = share(slicelbMapBackendCounters)
-	d.backendCounters = shared[slicelbSlbBackendCounters](m, n)
-	m, n = share(slicelbMapCellInfos)
-	d.cellInfos = shared[slicelbSlbCellInfo](m, n)
-	m, n = share(slicelbMapPolicyLines)
-	d.policyLines = shared[policyLine](m, n)
-	m, n = share(slicelbMapGroupInfos)
-	d.groupInfos = shared[slicelbSlbGroupInfo](m, n)
+	s := &sharing{d: d}
+	d.frontendRefs = table[uint64](s, slicelbMapFrontendRefs)
+	d.cells = table[uint64](s, slicelbMapCells)
+	d.cellAffinity = table[uint64](s, slicelbMapCellAffinity)
+	d.backendCells = table[uint64](s, slicelbMapBackendCells)
+	d.backendTraits = table[uint64](s, slicelbMapBackendTraits)
+	d.groups = table[uint64](s, slicelbMapGroups)
+	d.pairKeys = table[uint64](s, slicelbMapPairKeys)
+	d.slots = table[uint32](s, slicelbMapSlots)
+	d.backends = table[slicelbSlbBackend](s, slicelbMapBackends)
+	d.backendCounters = table[slicelbSlbBackendCounters](s, slicelbMapBackendCounters)
+	d.cellInfos = table[slicelbSlbCellInfo](s, slicelbMapCellInfos)
+	d.policyLines = table[policyLine](s, slicelbMapPolicyLines)
+	d.groupInfos = table[slicelbSlbGroupInfo](s, slicelbMapGroupInfos)
+	d.budgets = table[slicelbSlbTellBudget](s, slicelbMapTellBudgets)
+	d.latencies = table[slicelbSlbLatency](s, slicelbMapLatencies)
 
-	m, n = share(slicelbMapTellBudgets)
-	d.budgets = shared[slicelbSlbTellBudget](m, n)
-	m, n = share(slicelbMapLatencies)
-	d.latencies = shared[slicelbSlbLatency](m, n)
-
-	globals, _ := share(spec.Variables[slicelbVarHostNetnsCookie].SectionName)
-	if len(errs) > 0 {
-		return errors.Join(errs...)
+	globals, _ := s.memory(spec.Variables[slicelbVarHostNetnsCookie].SectionName)
+	if len(s.errs) > 0 {
+		return errors.Join(s.errs...)
 	}
 	variable := func(name string) []uint64 {
 		v := spec.Variables[name]

@@ -122,7 +122,7 @@ func TestCaller(t *testing.T) {
 
 // Without an address: every VIP, each by one frontend of a family.
 func TestVerdicts(t *testing.T) {
-	maps := filled(t, explained, map[uint64]string{10: "web.slice"})
+	maps := filled(t, explained(t), map[uint64]string{10: "web.slice"})
 	d, err := maps.Dump()
 	if err != nil {
 		t.Fatal(err)

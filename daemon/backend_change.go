@@ -77,6 +77,11 @@ func (d *daemon) change(ctx context.Context, c *backendChange) {
 	c.done <- backendChanged{answer, err}
 }
 
+// takesOrders is whether an order can be carried out at once. Until it is ready, what
+// the process before left serves on: the order would be called done, and stored beside
+// a configuration that has not been tried, while calls still go where they went.
+func (d *daemon) takesOrders() bool { return d.ready || !d.inherited }
+
 // meant are the backends that a wish is about.
 func (d *daemon) meant(c *backendChange) ([]lb.Endpoint, error) {
 	if d.running == nil {

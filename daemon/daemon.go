@@ -168,8 +168,8 @@ func (d *daemon) loop(ctx context.Context) error {
 			reloads = nil // one after the other
 		}
 		changes := d.backends.changes
-		if d.inherited && !d.ready {
-			changes = nil // what the process before left serves on: the kernel would not have them yet
+		if !d.takesOrders() {
+			changes = nil
 		}
 		select {
 		case <-ctx.Done():

@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"log/slog"
+	"os"
 	"strconv"
 	"strings"
 	"testing"
@@ -52,46 +53,18 @@ func filled(t testing.TB, toml string, cgroups map[uint64]string) *lbtest.Maps {
 	return maps
 }
 
-const explained = `
-[group.web]
-slices = ["web.slice"]
-[group.canary]
-slices = ["canary.slice"]
-[group.proxy]
-slices = ["proxy.slice"]
-translate = false
-[group.cache]
-slices = ["cache.slice"]
-
-[vip.db]
-frontends = ["10.96.0.10:5432", "10.96.0.10:5432/udp"]
-clients = ["web", "canary", "proxy"]
-hidden = "reject"
-[[vip.db.backend]]
-address = "192.0.2.11:5432"
-weight = 3
-[[vip.db.backend]]
-address = "192.0.2.12:5432"
-[vip.db.for.canary]
-[[vip.db.for.canary.backend]]
-address = "192.0.2.20:5432"
-
-[vip.dns]
-frontends = ["10.96.0.53:53/udp"]
-except = ["cache"]
-[[vip.dns.backend]]
-address = "192.0.2.53:53"
-
-[vip.down]
-frontends = ["10.96.0.11:80"]
-
-[vip.gone]
-frontends = ["10.96.0.12:80"]
-when_down = "pass"
-`
+// explained is the configuration that diff's tests use, too.
+func explained(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile("../config/testdata/situations.toml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
 
 func TestExplain(t *testing.T) {
-	maps := filled(t, explained, map[uint64]string{10: "web.slice", 11: "canary.slice", 12: "proxy.slice", 13: "cache.slice"})
+	maps := filled(t, explained(t), map[uint64]string{10: "web.slice", 11: "canary.slice", 12: "proxy.slice", 13: "cache.slice"})
 	d, err := maps.Dump()
 	if err != nil {
 		t.Fatal(err)
@@ -221,7 +194,7 @@ func FuzzParseFrontend(f *testing.F) {
 }
 
 func TestDumpLines(t *testing.T) {
-	maps := filled(t, explained, map[uint64]string{10: "web.slice"})
+	maps := filled(t, explained(t), map[uint64]string{10: "web.slice"})
 	d, err := maps.Dump()
 	if err != nil {
 		t.Fatal(err)

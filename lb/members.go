@@ -16,10 +16,7 @@ func (s *State) WithMembers(m Membership) *State {
 
 // join replaces the cgroups.
 func (s *State) join(m Membership) {
-	known := make(map[string]bool, len(s.Groups))
-	for _, g := range s.Groups {
-		known[g.Name] = true
-	}
+	known := s.known()
 	s.Complete, s.Walked = m.Complete, m.Walked
 	s.Cgroups = make([]Cgroup, 0, len(m.Cgroups))
 	self := Cgroup{ID: m.Self, Rule: Rule{Group: DaemonGroup}}

@@ -14,65 +14,6 @@ import (
 // directories belong to their nearest ancestor's group.
 const maxDepth = 256
 
-// dir is a directory that is watched: one that the tree knows, a member, or a
-// slice between an anchor and its members.
-type dir struct {
-	id       uint64
-	name     string
-	path     string
-	parent   *dir
-	children []*dir // those watched, sorted by name
-
-	match  *anchor.Match // shared by those that are alike, never nil
-	known  bool          // match is the tree's answer
-	member bool
-	walk   bool // what lies in it can matter
-	below  bool // below an anchor, or one
-	leaf   bool // a scope, a service or a bare member, or within one
-	plain  bool // systemd's own path for this slice: what lies in it can be its units
-	shaped bool // it is a unit's directory if it is systemd's
-	marked bool // systemd's mark was seen, or systemd said so
-	unread bool // systemd's mark was not looked for yet
-
-	about *about // nil: nothing is known
-}
-
-// about is what only systemd knows of a unit. It is immutable: snapshots share it.
-type about struct {
-	invocation  string // 32 hexadecimal digits, or "" while not known
-	description string // other people's text
-}
-
-func (a *about) invoked() string {
-	if a == nil {
-		return ""
-	}
-	return a.invocation
-}
-
-func (a *about) described() string {
-	if a == nil {
-		return ""
-	}
-	return a.description
-}
-
-// shape is the unit that this directory is if it is systemd's; "" if it cannot be.
-func (d *dir) shape() string {
-	if !d.shaped {
-		return ""
-	}
-	return anchor.UnitName(d.name)
-}
-
-// unit is the unit that this directory is known to be.
-func (d *dir) unit() string {
-	if !d.marked {
-		return ""
-	}
-	return d.shape()
-}
-
 // hierarchy is the watched part of the cgroup tree as it was when last looked
 // at. One goroutine owns it.
 type hierarchy struct {
@@ -167,43 +108,6 @@ func (h *hierarchy) child(d *dir, name string) *dir {
 		c.shaped, c.plain = unit != "", slice
 	}
 	return c
-}
-
-// unitShape is the name of the unit that systemd would keep in this directory,
-// given that the parent is a slice of it, and whether that is a slice whose
-// path is this one. "/nomad.slice/share.slice" is not.
-func unitShape(path, dirName string) (unit string, slice bool) {
-	unit = anchor.UnitName(dirName)
-	switch suffix := unit[strings.LastIndexByte(unit, '.')+1:]; suffix {
-	case "slice":
-		if p, err := anchor.FromUnit(unit); err != nil || p != path {
-			return "", false
-		}
-		return unit, true
-	case "scope", "service", "socket", "mount", "swap":
-		if !validUnit(unit) || anchor.DirName(unit) != dirName {
-			return "", false
-		}
-		return unit, false
-	}
-	return "", false
-}
-
-// validUnit reports whether systemd could know a unit of this name.
-func validUnit(name string) bool {
-	if len(name) == 0 || len(name) > 255 {
-		return false
-	}
-	for i := range len(name) {
-		c := name[i]
-		switch {
-		case '0' <= c && c <= '9', 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z':
-		case strings.IndexByte(`:-_.\@`, c) >= 0:
-		default:
-			return false
-		}
-	}
-	return true
 }
 
 // walkAll looks at every directory that is watched.
@@ -406,63 +310,6 @@ func (h *hierarchy) fail(d *dir, err error) {
 	if h.err == nil {
 		h.err = fmt.Errorf("cgroup %q: %w", d.path, err)
 	}
-}
-
-// rename reads systemd's mark on d again; false where d's directory is gone.
-func (h *hierarchy) rename(d *dir) (there bool) {
-	if !d.shaped || h.byID[d.id] != d {
-		return true
-	}
-	fd, err := h.open(d)
-	if err != nil {
-		return !gone(err)
-	}
-	defer unix.Close(fd)
-	if inv := readInvocation(fd, "."); inv != "" && inv != d.about.invoked() {
-		d.marked, d.about = true, &about{invocation: inv}
-		h.changed = true
-	}
-	return true
-}
-
-// readMarks reads up to n of the marks that looks have left. It returns whose it
-// read, and directories that are gone without a word.
-func (h *hierarchy) readMarks(n int) (read, lost []*dir) {
-	n = min(n, len(h.unread))
-	var parent *dir
-	fd := -1
-	for _, d := range h.unread[:n] {
-		d.unread = false
-		if h.byID[d.id] != d || d.marked { // dropped meanwhile, or systemd said so
-			continue
-		}
-		if d.parent != parent { // those of one directory stand together
-			if fd >= 0 {
-				_ = unix.Close(fd)
-			}
-			var err error
-			if fd, err = h.open(d.parent); err != nil {
-				fd = -1
-				lost = append(lost, d.parent)
-			}
-			parent = d.parent
-		}
-		if fd < 0 {
-			continue
-		}
-		if inv := readInvocation(fd, d.name); inv != "" {
-			d.marked, d.about = true, &about{invocation: inv}
-			h.renamed = true
-		}
-		read = append(read, d)
-	}
-	if fd >= 0 {
-		_ = unix.Close(fd)
-	}
-	if h.unread = h.unread[n:]; len(h.unread) == 0 {
-		h.unread = nil
-	}
-	return read, lost
 }
 
 // nearest is the deepest directory that is watched on the way to a slice, whose

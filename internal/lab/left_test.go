@@ -111,7 +111,13 @@ func TestNothingLeft(t *testing.T) {
 			if _, err := fmt.Sscan(line, &pid, &dir); err != nil {
 				t.Fatalf("the victim said %q", line)
 			}
-			netns, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/net", pid))
+			// Held open: the number of one that is gone may be another lab's next.
+			held, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", pid))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer held.Close()
+			netns, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", held.Fd()))
 			if err != nil || processesIn(netns) < 2 {
 				t.Fatalf("the lab's network namespace %q has %d processes, %v", netns, processesIn(netns), err)
 			}

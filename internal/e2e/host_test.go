@@ -353,14 +353,17 @@ func (h *host) echo() {
 // load is clients in the group web, until it is stopped.
 type load struct {
 	*running
-	h    *host
-	once sync.Once
-	sum  tally
+	h        *host
+	once     sync.Once
+	sum      tally
+	mayClose int // connected UDP sockets
 }
+
+const loadClients = 4
 
 func (h *host) load(may ...string) *load {
 	h.t.Helper()
-	l := &load{running: h.play("/web.slice/load.scope", "load", append([]string{vip, "4"}, may...)...), h: h}
+	l := &load{running: h.play("/web.slice/load.scope", "load", append([]string{vip, strconv.Itoa(loadClients)}, may...)...), h: h}
 	h.t.Cleanup(func() { l.stop() })
 	h.eventually(10*time.Second, "the load runs", func() bool { return l.connects() > 0 })
 	return l
@@ -397,15 +400,23 @@ func (l *load) stop() tally {
 	return l.sum
 }
 
+// losesBackends says that a backend is about to be taken away: each client may have
+// a connected UDP socket to it that waits, and is closed (edge D38).
+func (l *load) losesBackends() { l.mayClose += loadClients }
+
 // flawless stops the load; nothing may have failed or gone astray.
 func (l *load) flawless() tally {
 	l.h.t.Helper()
 	sum := l.stop()
+	if sum.Closed > l.mayClose {
+		l.h.t.Errorf("%d connected UDP sockets were closed, at most %d may be", sum.Closed, l.mayClose)
+	}
 	if sum.Failed > 0 || sum.Wrong > 0 || sum.Connects == 0 {
 		l.h.t.Errorf("%d of %d connects and %d datagrams failed, %d were wrong:\n%s",
 			sum.Failed, sum.Connects, sum.Datagrams, sum.Wrong, strings.Join(sum.Reasons, "\n"))
 	}
-	l.h.t.Logf("%d connects, %d datagrams, %d failed, %d wrong, %v", sum.Connects, sum.Datagrams, sum.Failed, sum.Wrong, sum.Backends)
+	l.h.t.Logf("%d connects, %d datagrams, %d failed, %d wrong, %d closed, %v",
+		sum.Connects, sum.Datagrams, sum.Failed, sum.Wrong, sum.Closed, sum.Backends)
 	return sum
 }
 

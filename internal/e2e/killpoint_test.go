@@ -53,6 +53,7 @@ func TestKillPoints(t *testing.T) {
 	for i, misses := 0, 0; misses < 4; i++ {
 		at, want := way(i)
 		h.configure(want)
+		l.losesBackends()
 		h.must("sh", "-c", fmt.Sprintf("printf %d >%s", at, trigger))
 		before := h.property("MainPID")
 		code, _ := h.exit("slicelb", "reload")
@@ -86,6 +87,7 @@ func TestKillPoints(t *testing.T) {
 	for i, misses := 0, 0; misses < 4 && !t.Failed(); i++ {
 		at, want := way(i)
 		h.configure(want)
+		l.losesBackends()
 		h.must("sh", "-c", fmt.Sprintf("printf %d >%s", at, trigger))
 		h.exit("systemctl", "restart", unit)
 		h.eventually(20*time.Second, "active", func() bool { return h.property("ActiveState") == "active" })

@@ -141,6 +141,7 @@ func TestReload(t *testing.T) {
 	h.healthy()
 	l := h.load(all...)
 
+	l.losesBackends()
 	h.configure(newTOML)
 	if code, out := h.exit("slicelb", "diff"); code != 1 || !strings.Contains(out, "+ backend 127.0.0.1:7003") {
 		t.Errorf("diff: exit %d\n%s", code, out)
@@ -171,6 +172,7 @@ func TestReload(t *testing.T) {
 		t.Errorf("unit is %s", got)
 	}
 
+	l.losesBackends()
 	h.configure(oldTOML)
 	h.must("systemctl", "kill", "--signal=HUP", "--kill-who=main", unit)
 	h.eventually(5*time.Second, "SIGHUP loads", func() bool { return h.ask("/web.slice/one.scope") != newOnes[0] })

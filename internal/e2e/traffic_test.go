@@ -99,7 +99,8 @@ type tally struct {
 	Connects  int            `json:"connects"` // TCP and connected UDP
 	Datagrams int            `json:"datagrams"`
 	Failed    int            `json:"failed"`
-	Wrong     int            `json:"wrong"` // another backend or peer name than may be
+	Closed    int            `json:"closed"` // connected UDP sockets whose backend went away (edge D38)
+	Wrong     int            `json:"wrong"`  // another backend or peer name than may be
 	Reasons   []string       `json:"reasons"`
 	Backends  map[string]int `json:"backends"`
 }
@@ -158,6 +159,12 @@ func playLoad(args []string) int {
 				b, err := callTCP(vip, text)
 				note("tcp", b, err)
 				b, err = callUDP(vip, text)
+				if errors.Is(err, errClosed) { // so it connects again, as its user would
+					mu.Lock()
+					sum.Closed++
+					mu.Unlock()
+					b, err = callUDP(vip, text)
+				}
 				note("connected udp", b, err)
 				b, err = callFlow(flow, vip, text)
 				note("udp", b, err)
@@ -176,7 +183,10 @@ func playLoad(args []string) int {
 	return 0
 }
 
-var errWrong = errors.New("wrong peer")
+var (
+	errWrong  = errors.New("wrong peer")
+	errClosed = errors.New("closed, for its backend is gone")
+)
 
 const callTimeout = 5 * time.Second
 
@@ -242,6 +252,9 @@ func callTCP(vip netip.AddrPort, text string) (string, error) {
 	return backendOf(string(b[:got]), text)
 }
 
+// callUDP connects and makes one exchange. It returns errClosed where the socket was
+// closed for its backend is gone: it is connected no more, and a receive says
+// ECONNABORTED once.
 func callUDP(vip netip.AddrPort, text string) (string, error) {
 	c, err := net.DialTimeout("udp", vip.String(), callTimeout)
 	if err != nil {
@@ -249,14 +262,20 @@ func callUDP(vip netip.AddrPort, text string) (string, error) {
 	}
 	defer c.Close()
 	c.SetDeadline(time.Now().Add(callTimeout))
-	if err := isPeer(c.(*net.UDPConn), vip); err != nil {
-		return "", err
-	}
-	if _, err := io.WriteString(c, text); err != nil {
-		return "", err
-	}
 	b := make([]byte, 256)
-	n, err := c.Read(b)
+	n := 0
+	err = isPeer(c.(*net.UDPConn), vip)
+	if err == nil {
+		_, err = io.WriteString(c, text)
+	}
+	if err == nil {
+		n, err = c.Read(b)
+	}
+	for _, gone := range []error{unix.ENOTCONN, unix.EDESTADDRREQ, unix.ECONNABORTED} {
+		if errors.Is(err, gone) {
+			return "", fmt.Errorf("%w: %w", errClosed, err)
+		}
+	}
 	if err != nil {
 		return "", err
 	}

@@ -141,7 +141,10 @@ func TestTerminate(t *testing.T) {
 	h.reload(config("udp", "b"))
 	h.until("the UDP socket is closed", func() bool { return closedSockets(h) == 5 }, h.log.String)
 	for _, s := range sockets {
-		if s.udp {
+		if s.udp { // connected no more, and the next receive says why
+			if err := s.Send("x"); err != unix.EDESTADDRREQ {
+				t.Errorf("send on %s: %v", s, err)
+			}
 			if _, err := s.Receive(); err != unix.ECONNABORTED {
 				t.Errorf("%s: %v", s, err)
 			}

@@ -16,9 +16,14 @@ import (
 // the VIP; counted for the group. // edge D32 D37
 func TestKernelNoBackend(t *testing.T) {
 	p := newPlane(t, small)
-	for _, to := range []string{"10.96.0.10:80", "[fd00:96::10]:80"} {
-		trap := kerneltest.Serve(t, "trap", to) // nothing may get here
-		tcp, udp := p.vip("down", to), p.vip("down udp", to+"/udp")
+	for _, f := range []struct{ vip, to string }{
+		{"10.96.0.10:80", "10.96.0.10:80"},
+		{"[fd00:96::10]:80", "[fd00:96::10]:80"},
+		{"10.96.0.11:80", mapped("10.96.0.11:80")},
+	} {
+		to := f.to
+		trap := kerneltest.Serve(t, "trap", f.vip) // nothing may get here
+		tcp, udp := p.vip("down "+f.vip, f.vip), p.vip("down udp "+f.vip, f.vip+"/udp")
 		c := kerneltest.Start(t, p.root)
 		failsWith(t, "connect", c.TCP(to).Connect(to), unix.EHOSTUNREACH)
 		failsWith(t, "connect UDP", c.UDP(to).Connect(to), unix.EHOSTUNREACH)

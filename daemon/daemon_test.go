@@ -38,6 +38,7 @@ type memoryPath struct {
 	attached atomic.Int32
 	severed  atomic.Bool
 	stuck    atomic.Bool // nothing can be attached
+	stats    atomic.Pointer[bpf.Stats]
 	closed   chan struct{}
 	once     sync.Once
 	fds      []bpf.NamedFD
@@ -99,11 +100,16 @@ func (m *memoryPath) Counters() (*bpf.CounterSnapshot, error) {
 }
 func (m *memoryPath) Recount() (int, error)           { return 0, nil }
 func (m *memoryPath) LiveOf(i uint32) (uint64, error) { return m.live[i], nil }
-func (m *memoryPath) Stats() (bpf.Stats, error)       { return bpf.Stats{}, nil }
-func (m *memoryPath) Missing() []bpf.Feature          { return nil }
-func (m *memoryPath) Close() error                    { m.once.Do(func() { close(m.closed) }); return nil }
-func (m *memoryPath) RuleHits() ([]uint64, error)     { return nil, nil }
-func (m *memoryPath) Seen() ([]bpf.Seen, error)       { return nil, nil }
+func (m *memoryPath) Stats() (bpf.Stats, error) {
+	if st := m.stats.Load(); st != nil {
+		return *st, nil
+	}
+	return bpf.Stats{}, nil
+}
+func (m *memoryPath) Missing() []bpf.Feature      { return nil }
+func (m *memoryPath) Close() error                { m.once.Do(func() { close(m.closed) }); return nil }
+func (m *memoryPath) RuleHits() ([]uint64, error) { return nil, nil }
+func (m *memoryPath) Seen() ([]bpf.Seen, error)   { return nil, nil }
 
 // process is a daemon in this process, with a data plane in memory.
 type process struct {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/slicelb/slicelb/api"
 	"github.com/slicelb/slicelb/config"
@@ -57,7 +58,7 @@ func endpointOf(vip, addr string) lb.Endpoint {
 
 // What a process leaves is what the next one knows.
 func TestRuntimeState(t *testing.T) {
-	since := time.Now().Add(-time.Hour).Round(0)
+	since := time.Now().Add(-time.Hour)
 	b := newBackendStates()
 	b.operator[endpointOf("db", "192.0.2.1:80")] = order{State: api.OrderDrain, Since: since, UID: 1000, Unit: "web@1.service", Run: "abc", ByUnit: true}
 	b.operator[endpointOf("db", "[2001:db8::1]:80")] = order{State: api.OrderMaint, Since: since}
@@ -81,7 +82,7 @@ func TestRuntimeState(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "runtime-v1.9") {
 		t.Errorf("what is not sealed is taken: %v", err)
 	}
-	if diff := cmp.Diff(b.operator, c.operator); diff != "" {
+	if diff := cmp.Diff(b.operator, c.operator, cmpopts.EquateApproxTime(time.Second)); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 	if c.generation != 9 {

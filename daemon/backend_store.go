@@ -47,7 +47,7 @@ type storedOrder struct {
 	VIP     string         `json:"vip"`
 	Address netip.AddrPort `json:"address"`
 	State   string         `json:"state"` // drain or maint
-	Since   time.Time      `json:"since"`
+	Since   moment         `json:"since"`
 	UID     uint32         `json:"uid"`
 	Unit    string         `json:"unit,omitempty"`
 	Run     string         `json:"run,omitempty"`
@@ -57,7 +57,7 @@ type storedOrder struct {
 type storedUnit struct {
 	Name  string         `json:"name"`
 	State discover.State `json:"state"`
-	Since time.Time      `json:"since"`
+	Since moment         `json:"since"`
 	Run   string         `json:"run,omitempty"`
 }
 
@@ -65,7 +65,7 @@ type storedVerdict struct {
 	VIP     string         `json:"vip"`
 	Address netip.AddrPort `json:"address"`
 	Up      bool           `json:"up"`
-	Since   time.Time      `json:"since"`
+	Since   moment         `json:"since"`
 }
 
 func isRuntime(name string) bool { return strings.HasPrefix(name, "runtime-v") }
@@ -74,18 +74,18 @@ func isRuntime(name string) bool { return strings.HasPrefix(name, "runtime-v") }
 func (b *backendStates) seal() error {
 	s := runtimeState{Version: runtimeVersion, Generation: b.generation + 1, Orders: []storedOrder{}, Verdicts: []storedVerdict{}}
 	for e, o := range b.operator {
-		s.Orders = append(s.Orders, storedOrder{e.VIP, e.Addr, o.State, o.Since, o.UID, o.Unit, o.Run, o.ByUnit})
+		s.Orders = append(s.Orders, storedOrder{e.VIP, e.Addr, o.State, momentOf(o.Since), o.UID, o.Unit, o.Run, o.ByUnit})
 	}
 	if b.units != nil {
 		s.Patterns = b.units.Patterns
 		for _, u := range b.units.List {
-			s.Units = append(s.Units, storedUnit(u))
+			s.Units = append(s.Units, storedUnit{u.Name, u.State, momentOf(u.Since), u.Run})
 		}
 	}
 	if b.verdicts != nil {
 		for t, v := range b.verdicts.All() {
 			if v.State != health.Unchecked {
-				s.Verdicts = append(s.Verdicts, storedVerdict{t.VIP, t.Addr, v.State == health.Up, v.Since})
+				s.Verdicts = append(s.Verdicts, storedVerdict{t.VIP, t.Addr, v.State == health.Up, momentOf(v.Since)})
 			}
 		}
 	}
@@ -140,14 +140,14 @@ func (b *backendStates) restore(fds []stored) error {
 	b.restored = newest.Generation
 	for _, o := range newest.Orders {
 		if o.State == api.OrderDrain || o.State == api.OrderMaint {
-			b.operator[lb.Endpoint{VIP: o.VIP, Addr: o.Address}] = order{o.State, o.Since, o.UID, o.Unit, o.Run, o.ByUnit}
+			b.operator[lb.Endpoint{VIP: o.VIP, Addr: o.Address}] = order{o.State, o.Since.time(), o.UID, o.Unit, o.Run, o.ByUnit}
 		}
 	}
 	if len(newest.Patterns) > 0 {
 		b.units = &discover.Units{Patterns: newest.Patterns}
 		for _, u := range newest.Units {
 			if u.State >= discover.Active && u.State <= discover.Failed {
-				b.units.List = append(b.units.List, discover.Unit(u))
+				b.units.List = append(b.units.List, discover.Unit{Name: u.Name, State: u.State, Since: u.Since.time(), Run: u.Run})
 			}
 		}
 		slices.SortFunc(b.units.List, func(a, b discover.Unit) int { return strings.Compare(a.Name, b.Name) })
@@ -157,7 +157,7 @@ func (b *backendStates) restore(fds []stored) error {
 		if v.Up {
 			state = health.Up
 		}
-		b.known[lb.Endpoint{VIP: v.VIP, Addr: v.Address}] = health.Verdict{State: state, Since: v.Since}
+		b.known[lb.Endpoint{VIP: v.VIP, Addr: v.Address}] = health.Verdict{State: state, Since: v.Since.time()}
 	}
 	return errors.Join(errs...)
 }

@@ -5,8 +5,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/slicelb/slicelb/api"
 )
 
@@ -52,15 +50,4 @@ func newLatency() api.Latency {
 		l.Buckets[i].Most = b
 	}
 	return l
-}
-
-// fromMonotonic is the moment at which CLOCK_MONOTONIC, which the kernel's
-// events carry, read at. Zero where the clock cannot be read.
-func fromMonotonic(at time.Duration) time.Time {
-	var ts unix.Timespec
-	now := time.Now()
-	if unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts) != nil {
-		return time.Time{}
-	}
-	return now.Add(at - time.Duration(ts.Nano()))
 }

@@ -133,8 +133,5 @@ func (n *notifier) barrier(ctx context.Context) error {
 
 // reloading is what the manager is told before a reload; READY=1 ends it.
 func reloading() []string {
-	var ts unix.Timespec
-	// CLOCK_MONOTONIC is always there.
-	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts)
-	return []string{"RELOADING=1", "MONOTONIC_USEC=" + strconv.FormatInt(ts.Nano()/1000, 10)}
+	return []string{"RELOADING=1", "MONOTONIC_USEC=" + strconv.FormatInt(monotonic().Microseconds(), 10)}
 }

@@ -20,35 +20,12 @@ import (
 // theirs is a program of somebody else on connect4: it allows or denies all.
 func theirs(t *testing.T, verdict int32) *ebpf.Program {
 	t.Helper()
-	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{
-		Name: "theirs", Type: ebpf.CGroupSockAddr, AttachType: ebpf.AttachCGroupInet4Connect,
-		License:      "GPL",
-		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, verdict), asm.Return()},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { p.Close() })
-	return p
+	return theirsOn(t, ebpf.AttachCGroupInet4Connect, verdict)
 }
 
 func attachTheirs(t *testing.T, c *kerneltest.Cgroup, p *ebpf.Program, flags uint32) {
 	t.Helper()
-	dir := c.Open(t)
-	err := link.RawAttachProgram(link.RawAttachProgramOptions{
-		Target: int(dir.Fd()), Program: p, Attach: ebpf.AttachCGroupInet4Connect, Flags: flags,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		err := link.RawDetachProgram(link.RawDetachProgramOptions{
-			Target: int(dir.Fd()), Program: p, Attach: ebpf.AttachCGroupInet4Connect,
-		})
-		if err != nil {
-			t.Errorf("detach their program: %v", err)
-		}
-	})
+	hang(t, c, p, ebpf.AttachCGroupInet4Connect, flags)
 }
 
 func programsOn(t *testing.T, c *kerneltest.Cgroup) []ebpf.ProgramID {

@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/slicelb/slicelb/bpf"
 	"github.com/slicelb/slicelb/config"
+	"github.com/slicelb/slicelb/internal/fdstore"
 	"github.com/slicelb/slicelb/lb"
 	"github.com/slicelb/slicelb/unitwatch"
 )
@@ -25,7 +28,7 @@ func (d *daemon) openPath(ctx context.Context, cfg *config.Config) error {
 		opts.Slots, opts.UDPFlows = cfg.Daemon.Slots, cfg.Daemon.UDPFlows
 	}
 	var dp opened
-	if err := d.notify.patiently(func() { dp, err = d.open(opts, named) }); err != nil {
+	if err := d.notify.Patiently(func() { dp, err = d.open(opts, named) }); err != nil {
 		d.log.Warn("watchdog", "err", err)
 	}
 	if err != nil {
@@ -34,7 +37,7 @@ func (d *daemon) openPath(ctx context.Context, cfg *config.Config) error {
 		}
 		return err
 	}
-	if err := closeAll(d.handed); err != nil {
+	if err := fdstore.Close(d.handed); err != nil {
 		d.log.Warn("descriptors that were handed over", "err", err)
 	}
 	d.handed = nil
@@ -90,4 +93,20 @@ func (d *daemon) attach(ctx context.Context) error {
 	d.tasks.Go(func() { recount(ctx, d.dp, d.log) })
 	d.resync(unitwatch.HintAll)
 	return nil
+}
+
+// copies are for package bpf to own: opening may fail, and is tried again then.
+func copies(fds []fdstore.FD) ([]bpf.NamedFD, error) {
+	var out []bpf.NamedFD
+	for _, f := range fds {
+		fd, err := unix.FcntlInt(uintptr(f.FD), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			for _, c := range out {
+				unix.Close(c.FD)
+			}
+			return nil, fmt.Errorf("copy descriptor %s: %w", f.Name, err)
+		}
+		out = append(out, bpf.NamedFD{Name: f.Name, FD: fd, Poll: f.Poll})
+	}
+	return out, nil
 }

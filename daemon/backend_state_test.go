@@ -18,6 +18,8 @@ import (
 	"github.com/slicelb/slicelb/api"
 	"github.com/slicelb/slicelb/config"
 	"github.com/slicelb/slicelb/health"
+	"github.com/slicelb/slicelb/internal/fdstore"
+	"github.com/slicelb/slicelb/internal/fdstore/fdstoretest"
 	"github.com/slicelb/slicelb/lb"
 	"github.com/slicelb/slicelb/lb/lbtest"
 )
@@ -62,7 +64,7 @@ func TestRuntimeState(t *testing.T) {
 	b := newBackendStates()
 	b.operator[endpointOf("db", "192.0.2.1:80")] = order{State: api.OrderDrain, Since: since, UID: 1000, Unit: "web@1.service", Run: "abc", ByUnit: true}
 	b.operator[endpointOf("db", "[2001:db8::1]:80")] = order{State: api.OrderMaint, Since: since}
-	var files []stored
+	var files []fdstore.FD
 	for range 2 {
 		if err := b.seal(); err != nil {
 			t.Fatal(err)
@@ -78,7 +80,7 @@ func TestRuntimeState(t *testing.T) {
 	}
 	defer torn.Close()
 	c := newBackendStates()
-	err = c.restore(append(files, stored{Name: "runtime-v1.9", FD: int(torn.Fd())}, stored{Name: "state-v1.77", FD: -1}))
+	err = c.restore(append(files, fdstore.FD{Name: "runtime-v1.9", FD: int(torn.Fd())}, fdstore.FD{Name: "state-v1.77", FD: -1}))
 	if err == nil || !strings.Contains(err.Error(), "runtime-v1.9") {
 		t.Errorf("what is not sealed is taken: %v", err)
 	}
@@ -309,8 +311,8 @@ func TestReloadWaitsForFirstChecks(t *testing.T) {
 
 func TestOrders(t *testing.T) {
 	one, two := listen(t), listen(t)
-	m := newManager(t)
-	p := start(t, checkedTOML("", one, two), newMemoryPath(lbtest.DefaultLimits), m.environment())
+	m := fdstoretest.New(t)
+	p := start(t, checkedTOML("", one, two), newMemoryPath(lbtest.DefaultLimits), m.Environment())
 	p.await("both answer", func(s *api.Status) bool { return len(s.VIPs) == 1 && s.VIPs[0].Up == 2 })
 	set := func(addr, state string) *api.BackendChanged {
 		t.Helper()
@@ -338,7 +340,7 @@ func TestOrders(t *testing.T) {
 	if out := set(one.addr, "drain"); out.Before != "drain" || out.Writes != 0 {
 		t.Errorf("twice: %+v", out)
 	}
-	if text := strings.Join(m.said(), "\n"); !strings.Contains(text, "FDNAME=runtime-v1.") {
+	if text := strings.Join(m.Said(), "\n"); !strings.Contains(text, "FDNAME=runtime-v1.") {
 		t.Errorf("it is not stored:\n%s", text)
 	}
 	set(one.addr, "maint")

@@ -10,11 +10,10 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/slicelb/slicelb/api"
 	"github.com/slicelb/slicelb/discover"
 	"github.com/slicelb/slicelb/health"
+	"github.com/slicelb/slicelb/internal/fdstore"
 	"github.com/slicelb/slicelb/lb"
 )
 
@@ -93,7 +92,7 @@ func (b *backendStates) seal() error {
 	if err != nil {
 		return fmt.Errorf("runtime state: %w", err)
 	}
-	f, err := sealed("slicelb-runtime", text)
+	f, err := fdstore.Seal("slicelb-runtime", text)
 	if err != nil {
 		return fmt.Errorf("runtime state: %w", err)
 	}
@@ -105,16 +104,16 @@ func (b *backendStates) seal() error {
 }
 
 // wanted is the memfd, if there is one.
-func (b *backendStates) wanted() []stored {
+func (b *backendStates) wanted() []fdstore.FD {
 	if b.stateFile == nil {
 		return nil
 	}
-	return []stored{{Name: runtimeName + strconv.FormatUint(b.generation, 10), FD: int(b.stateFile.Fd())}}
+	return []fdstore.FD{{Name: runtimeName + strconv.FormatUint(b.generation, 10), FD: int(b.stateFile.Fd())}}
 }
 
 // restore takes the newest state among the descriptors of the process before.
 // What cannot be read is told, and left out.
-func (b *backendStates) restore(fds []stored) error {
+func (b *backendStates) restore(fds []fdstore.FD) error {
 	var newest *runtimeState
 	var errs []error
 	for _, f := range fds {
@@ -164,7 +163,7 @@ func (b *backendStates) restore(fds []stored) error {
 
 func readRuntime(fd int) (*runtimeState, error) {
 	s := new(runtimeState)
-	if err := unseal(fd, maxRuntime, s); err != nil {
+	if err := fdstore.Unseal(fd, maxRuntime, s); err != nil {
 		return nil, err
 	}
 	if s.Version != runtimeVersion {
@@ -190,10 +189,10 @@ func (d *daemon) saveStates(interval time.Duration) {
 	if err == nil {
 		// The old one goes when the new one is known to be held: count.
 		for _, f := range b.wanted() {
-			err = errors.Join(err, d.store.put(unix.MSG_DONTWAIT, f))
+			err = errors.Join(err, d.store.Offer(f))
 		}
 		d.wants = len(d.wanted())
-		d.keeper.poke()
+		d.keeper.Poke()
 	}
 	if err != nil {
 		d.log.Warn("store what is known of backends", "err", err)

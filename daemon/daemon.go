@@ -25,6 +25,7 @@ import (
 	"github.com/slicelb/slicelb/api"
 	"github.com/slicelb/slicelb/bpf"
 	"github.com/slicelb/slicelb/discover"
+	"github.com/slicelb/slicelb/internal/fdstore"
 	"github.com/slicelb/slicelb/lb"
 	"github.com/slicelb/slicelb/observe"
 	"github.com/slicelb/slicelb/unitwatch"
@@ -43,9 +44,9 @@ const trimInterval = 10 * time.Second
 type daemon struct {
 	log        *slog.Logger
 	level      *slog.LevelVar
-	notify     *notifier
-	store      *fdStore
-	keeper     *keeper
+	notify     *fdstore.Notifier
+	store      *fdstore.Store
+	keeper     *fdstore.Counter
 	open       openDataPath
 	root       unitwatch.Root
 	rootDir    *os.File
@@ -57,14 +58,14 @@ type daemon struct {
 	rootShared bool // another process has the cgroup root's lock
 	started    time.Time
 
-	handed    []stored  // of a data plane, until one is opened
-	build     string    // bpf.Build of what was handed
-	inherited bool      // this process was handed something: it must not exit 78 or 2
-	state     *os.File  // the sealed memfd of the newest last good
-	heirless  []stored  // memfds that were handed over, until one of this process takes their place
-	good      *lastGood // what is in it
-	fallback  *lastGood // what the process before served, until this one is ready
-	states    uint64    // generation of the newest memfd that the store has seen
+	handed    []fdstore.FD // of a data plane, until one is opened
+	build     string       // bpf.Build of what was handed
+	inherited bool         // this process was handed something: it must not exit 78 or 2
+	state     *os.File     // the sealed memfd of the newest last good
+	heirless  []fdstore.FD // memfds that were handed over, until one of this process takes their place
+	good      *lastGood    // what is in it
+	fallback  *lastGood    // what the process before served, until this one is ready
+	states    uint64       // generation of the newest memfd that the store has seen
 
 	watcher *unitwatch.Watcher
 	hints   chan unitwatch.Hint
@@ -108,7 +109,7 @@ type daemon struct {
 	storeErr   error
 	kept       time.Time
 	wants      int // descriptors that belong in the store
-	stored     storeCount
+	stored     fdstore.Count
 	storeShort bool // the newest count that was of all that was sent found too few
 	counted    time.Time
 	refill     refill
@@ -173,7 +174,7 @@ func (d *daemon) loop(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
-			if err := d.notify.send(nil, "STOPPING=1"); err != nil {
+			if err := d.notify.Send("STOPPING=1"); err != nil {
 				d.log.Warn("notify", "err", err)
 			}
 			return nil
@@ -193,7 +194,7 @@ func (d *daemon) loop(ctx context.Context) error {
 			d.again = true // also where one is under way: it may have read the files already
 		case l := <-d.loads:
 			d.load(l)
-		case c := <-d.keeper.counts:
+		case c := <-d.keeper.Counts():
 			d.count(ctx, c)
 		case <-t.C:
 			d.look(ctx)
@@ -221,7 +222,7 @@ func (d *daemon) hopeless() error {
 func (d *daemon) see(ctx context.Context, snap *unitwatch.Snapshot) {
 	if d.snap != nil && (snap.Reloads != d.snap.Reloads || snap.Mode != d.snap.Mode) {
 		// systemd read its units again: it may have dropped the store.
-		d.keeper.poke()
+		d.keeper.Poke()
 	}
 	switch {
 	case d.pending != nil && d.pending.source != nil && snap.Tree == d.pending.source.tree:

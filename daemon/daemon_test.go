@@ -23,6 +23,8 @@ import (
 	"github.com/slicelb/slicelb/api"
 	"github.com/slicelb/slicelb/bpf"
 	"github.com/slicelb/slicelb/config"
+	"github.com/slicelb/slicelb/internal/fdstore"
+	"github.com/slicelb/slicelb/internal/fdstore/fdstoretest"
 	"github.com/slicelb/slicelb/internal/kerneltest"
 	"github.com/slicelb/slicelb/lb"
 	"github.com/slicelb/slicelb/lb/lbtest"
@@ -161,7 +163,7 @@ func startIn(t *testing.T, root, toml string, dp *memoryPath, environment map[st
 	go func() {
 		p.ended <- Run(ctx, Options{
 			Config: p.config, CgroupRoot: root, Socket: filepath.Join(dir, "api.sock"), Version: "1.2.3",
-			Log: p.out, Lookup: lookupIn(environment), Unset: func(string) error { return nil }, Hangup: p.hup,
+			Log: p.out, Lookup: fdstoretest.LookupIn(environment), Unset: func(string) error { return nil }, Hangup: p.hup,
 			open: func(bpf.Options, []bpf.NamedFD) (opened, error) {
 				if p.opens++; p.opens == 1 {
 					close(p.opened)
@@ -340,14 +342,14 @@ func TestLinkStaysSevered(t *testing.T) {
 
 // What the service manager is told, in order.
 func TestNotifications(t *testing.T) {
-	m := newManager(t)
-	environment := m.environment()
+	m := fdstoretest.New(t)
+	environment := m.Environment()
 	environment["WATCHDOG_USEC"] = "100000"
 	p := start(t, oneVIP, newMemoryPath(lbtest.DefaultLimits), environment)
 	p.await("attached", func(s *api.Status) bool { return s.DataPlane.Attached })
 	p.hup <- os.Interrupt // which signal it is does not matter to the loop
 	has := func(want string) func(*api.Status) bool {
-		return func(*api.Status) bool { return strings.Contains(strings.Join(m.said(), "\n"), want) }
+		return func(*api.Status) bool { return strings.Contains(strings.Join(m.Said(), "\n"), want) }
 	}
 	p.await("a watchdog's ping", has("WATCHDOG=1"))
 	p.await("a new state", has("FDSTOREREMOVE=1 FDNAME=state-v1.1"))
@@ -361,7 +363,7 @@ func TestNotifications(t *testing.T) {
 		<-time.After(time.Millisecond) // the manager reads when it comes to it
 	}
 	var got []string
-	for _, line := range m.said() {
+	for _, line := range m.Said() {
 		first, rest, _ := strings.Cut(line, " ")
 		switch {
 		case first == "WATCHDOG=1", strings.HasPrefix(first, "STATUS="):
@@ -396,7 +398,7 @@ func TestFirstStart(t *testing.T) {
 	}
 	err := Run(t.Context(), Options{
 		Config: path, CgroupRoot: kerneltest.NewCgroup(t).Path, Socket: filepath.Join(dir, "api.sock"),
-		Log: io.Discard, Lookup: lookupIn(nil), Unset: func(string) error { return nil },
+		Log: io.Discard, Lookup: fdstoretest.LookupIn(nil), Unset: func(string) error { return nil },
 		open: func(bpf.Options, []bpf.NamedFD) (opened, error) { t.Error("opened"); return opened{}, io.EOF },
 	})
 	var bad *ConfigError
@@ -406,15 +408,15 @@ func TestFirstStart(t *testing.T) {
 }
 
 // bare is a daemon of which no task runs.
-func bare(t testing.TB, m *manager, dp dataPath) *daemon {
+func bare(t testing.TB, m *fdstoretest.Manager, dp dataPath) *daemon {
 	t.Helper()
-	notify := newNotifier(lookupIn(m.environment()))
+	notify := fdstore.NewNotifier(fdstoretest.LookupIn(m.Environment()))
 	d := &daemon{
-		log: slog.New(slog.DiscardHandler), level: new(slog.LevelVar), notify: notify, store: newFDStore(notify, nil),
+		log: slog.New(slog.DiscardHandler), level: new(slog.LevelVar), notify: notify, store: fdstore.New(notify, nil, m.Ask),
 		backends: newBackendStates(), hints: make(chan unitwatch.Hint, hintBuffer),
 		open: func(bpf.Options, []bpf.NamedFD) (opened, error) { return opened{dataPath: dp}, nil },
 	}
-	d.keeper = newKeeper(d.store)
+	d.keeper = fdstore.NewCounter(d.store)
 	d.observer, d.refusals = d.newObserver()
 	return d
 }
@@ -456,8 +458,8 @@ func (l *lazyPath) Hints() (hints, error) {
 // A reload that meets a directory it cannot read attaches nothing. What is
 // attached later, with a second try for the hints, is stored like the rest.
 func TestAttachedLater(t *testing.T) {
-	m := newManager(t)
-	fd := memfd(t, "link")
+	m := fdstoretest.New(t)
+	fd := fdstoretest.Memfd(t, "link")
 	dp := &lazyPath{memoryPath: newMemoryPath(lbtest.DefaultLimits), link: bpf.NamedFD{Name: fd.Name, FD: fd.FD}}
 	d := bare(t, m, dp)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -479,7 +481,7 @@ func TestAttachedLater(t *testing.T) {
 	if d.applyErr != nil || !d.attached || dp.asked != 2 {
 		t.Errorf("attached %t, asked for hints %d times: %v", d.attached, dp.asked, d.applyErr)
 	}
-	if got := m.names(); !slices.Contains(got, "link") {
+	if got := m.Names(); !slices.Contains(got, "link") {
 		t.Errorf("the store has %q", got)
 	}
 }
@@ -506,17 +508,17 @@ func TestStatesStayUntilReplaced(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := newManager(t)
+	m := fdstoretest.New(t)
 	d := bare(t, m, nil)
-	d.configPath, d.handed = path, []stored{{Name: "state-v1.7", FD: unreadable}, {Name: "runtime-v1.4", FD: drains}}
-	d.store = newFDStore(d.notify, d.handed)
+	d.configPath, d.handed = path, []fdstore.FD{{Name: "state-v1.7", FD: unreadable}, {Name: "runtime-v1.4", FD: drains}}
+	d.store = fdstore.New(d.notify, d.handed, m.Ask)
 	if err := d.start(); err != nil {
 		t.Fatal(err)
 	}
 	stays := func(want ...string) {
 		t.Helper()
 		d.keep(t.Context(), true)
-		got := m.names()
+		got := m.Names()
 		slices.Sort(got)
 		if got = slices.Compact(got); !slices.Equal(got, want) {
 			t.Errorf("the store has %q, want %q", got, want)
@@ -562,7 +564,7 @@ func (c *crowdedPath) Dump() (*bpf.Dump, error) {
 // for all.
 func TestOneDumpAtATime(t *testing.T) {
 	dp := &crowdedPath{memoryPath: newMemoryPath(lbtest.DefaultLimits)}
-	d := bare(t, newManager(t), dp)
+	d := bare(t, fdstoretest.New(t), dp)
 	d.dp, d.running, d.lockHeld = opened{dataPath: dp}, sourceOf(t, oneVIP), true
 	d.publish()
 	var all sync.WaitGroup

@@ -6,6 +6,7 @@ import (
 	"os"
 
 	"github.com/slicelb/slicelb/bpf"
+	"github.com/slicelb/slicelb/internal/killpoint"
 	"github.com/slicelb/slicelb/lb"
 	"github.com/slicelb/slicelb/observe"
 )
@@ -95,12 +96,12 @@ func (k kernel) Decisions() (observe.Reader, error) {
 
 func (k kernel) Apply(w bpf.Write) error {
 	err := k.Datapath.Apply(w)
-	killPoint(w.String())
+	killpoint.Here(w.String())
 	return err
 }
 
 func (k kernel) Attach(dir *os.File) error {
 	err := k.Datapath.Attach(dir)
-	killPoint("attach")
+	killpoint.Here("attach")
 	return err
 }

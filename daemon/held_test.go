@@ -1,19 +1,19 @@
 package daemon
 
 import (
-	"context"
 	"errors"
 	"testing"
 
+	"github.com/slicelb/slicelb/internal/fdstore"
+	"github.com/slicelb/slicelb/internal/fdstore/fdstoretest"
 	"github.com/slicelb/slicelb/lb/lbtest"
 )
 
 // An alarm is for descriptors that are missing, not for a count that has not come
 // yet, or is of before the newest was sent.
 func TestCountOnItsWayIsNoAlarm(t *testing.T) {
-	m := newManager(t)
+	m := fdstoretest.New(t)
 	d := bare(t, m, newMemoryPath(lbtest.DefaultLimits))
-	d.keeper.count = m.count
 	d.running, d.ready, d.attached = sourceOf(t, oneVIP), true, true
 	if err := d.remember(); err != nil {
 		t.Fatal(err)
@@ -26,7 +26,7 @@ func TestCountOnItsWayIsNoAlarm(t *testing.T) {
 		}
 	}
 	d.lockHeld = true
-	answer := func() storeCount { return d.keeper.ask(t.Context()) }
+	answer := func() fdstore.Count { return d.keeper.Count(t.Context()) }
 
 	d.keep(t.Context(), false)
 	alarm("nobody has counted yet", false)
@@ -38,7 +38,7 @@ func TestCountOnItsWayIsNoAlarm(t *testing.T) {
 	d.saveStates(0)
 	defer func() { d.backends.stateFile.Close() }()
 	alarm("one more was sent", false)
-	if len(d.keeper.pokes) != 1 {
+	if !d.keeper.Poked() {
 		t.Error("nobody asks again")
 	}
 	d.count(t.Context(), before)
@@ -47,24 +47,20 @@ func TestCountOnItsWayIsNoAlarm(t *testing.T) {
 	alarm("all are there again", false)
 
 	// What is missing is missing, also while a refill is on its way.
-	m.mu.Lock()
-	closeAll(m.store)
-	m.store, m.max = nil, 1
-	m.mu.Unlock()
+	m.Drop()
+	m.Limit(1)
 	d.count(t.Context(), answer())
 	alarm("the store lost all", true)
 	d.count(t.Context(), answer())
 	alarm("it has room for one", true)
-	m.mu.Lock()
-	m.max = 8
-	m.mu.Unlock()
+	m.Limit(8)
 	for range 2 { // its new limit, and what it holds then
 		d.count(t.Context(), answer())
 	}
 	alarm("it holds all again", false)
 
 	// Who cannot be asked, raises none either.
-	d.keeper.count = func(context.Context) storeCount { return storeCount{err: errors.New("no bus")} }
+	m.Away(errors.New("no bus"))
 	d.count(t.Context(), answer())
 	alarm("no bus", false)
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/slicelb/slicelb/bpf"
+	"github.com/slicelb/slicelb/internal/fdstore"
 )
 
 // lastGoodVersion is the layout of the memfd. A reader refuses what is newer.
@@ -41,7 +42,7 @@ func (l *lastGood) seal() (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("last good configuration: %w", err)
 	}
-	f, err := sealed("slicelb-state", text)
+	f, err := fdstore.Seal("slicelb-state", text)
 	if err != nil {
 		return nil, fmt.Errorf("last good configuration: %w", err)
 	}
@@ -55,7 +56,7 @@ func isLastGood(name string) bool { return strings.HasPrefix(name, "state-v") }
 
 // highestGeneration is that of the newest name, whether what it names can be
 // read or not: a new state must not share a name with it.
-func highestGeneration(fds []stored) uint64 {
+func highestGeneration(fds []fdstore.FD) uint64 {
 	var highest uint64
 	for _, f := range fds {
 		n, ok := strings.CutPrefix(f.Name, lastGoodName)
@@ -77,7 +78,7 @@ func older(name, prefix string, read uint64) bool {
 // newestLastGood reads the newest state among the descriptors that can be read.
 // Nil without an error means that there is none; err says why others were not
 // taken, and may come with one that was.
-func newestLastGood(fds []stored) (*lastGood, error) {
+func newestLastGood(fds []fdstore.FD) (*lastGood, error) {
 	var newest *lastGood
 	var errs []error
 	for _, f := range fds {
@@ -98,7 +99,7 @@ func newestLastGood(fds []stored) (*lastGood, error) {
 
 func readLastGood(fd int) (*lastGood, error) {
 	l := new(lastGood)
-	if err := unseal(fd, maxLastGood, l); err != nil {
+	if err := fdstore.Unseal(fd, maxLastGood, l); err != nil {
 		return nil, err
 	}
 	if l.Version != lastGoodVersion {

@@ -10,6 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/slicelb/slicelb/bpf"
+	"github.com/slicelb/slicelb/internal/fdstore"
+	"github.com/slicelb/slicelb/internal/fdstore/fdstoretest"
 	"github.com/slicelb/slicelb/internal/kerneltest"
 	"github.com/slicelb/slicelb/unitwatch"
 )
@@ -26,7 +28,7 @@ func TestUnknownLayoutServesOn(t *testing.T) {
 	if err := before.Attach(kerneltest.NewCgroup(t).Open(t)); err != nil {
 		t.Fatal(err)
 	}
-	m := newManager(t)
+	m := fdstoretest.New(t)
 	d := bare(t, m, nil)
 	d.open, d.inherited = openKernel, true
 	var names []string
@@ -36,10 +38,10 @@ func TestUnknownLayoutServesOn(t *testing.T) {
 			t.Fatal(err)
 		}
 		name := "slb9-" + strings.SplitN(f.Name, "-", 2)[1]
-		d.handed = append(d.handed, stored{Name: name, FD: fd, Poll: f.Poll})
+		d.handed = append(d.handed, fdstore.FD{Name: name, FD: fd, Poll: f.Poll})
 		names = append(names, name)
 	}
-	defer func() { closeAll(d.handed) }()
+	defer func() { fdstore.Close(d.handed) }()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer d.shut()
 	defer cancel()
@@ -54,7 +56,7 @@ func TestUnknownLayoutServesOn(t *testing.T) {
 	if err := before.Check(); err != nil {
 		t.Errorf("what ran: %v", err)
 	}
-	if got := m.names(); !slices.Equal(got, names) {
+	if got := m.Names(); !slices.Equal(got, names) {
 		t.Errorf("the store has %q, want %q", got, names)
 	}
 	d.publish()

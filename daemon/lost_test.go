@@ -13,14 +13,16 @@ import (
 
 	"github.com/slicelb/slicelb/api"
 	"github.com/slicelb/slicelb/config"
+	"github.com/slicelb/slicelb/internal/fdstore"
+	"github.com/slicelb/slicelb/internal/fdstore/fdstoretest"
 	"github.com/slicelb/slicelb/lb/lbtest"
 )
 
 // A file that was emptied takes no VIP away; one that says something does, and
 // everybody is told.
 func TestReloadToNothing(t *testing.T) {
-	m := newManager(t)
-	p := start(t, oneVIP, newMemoryPath(lbtest.DefaultLimits), m.environment())
+	m := fdstoretest.New(t)
+	p := start(t, oneVIP, newMemoryPath(lbtest.DefaultLimits), m.Environment())
 	p.await("attached", func(s *api.Status) bool { return s.DataPlane.Attached })
 	before := p.dump()
 	p.configure("")
@@ -43,7 +45,7 @@ func TestReloadToNothing(t *testing.T) {
 	}
 	p.await("told", func(s *api.Status) bool {
 		return strings.Contains(strings.Join(s.Notes, "\n"), "no VIP is configured any more") &&
-			strings.Contains(strings.Join(m.said(), "\n"), "STATUS=no VIP is configured")
+			strings.Contains(strings.Join(m.Said(), "\n"), "STATUS=no VIP is configured")
 	})
 }
 
@@ -67,9 +69,9 @@ func TestStartWithFilesLost(t *testing.T) {
 			if err := os.WriteFile(path, []byte(tt.text), 0o644); err != nil {
 				t.Fatal(err)
 			}
-			d := bare(t, newManager(t), nil)
+			d := bare(t, fdstoretest.New(t), nil)
 			d.configPath = path
-			d.handed = append(d.handed, memfd(t, "slb1-x-map-cells"))
+			d.handed = append(d.handed, fdstoretest.Memfd(t, "slb1-x-map-cells"))
 			if tt.good {
 				state, err := (&lastGood{Generation: 1, Path: path, Files: []string{path}, TOML: oneVIP}).seal()
 				if err != nil {
@@ -80,7 +82,7 @@ func TestStartWithFilesLost(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				d.handed = append(d.handed, stored{Name: "state-v1.1", FD: fd})
+				d.handed = append(d.handed, fdstore.FD{Name: "state-v1.1", FD: fd})
 			}
 			if err := d.start(); err != nil {
 				t.Fatal(err)

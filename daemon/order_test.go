@@ -9,6 +9,7 @@ import (
 
 	"github.com/slicelb/slicelb/api"
 	"github.com/slicelb/slicelb/bpf"
+	"github.com/slicelb/slicelb/internal/fdstore/fdstoretest"
 	"github.com/slicelb/slicelb/lb"
 	"github.com/slicelb/slicelb/lb/lbtest"
 	"github.com/slicelb/slicelb/unitwatch"
@@ -19,7 +20,7 @@ import (
 // left serves on.
 func TestOrderSaidBefore(t *testing.T) {
 	dp := newMemoryPath(lbtest.DefaultLimits)
-	d := bare(t, newManager(t), dp)
+	d := bare(t, fdstoretest.New(t), dp)
 	d.configPath = filepath.Join(t.TempDir(), "slicelb.toml")
 	if err := os.WriteFile(d.configPath, []byte(oneVIP), 0o644); err != nil {
 		t.Fatal(err)

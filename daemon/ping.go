@@ -9,9 +9,9 @@ import (
 
 // ping is the loop's sign of life, not more often than the watchdog needs it.
 func (d *daemon) ping() {
-	if d.notify.watchdog > 0 && time.Since(d.pinged) >= d.notify.watchdog/4 {
+	if d.notify.Watchdog > 0 && time.Since(d.pinged) >= d.notify.Watchdog/4 {
 		d.pinged = time.Now()
-		if err := d.notify.send(nil, "WATCHDOG=1"); err != nil {
+		if err := d.notify.Send("WATCHDOG=1"); err != nil {
 			d.log.Warn("watchdog", "err", err)
 		}
 	}
@@ -21,7 +21,7 @@ func (d *daemon) ping() {
 // take longer than the watchdog waits: it is told of life as long as writes get
 // done, and of none where one hangs.
 func (d *daemon) reconcile(ctx context.Context, state *lb.State) (result lb.Result, err error) {
-	if d.notify.watchdog == 0 {
+	if d.notify.Watchdog == 0 {
 		return d.rec.Reconcile(ctx, state)
 	}
 	done := make(chan struct{})
@@ -29,7 +29,7 @@ func (d *daemon) reconcile(ctx context.Context, state *lb.State) (result lb.Resu
 		defer close(done)
 		result, err = d.rec.Reconcile(ctx, state)
 	}()
-	t := time.NewTicker(d.notify.watchdog / 4)
+	t := time.NewTicker(d.notify.Watchdog / 4)
 	defer t.Stop()
 	last := progress(d.rec.Stats())
 	for {

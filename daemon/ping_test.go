@@ -9,6 +9,7 @@ import (
 
 	"github.com/slicelb/slicelb/api"
 	"github.com/slicelb/slicelb/bpf"
+	"github.com/slicelb/slicelb/internal/fdstore/fdstoretest"
 	"github.com/slicelb/slicelb/lb/lbtest"
 )
 
@@ -16,15 +17,15 @@ import (
 // one hangs. fault F24
 func TestPingsWhileItWrites(t *testing.T) {
 	const watchdog = 200 * time.Millisecond
-	m := newManager(t)
-	environment := m.environment()
+	m := fdstoretest.New(t)
+	environment := m.Environment()
 	environment["WATCHDOG_USEC"] = fmt.Sprint(watchdog.Microseconds())
 	dp := newMemoryPath(lbtest.DefaultLimits)
 	p := start(t, oneVIP, dp, environment)
 	p.await("well", well)
 	pings := func() int {
 		n := 0
-		for _, line := range m.said() {
+		for _, line := range m.Said() {
 			if line == "WATCHDOG=1" {
 				n++
 			}

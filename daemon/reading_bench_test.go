@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/slicelb/slicelb/config"
+	"github.com/slicelb/slicelb/internal/fdstore/fdstoretest"
 	"github.com/slicelb/slicelb/metrics"
 	"github.com/slicelb/slicelb/unitwatch"
 )
@@ -37,7 +38,7 @@ func large(t testing.TB, vips int) *daemon {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := bare(t, newManager(t), nil)
+	d := bare(t, fdstoretest.New(t), nil)
 	ctx, cancel := context.WithCancel(context.Background())
 	t.Cleanup(func() {
 		cancel()

@@ -9,6 +9,7 @@ import (
 
 	"github.com/slicelb/slicelb/api"
 	"github.com/slicelb/slicelb/config"
+	"github.com/slicelb/slicelb/internal/fdstore"
 	"github.com/slicelb/slicelb/lb"
 	"github.com/slicelb/slicelb/unitwatch"
 )
@@ -42,7 +43,7 @@ type loaded struct {
 }
 
 func (d *daemon) begin(ctx context.Context, r *reload) {
-	d.tell(reloading()...)
+	d.tell(fdstore.Reloading()...)
 	r.begun = time.Now()
 	d.pending = r
 	path := d.configPath

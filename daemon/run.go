@@ -19,6 +19,7 @@ import (
 
 	"github.com/slicelb/slicelb/api"
 	"github.com/slicelb/slicelb/config"
+	"github.com/slicelb/slicelb/internal/fdstore"
 	"github.com/slicelb/slicelb/unitwatch"
 	"github.com/slicelb/slicelb/unitwatch/anchor"
 )
@@ -65,7 +66,7 @@ func Run(ctx context.Context, o Options) error {
 			return fmt.Errorf("configuration: %w", err)
 		}
 	}
-	handed, err := takeStored(o.Lookup, o.Unset)
+	handed, err := fdstore.Take(o.Lookup, o.Unset)
 	if err != nil {
 		log.Error("descriptor store", "err", err)
 	}
@@ -86,28 +87,22 @@ func Run(ctx context.Context, o Options) error {
 		return fmt.Errorf("cgroup root: %w", err)
 	}
 	defer dir.Close()
-	notify := newNotifier(o.Lookup)
+	notify := fdstore.NewNotifier(o.Lookup)
 	sole, err := lockRoot(dir)
 	if err != nil {
 		log.Warn("cgroup root", "err", err)
 		sole = true
 	}
-	if !sole && !notify.managed() {
+	if !sole && !notify.Managed() {
 		return fmt.Errorf("%w: it holds %s", ErrRunning, root.Path)
 	}
 	if o.open == nil {
 		o.open = openKernel
 	}
 
-	store := newFDStore(notify, handed)
-	keeper := newKeeper(store)
-	store.count = func(ctx context.Context) storeCount {
-		ctx, cancel := context.WithTimeout(ctx, syncTimeout)
-		defer cancel()
-		return keeper.count(ctx)
-	}
+	store := fdstore.New(notify, handed, askStore)
 	d := &daemon{
-		log: log, level: level, notify: notify, store: store, keeper: keeper, open: o.open, version: o.Version,
+		log: log, level: level, notify: notify, store: store, keeper: fdstore.NewCounter(store), open: o.open, version: o.Version,
 		root: root, rootDir: dir, configPath: o.Config, socket: o.Socket, lock: lock, lockHeld: true, rootShared: !sole, started: time.Now(),
 		handed: handed, hints: make(chan unitwatch.Hint, hintBuffer), reloads: make(chan *reload), loads: make(chan loaded),
 		backends: newBackendStates(), hup: o.Hangup,
@@ -132,7 +127,7 @@ func (d *daemon) run(ctx context.Context) error {
 
 	tasks, ctx := errgroup.WithContext(ctx)
 	tasks.Go(func() error { return d.watcher.Run(ctx) })
-	tasks.Go(func() error { return d.keeper.run(ctx) })
+	tasks.Go(func() error { return d.keeper.Run(ctx) })
 	tasks.Go(func() error { return d.backends.checker.Run(ctx) })
 	tasks.Go(func() error { return d.refusals.run(ctx) })
 	tasks.Go(func() error { return d.serveAPI(ctx) })
@@ -165,12 +160,12 @@ func (d *daemon) start() error {
 	if good != nil {
 		newest = good.Generation
 	}
-	d.handed = slices.DeleteFunc(d.handed, func(f stored) bool {
+	d.handed = slices.DeleteFunc(d.handed, func(f fdstore.FD) bool {
 		state := isLastGood(f.Name) || isRuntime(f.Name)
 		switch {
 		case !state:
 		case older(f.Name, lastGoodName, newest) || older(f.Name, runtimeName, d.backends.restored):
-			d.store.disown(f.Name)
+			d.store.Disown(f.Name)
 			unix.Close(f.FD) // nothing was written through it
 		default:
 			d.heirless = append(d.heirless, f)

@@ -6,7 +6,7 @@ import (
 
 // tell informs the manager; that it cannot be told is logged only.
 func (d *daemon) tell(lines ...string) {
-	if err := d.notify.send(nil, lines...); err != nil {
+	if err := d.notify.Send(lines...); err != nil {
 		d.log.Warn("notify", "err", err)
 	}
 }

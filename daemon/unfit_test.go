@@ -13,6 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/slicelb/slicelb/bpf"
+	"github.com/slicelb/slicelb/internal/fdstore"
+	"github.com/slicelb/slicelb/internal/fdstore/fdstoretest"
 	"github.com/slicelb/slicelb/internal/kerneltest"
 	"github.com/slicelb/slicelb/lb"
 	"github.com/slicelb/slicelb/lb/lbtest"
@@ -48,7 +50,7 @@ func TestRestartThatDoesNotFit(t *testing.T) {
 		{"it does not fit either", strings.ReplaceAll(manyFrontends(), "vip.many", "vip.before"), ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			m := newManager(t)
+			m := fdstoretest.New(t)
 			dp := newMemoryPath(smallLimits())
 			d := bare(t, m, dp)
 			d.configPath = filepath.Join(t.TempDir(), "slicelb.toml")
@@ -59,7 +61,7 @@ func TestRestartThatDoesNotFit(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			d.handed = []stored{{Name: "slb1-x-map-cells", FD: adopted}}
+			d.handed = []fdstore.FD{{Name: "slb1-x-map-cells", FD: adopted}}
 			if test.good != "" {
 				l := &lastGood{Generation: 1, Path: d.configPath, Files: []string{d.configPath}, TOML: test.good}
 				f, err := l.seal()
@@ -71,10 +73,10 @@ func TestRestartThatDoesNotFit(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				d.handed = append(d.handed, stored{Name: l.name(), FD: fd})
+				d.handed = append(d.handed, fdstore.FD{Name: l.name(), FD: fd})
 			}
-			d.store = newFDStore(d.notify, d.handed)
-			d.keeper.store = d.store
+			d.store = fdstore.New(d.notify, d.handed, m.Ask)
+			d.keeper = fdstore.NewCounter(d.store)
 			ctx, cancel := context.WithCancel(t.Context())
 			defer d.tasks.Wait()
 			defer dp.Close()
@@ -112,10 +114,10 @@ func TestRestartThatDoesNotFit(t *testing.T) {
 			if kept := d.state != nil; kept != (test.served != "") {
 				t.Errorf("a state is kept: %t", kept)
 			}
-			if err := d.notify.barrier(t.Context()); err != nil {
+			if err := d.notify.Barrier(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			if said := strings.Join(m.said(), "\n"); !strings.Contains(said, "READY=1") || strings.Contains(said, "have errors") {
+			if said := strings.Join(m.Said(), "\n"); !strings.Contains(said, "READY=1") || strings.Contains(said, "have errors") {
 				t.Errorf("said\n%s", said)
 			}
 		})
@@ -131,7 +133,7 @@ func TestFirstStartThatDoesNotFit(t *testing.T) {
 	}
 	err := Run(t.Context(), Options{
 		Config: path, CgroupRoot: kerneltest.NewCgroup(t).Path, Socket: filepath.Join(dir, "api.sock"),
-		Log: io.Discard, Lookup: lookupIn(nil), Unset: func(string) error { return nil },
+		Log: io.Discard, Lookup: fdstoretest.LookupIn(nil), Unset: func(string) error { return nil },
 		open: func(bpf.Options, []bpf.NamedFD) (opened, error) {
 			return opened{dataPath: newMemoryPath(smallLimits())}, nil
 		},

@@ -141,7 +141,7 @@ func (v *view) addDataPlane(d *daemon) {
 		v.status.DataPlane.Slots.Capacity = uint64(d.dp.Limits().Slots)
 	}
 	if h := v.status.DataPlane.Held; d.attached && d.ready && !h.Store {
-		if d.notify.managed() {
+		if d.notify.Managed() {
 			v.problem("data plane held by this process only: %s; a kill would end it until the next start", h.Reason)
 		} else {
 			v.note("data plane held by this process only: it ends with it")

@@ -9,8 +9,6 @@ import (
 	"strings"
 	"time"
 
-	systemd "github.com/coreos/go-systemd/v22/dbus"
-
 	"github.com/slicelb/slicelb/internal/prose"
 	"github.com/slicelb/slicelb/unitwatch"
 )
@@ -100,40 +98,20 @@ func pidCgroup(pid int) (string, error) {
 	return path, err
 }
 
-// unitCgroup asks systemd. To list units by a name loads none; to read a property
-// of one that is not loaded would.
+// unitCgroup asks systemd.
 func unitCgroup(ctx context.Context, unit string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	conn, err := systemd.NewSystemConnectionContext(ctx)
-	if err != nil {
+	path, state, err := unitwatch.AskControlGroup(ctx, unit)
+	switch {
+	case errors.Is(err, unitwatch.ErrNotLoaded):
+		return "", &exitError{code: exitNoObject, err: fmt.Errorf("unit %s: not loaded", prose.Foreign(unit)), hint: "give the whole name, such as web@1.service"}
+	case err != nil:
 		return "", fmt.Errorf("ask systemd about %s: %w", prose.Foreign(unit), err)
+	case path == "":
+		return "", &exitError{code: exitNoObject, err: fmt.Errorf("unit %s has no cgroup: it is %s", prose.Foreign(unit), state.Active)}
 	}
-	defer conn.Close()
-	// A pattern takes backslashes as they are (FNM_NOESCAPE); nothing else that has a
-	// meaning in one can stand in a unit's name.
-	loaded, err := conn.ListUnitsByPatternsContext(ctx, nil, []string{unit})
-	if err != nil {
-		return "", fmt.Errorf("ask systemd about %s: %w", prose.Foreign(unit), err)
-	}
-	for _, u := range loaded {
-		if u.Name != unit {
-			continue
-		}
-		kind := strings.TrimPrefix(filepath.Ext(unit), ".")
-		if kind == "" {
-			break
-		}
-		p, err := conn.GetUnitTypePropertyContext(ctx, unit, strings.ToUpper(kind[:1])+kind[1:], "ControlGroup")
-		if err != nil {
-			return "", fmt.Errorf("ask systemd about %s: %w", prose.Foreign(unit), err)
-		}
-		if path, ok := p.Value.Value().(string); ok && path != "" {
-			return path, nil
-		}
-		return "", &exitError{code: exitNoObject, err: fmt.Errorf("unit %s has no cgroup: it is %s", prose.Foreign(unit), u.ActiveState)}
-	}
-	return "", &exitError{code: exitNoObject, err: fmt.Errorf("unit %s: not loaded", prose.Foreign(unit)), hint: "give the whole name, such as web@1.service"}
+	return path, nil
 }
 
 func btoi(b bool) int {

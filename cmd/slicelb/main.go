@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/slicelb/slicelb/api"
-	"github.com/slicelb/slicelb/daemon"
+	"github.com/slicelb/slicelb/internal/fdstore"
 )
 
 // env is the process as the commands see it: no command touches a global of
@@ -61,7 +61,7 @@ func main() {
 
 // run is the whole program: it returns what the process exits with.
 func run(ctx context.Context, e *env, args []string) int {
-	keep := daemon.HandedOver(e.lookup)
+	keep := fdstore.HandedOver(e.lookup)
 	root := newRoot(e)
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)

@@ -6,9 +6,8 @@ import (
 	"fmt"
 	"time"
 
-	systemd "github.com/coreos/go-systemd/v22/dbus"
-
 	"github.com/slicelb/slicelb/api"
+	"github.com/slicelb/slicelb/unitwatch"
 )
 
 // unitState asks systemd how the daemon's unit is: ActiveState and SubState, or
@@ -16,17 +15,11 @@ import (
 func unitState(ctx context.Context) (active, sub string) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	conn, err := systemd.NewSystemConnectionContext(ctx)
+	state, err := unitwatch.AskUnit(ctx, ownUnit)
 	if err != nil {
 		return "", ""
 	}
-	defer conn.Close()
-	// Loads nothing, as asking by name would.
-	units, err := conn.ListUnitsByPatternsContext(ctx, nil, []string{ownUnit})
-	if err != nil || len(units) != 1 {
-		return "", ""
-	}
-	return units[0].ActiveState, units[0].SubState
+	return state.Active, state.Sub
 }
 
 // whyNotRunning says of a daemon that does not answer how its unit is, where systemd

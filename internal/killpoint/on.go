@@ -1,6 +1,6 @@
 //go:build slicelb_kill
 
-package daemon
+package killpoint
 
 import (
 	"fmt"
@@ -11,22 +11,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The file that SLICELB_KILL_FILE names holds a number n; the n-th kill point after
-// the file appeared ends the process, once: the file is removed first.
-var killCount atomic.Int64
+// count is of the kill points since the file appeared that SLICELB_KILL_FILE names. It
+// holds a number n; the n-th ends the process, once: the file is removed first.
+var count atomic.Int64
 
-func killPoint(what string) {
+// Here is such a moment: what has just been done.
+func Here(what string) {
 	path := os.Getenv("SLICELB_KILL_FILE")
 	if path == "" {
 		return
 	}
 	b, err := os.ReadFile(path)
 	if err != nil {
-		killCount.Store(0)
+		count.Store(0)
 		return
 	}
 	n, err := strconv.ParseInt(string(b), 10, 64)
-	if err != nil || killCount.Add(1) < n {
+	if err != nil || count.Add(1) < n {
 		return
 	}
 	fmt.Fprintf(os.Stderr, "kill point %d: %s\n", n, what)

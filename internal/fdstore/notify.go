@@ -1,4 +1,4 @@
-package daemon
+package fdstore
 
 import (
 	"context"
@@ -13,16 +13,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// notifier speaks sd_notify's protocol, with descriptors. Where there is no
-// service manager every call does nothing and succeeds.
-type notifier struct {
-	addr     *unix.SockaddrUnix // nil = nobody to tell
-	watchdog time.Duration      // how often the manager wants a sign of life; 0 = never
+// Notifier speaks sd_notify's protocol, with descriptors. Where there is no
+// service manager every call does nothing and succeeds. Its methods may be called at
+// any time by anyone.
+type Notifier struct {
+	// Watchdog is how often the manager wants a sign of life; 0 = never.
+	Watchdog time.Duration
+
+	addr *unix.SockaddrUnix // nil = nobody to tell
 }
 
-// newNotifier reads NOTIFY_SOCKET and WATCHDOG_USEC.
-func newNotifier(lookup func(string) (string, bool)) *notifier {
-	n := &notifier{}
+// NewNotifier reads NOTIFY_SOCKET and WATCHDOG_USEC by lookup.
+func NewNotifier(lookup func(string) (string, bool)) *Notifier {
+	n := &Notifier{}
 	path, _ := lookup("NOTIFY_SOCKET")
 	if !strings.HasPrefix(path, "/") && !strings.HasPrefix(path, "@") {
 		return n
@@ -33,23 +36,22 @@ func newNotifier(lookup func(string) (string, bool)) *notifier {
 	}
 	if v, ok := lookup("WATCHDOG_USEC"); ok {
 		if usec, err := strconv.ParseInt(v, 10, 64); err == nil && usec > 0 {
-			n.watchdog = time.Duration(usec) * time.Microsecond
+			n.Watchdog = time.Duration(usec) * time.Microsecond
 		}
 	}
 	return n
 }
 
-// managed reports whether a service manager listens.
-func (n *notifier) managed() bool { return n.addr != nil }
+// Managed reports whether a service manager listens.
+func (n *Notifier) Managed() bool { return n.addr != nil }
 
-// send tells the manager the assignments in lines, with the descriptors fds.
-// The manager takes copies; the caller keeps its own.
-func (n *notifier) send(fds []int, lines ...string) error {
-	return n.write(0, fds, lines...)
-}
+// Send tells the manager the assignments in lines, and waits for room in its
+// socket.
+func (n *Notifier) Send(lines ...string) error { return n.write(0, nil, lines...) }
 
-// write is send with flags of sendmsg(2).
-func (n *notifier) write(flags int, fds []int, lines ...string) error {
+// write is Send with flags of sendmsg(2) and descriptors. The manager takes copies;
+// the caller keeps its own.
+func (n *Notifier) write(flags int, fds []int, lines ...string) error {
 	if n.addr == nil {
 		return nil
 	}
@@ -86,24 +88,24 @@ const notifyTimeout = 5 * time.Second
 // machine that does much else that takes longer than a loop may hang.
 const loadPatience = time.Minute
 
-// patiently does what takes its time in one go, with the watchdog told so. It
+// Patiently does what takes its time in one go, with the watchdog told so. It
 // has its usual time again afterwards. The error is that of telling.
-func (n *notifier) patiently(do func()) error {
-	if n.watchdog == 0 || n.watchdog >= loadPatience {
+func (n *Notifier) Patiently(do func()) error {
+	if n.Watchdog == 0 || n.Watchdog >= loadPatience {
 		do()
 		return nil
 	}
-	err := n.send(nil, usec(loadPatience), "WATCHDOG=1")
+	err := n.Send(usec(loadPatience), "WATCHDOG=1")
 	do()
-	return errors.Join(err, n.send(nil, usec(n.watchdog), "WATCHDOG=1"))
+	return errors.Join(err, n.Send(usec(n.Watchdog), "WATCHDOG=1"))
 }
 
 func usec(d time.Duration) string {
 	return "WATCHDOG_USEC=" + strconv.FormatInt(d.Microseconds(), 10)
 }
 
-// barrier returns when the manager has worked off all that was sent before.
-func (n *notifier) barrier(ctx context.Context) error {
+// Barrier returns when the manager has worked off all that was sent before.
+func (n *Notifier) Barrier(ctx context.Context) error {
 	if n.addr == nil {
 		return nil
 	}
@@ -112,7 +114,7 @@ func (n *notifier) barrier(ctx context.Context) error {
 		return fmt.Errorf("notify barrier: %w", err)
 	}
 	defer r.Close()
-	err = n.send([]int{int(w.Fd())}, "BARRIER=1")
+	err = n.write(0, []int{int(w.Fd())}, "BARRIER=1")
 	w.Close()
 	if err != nil {
 		return err
@@ -131,7 +133,10 @@ func (n *notifier) barrier(ctx context.Context) error {
 	return nil
 }
 
-// reloading is what the manager is told before a reload; READY=1 ends it.
-func reloading() []string {
-	return []string{"RELOADING=1", "MONOTONIC_USEC=" + strconv.FormatInt(monotonic().Microseconds(), 10)}
+// Reloading is what the manager is told before a reload; READY=1 ends it.
+func Reloading() []string {
+	var ts unix.Timespec
+	// CLOCK_MONOTONIC is always there.
+	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts)
+	return []string{"RELOADING=1", "MONOTONIC_USEC=" + strconv.FormatInt(ts.Nano()/1000, 10)}
 }

@@ -1,4 +1,4 @@
-package daemon
+package fdstore
 
 import (
 	"encoding/json"
@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// sealed is a memfd that nobody can change.
-func sealed(name string, text []byte) (*os.File, error) {
+// Seal is a memfd with text in it that nobody can change. The caller closes it.
+func Seal(name string, text []byte) (*os.File, error) {
 	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
 	if err != nil {
 		return nil, fmt.Errorf("memfd: %w", err)
@@ -27,9 +27,10 @@ func sealed(name string, text []byte) (*os.File, error) {
 	return f, nil
 }
 
-// unseal reads into v, as JSON, what sealed has written. The descriptor stays the
-// caller's; its offset is shared with other processes, so it is not used.
-func unseal(fd int, most int64, v any) error {
+// Unseal reads into v, as JSON, what Seal has written: most bytes at most. The
+// descriptor stays the caller's; its offset is shared with other processes, so it is
+// not used. What is not sealed may change while it is read, and is an error.
+func Unseal(fd int, most int64, v any) error {
 	seals, err := unix.FcntlInt(uintptr(fd), unix.F_GET_SEALS, 0)
 	if err != nil {
 		return fmt.Errorf("seals: %w", err)

@@ -1,7 +1,6 @@
 package daemon
 
 import (
-	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -11,44 +10,10 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
-)
 
-// A store that is full refuses, and says so to nobody: what it holds is not given
-// up for what it may not have taken.
-func TestFullStoreKeepsTheOld(t *testing.T) {
-	m := newManager(t)
-	m.mu.Lock()
-	m.max = 3
-	m.mu.Unlock()
-	s := newFDStore(newNotifier(lookupIn(m.environment())), nil)
-	s.count = m.count
-	data, runtime := memfd(t, "data"), memfd(t, "runtime-v1.1")
-	states := []stored{memfd(t, "state-v1.1"), memfd(t, "state-v1.2"), memfd(t, "state-v1.3")}
-	holds := func(want ...string) {
-		t.Helper()
-		if diff := cmp.Diff(want, m.names()); diff != "" {
-			t.Errorf("held (-want +got):\n%s", diff)
-		}
-	}
-	if err := s.sync(t.Context(), []stored{data, runtime, states[0]}, false); err != nil {
-		t.Fatal(err)
-	}
-	for range 2 {
-		var full *errStoreFull
-		if err := s.sync(t.Context(), []stored{data, runtime, states[1]}, false); !errors.As(err, &full) || full.max != 3 {
-			t.Errorf("a full store: %v", err)
-		}
-		holds("data", "runtime-v1.1", "state-v1.1")
-	}
-	// With room it is as ever, and what was refused meanwhile is not waited for.
-	m.mu.Lock()
-	m.max = 4
-	m.mu.Unlock()
-	if err := s.sync(t.Context(), []stored{data, runtime, states[2]}, true); err != nil {
-		t.Fatal(err)
-	}
-	holds("data", "runtime-v1.1", "state-v1.3")
-}
+	"github.com/slicelb/slicelb/internal/fdstore"
+	"github.com/slicelb/slicelb/internal/fdstore/fdstoretest"
+)
 
 // What is known of backends goes into the store without a receipt; the old one
 // goes when the new one is known to be there.
@@ -62,7 +27,7 @@ func TestVerdictsReplaceWhatWasHandedOver(t *testing.T) {
 		{"none", 2, []string{"runtime-v1.4", "state-v1.8"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			m := newManager(t)
+			m := fdstoretest.New(t)
 			d := bare(t, m, nil)
 			d.configPath = filepath.Join(t.TempDir(), "slicelb.toml")
 			if err := os.WriteFile(d.configPath, []byte(oneVIP), 0o644); err != nil {
@@ -71,20 +36,18 @@ func TestVerdictsReplaceWhatWasHandedOver(t *testing.T) {
 			for g := uint64(2); g <= 4; g++ { // as many as some version left
 				d.handed = append(d.handed, handedRuntime(t, g))
 			}
-			d.store = newFDStore(d.notify, d.handed)
-			d.store.count, d.keeper.store, d.keeper.count = m.count, d.store, m.count
+			d.store = fdstore.New(d.notify, d.handed, m.Ask)
+			d.keeper = fdstore.NewCounter(d.store)
 			d.states = 7
 			for _, f := range d.handed {
-				if err := d.notify.send([]int{f.FD}, "FDSTORE=1", "FDNAME="+f.Name); err != nil {
+				if err := d.store.Offer(f); err != nil {
 					t.Fatal(err)
 				}
 			}
-			if err := d.notify.barrier(t.Context()); err != nil {
+			if err := d.notify.Barrier(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			m.mu.Lock()
-			m.max = test.max
-			m.mu.Unlock()
+			m.Limit(test.max)
 			if err := d.start(); err != nil {
 				t.Fatal(err)
 			}
@@ -96,10 +59,10 @@ func TestVerdictsReplaceWhatWasHandedOver(t *testing.T) {
 			d.ready, d.backends.unsaved = true, true
 			d.saveStates(0)
 			defer d.backends.stateFile.Close()
-			if len(d.keeper.pokes) != 1 {
+			if !d.keeper.Poked() {
 				t.Error("nobody asks what the store holds now")
 			}
-			d.count(t.Context(), d.keeper.ask(t.Context()))
+			d.count(t.Context(), d.keeper.Count(t.Context()))
 			got := awaitNames(t, m, len(test.want))
 			test.want[1] = d.good.name()
 			if diff := cmp.Diff(test.want, got); diff != "" {
@@ -112,7 +75,7 @@ func TestVerdictsReplaceWhatWasHandedOver(t *testing.T) {
 	}
 }
 
-func handedRuntime(t *testing.T, generation uint64) stored {
+func handedRuntime(t *testing.T, generation uint64) fdstore.FD {
 	t.Helper()
 	b := newBackendStates()
 	b.generation = generation - 1
@@ -124,18 +87,43 @@ func handedRuntime(t *testing.T, generation uint64) stored {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return stored{Name: b.wanted()[0].Name, FD: fd}
+	return fdstore.FD{Name: b.wanted()[0].Name, FD: fd}
 }
 
 // awaitNames waits until the manager holds so many.
-func awaitNames(t *testing.T, m *manager, n int) []string {
+func awaitNames(t *testing.T, m *fdstoretest.Manager, n int) []string {
 	t.Helper()
 	deadline := time.Now().Add(5 * time.Second)
 	for tick := time.Tick(time.Millisecond); ; <-tick {
-		names := m.names()
+		names := m.Names()
 		if len(names) == n || time.Now().After(deadline) {
 			slices.SortFunc(names, strings.Compare)
 			return names
+		}
+	}
+}
+
+func TestRefill(t *testing.T) {
+	var r refill
+	at := time.Unix(1000, 0)
+	steps := []struct {
+		count fdstore.Count
+		after time.Duration
+		want  bool
+	}{
+		{fdstore.Count{Held: 0, Max: 512}, 0, true},                                 // at once
+		{fdstore.Count{Held: 0, Max: 512}, time.Second, false},                      // not in a hurry
+		{fdstore.Count{Held: 3, Max: 3}, time.Second, true},                         // another limit
+		{fdstore.Count{Held: 3, Max: 3}, time.Hour, false},                          // it cannot hold more
+		{fdstore.Count{Held: 3, Max: 512}, time.Second, true},                       // it can again
+		{fdstore.Count{Held: 3, Max: 512}, storeInterval + 2*time.Second, true},     // it still does not
+		{fdstore.Count{Held: 3, Max: 512}, storeInterval + 2*time.Second + 1, true}, // each time
+	}
+	now := at
+	for i, s := range steps {
+		now = now.Add(s.after)
+		if got := r.due(s.count, 45, now); got != s.want {
+			t.Errorf("step %d: %t, want %t", i, got, s.want)
 		}
 	}
 }

@@ -83,7 +83,7 @@ func (d *daemon) attach(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(err, h.Close())
 	}
-	d.attached, d.unkept = true, true
+	d.attached, d.kept.behind = true, true
 	d.tasks.Go(func() { d.readHints(ctx, h) })
 	d.tasks.Go(func() { d.readFailures(ctx, f) })
 	dp := d.dp.dataPath

@@ -205,8 +205,8 @@ func (d *daemon) keepOrders(ctx context.Context) string {
 	}
 	d.backends.saved = time.Now()
 	d.keep(ctx, false)
-	if d.storeErr != nil {
-		return d.storeErr.Error()
+	if d.kept.err != nil {
+		return d.kept.err.Error()
 	}
 	return ""
 }

@@ -181,7 +181,7 @@ func (d *daemon) saveVerdicts() { d.saveStates(saveInterval) }
 // took long.
 func (d *daemon) saveStates(interval time.Duration) {
 	b := d.backends
-	if !b.unsaved || !d.ready || d.storeErr != nil || time.Since(b.saved) < max(interval, 20*b.savedIn) {
+	if !b.unsaved || !d.ready || d.kept.err != nil || time.Since(b.saved) < max(interval, 20*b.savedIn) {
 		return
 	}
 	begun := time.Now()
@@ -189,10 +189,10 @@ func (d *daemon) saveStates(interval time.Duration) {
 	if err == nil {
 		// The old one goes when the new one is known to be held: count.
 		for _, f := range b.wanted() {
-			err = errors.Join(err, d.store.Offer(f))
+			err = errors.Join(err, d.kept.store.Offer(f))
 		}
-		d.wants = len(d.wanted())
-		d.keeper.Poke()
+		d.kept.want = len(d.wanted())
+		d.kept.counter.Poke()
 	}
 	if err != nil {
 		d.log.Warn("store what is known of backends", "err", err)

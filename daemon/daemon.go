@@ -45,8 +45,6 @@ type daemon struct {
 	log        *slog.Logger
 	level      *slog.LevelVar
 	notify     *fdstore.Notifier
-	store      *fdstore.Store
-	keeper     *fdstore.Counter
 	open       openDataPath
 	root       unitwatch.Root
 	rootDir    *os.File
@@ -66,6 +64,7 @@ type daemon struct {
 	good      *lastGood    // what is in it
 	fallback  *lastGood    // what the process before served, until this one is ready
 	states    uint64       // generation of the newest memfd that the store has seen
+	kept      kept
 
 	watcher *unitwatch.Watcher
 	hints   chan unitwatch.Hint
@@ -103,16 +102,8 @@ type daemon struct {
 	attached   bool               // and the kernel's hints are read
 	traited    *source            // whose traits the backends have
 	hooked     []string           // optional hooks that are attached too; nil: those that were adopted
-	unkept     bool               // hooks were attached that the store was not told of
 	unsynced   unitwatch.HintKind // why the watcher is to look at everything; 0: it is not
 	eventsLost uint64
-	storeErr   error
-	kept       time.Time
-	wants      int // descriptors that belong in the store
-	stored     fdstore.Count
-	storeShort bool // the newest count that was of all that was sent found too few
-	counted    time.Time
-	refill     refill
 	failed     time.Time
 	reloadErr  error
 	writes     uint64
@@ -194,7 +185,7 @@ func (d *daemon) loop(ctx context.Context) error {
 			d.again = true // also where one is under way: it may have read the files already
 		case l := <-d.loads:
 			d.load(l)
-		case c := <-d.keeper.Counts():
+		case c := <-d.kept.counter.Counts():
 			d.count(ctx, c)
 		case <-t.C:
 			d.look(ctx)
@@ -222,7 +213,7 @@ func (d *daemon) hopeless() error {
 func (d *daemon) see(ctx context.Context, snap *unitwatch.Snapshot) {
 	if d.snap != nil && (snap.Reloads != d.snap.Reloads || snap.Mode != d.snap.Mode) {
 		// systemd read its units again: it may have dropped the store.
-		d.keeper.Poke()
+		d.kept.counter.Poke()
 	}
 	switch {
 	case d.pending != nil && d.pending.source != nil && snap.Tree == d.pending.source.tree:
@@ -264,7 +255,7 @@ func (d *daemon) settle(ctx context.Context) {
 		d.ready, d.fallback = true, nil
 		d.tell("READY=1", "STATUS="+d.summary())
 		d.log.Info("ready", "summary", d.summary(), "took", time.Since(d.started).Round(time.Millisecond).String())
-	} else if d.ready && d.unkept {
+	} else if d.ready && d.kept.behind {
 		d.keep(ctx, false) // attached after a reload that could not
 	}
 }
@@ -309,7 +300,7 @@ func (d *daemon) look(ctx context.Context) {
 	} else if d.backends.due(time.Now()) {
 		d.soon(ctx) // a drain has lasted for long enough
 	}
-	if d.ready && d.unkept {
+	if d.ready && d.kept.behind {
 		d.keep(ctx, false) // attached by a reload that came to nothing
 	}
 	if d.rootShared {

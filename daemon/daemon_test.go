@@ -412,11 +412,10 @@ func bare(t testing.TB, m *fdstoretest.Manager, dp dataPath) *daemon {
 	t.Helper()
 	notify := fdstore.NewNotifier(fdstoretest.LookupIn(m.Environment()))
 	d := &daemon{
-		log: slog.New(slog.DiscardHandler), level: new(slog.LevelVar), notify: notify, store: fdstore.New(notify, nil, m.Ask),
+		log: slog.New(slog.DiscardHandler), level: new(slog.LevelVar), notify: notify, kept: newKept(fdstore.New(notify, nil, m.Ask)),
 		backends: newBackendStates(), hints: make(chan unitwatch.Hint, hintBuffer),
 		open: func(bpf.Options, []bpf.NamedFD) (opened, error) { return opened{dataPath: dp}, nil },
 	}
-	d.keeper = fdstore.NewCounter(d.store)
 	d.observer, d.refusals = d.newObserver()
 	return d
 }
@@ -511,7 +510,7 @@ func TestStatesStayUntilReplaced(t *testing.T) {
 	m := fdstoretest.New(t)
 	d := bare(t, m, nil)
 	d.configPath, d.handed = path, []fdstore.FD{{Name: "state-v1.7", FD: unreadable}, {Name: "runtime-v1.4", FD: drains}}
-	d.store = fdstore.New(d.notify, d.handed, m.Ask)
+	d.kept = newKept(fdstore.New(d.notify, d.handed, m.Ask))
 	if err := d.start(); err != nil {
 		t.Fatal(err)
 	}

@@ -26,7 +26,7 @@ func TestCountOnItsWayIsNoAlarm(t *testing.T) {
 		}
 	}
 	d.lockHeld = true
-	answer := func() fdstore.Count { return d.keeper.Count(t.Context()) }
+	answer := func() fdstore.Count { return d.kept.counter.Count(t.Context()) }
 
 	d.keep(t.Context(), false)
 	alarm("nobody has counted yet", false)
@@ -38,7 +38,7 @@ func TestCountOnItsWayIsNoAlarm(t *testing.T) {
 	d.saveStates(0)
 	defer func() { d.backends.stateFile.Close() }()
 	alarm("one more was sent", false)
-	if !d.keeper.Poked() {
+	if !d.kept.counter.Poked() {
 		t.Error("nobody asks again")
 	}
 	d.count(t.Context(), before)

@@ -44,7 +44,7 @@ func (d *daemon) rehook(cfg *config.Config) error {
 	if err := d.dp.Attach(d.rootDir); err != nil {
 		return err
 	}
-	d.hooked, d.unkept = want, true
+	d.hooked, d.kept.behind = want, true
 	return nil
 }
 

@@ -20,6 +20,22 @@ import (
 // nothing happens to costs systemd nothing.
 const storeInterval = 10 * time.Second
 
+// kept is what is known of the descriptor store. The loop owns it.
+type kept struct {
+	store   *fdstore.Store
+	counter *fdstore.Counter
+	err     error     // of the newest attempt to bring it up to date
+	at      time.Time // of that
+	behind  bool      // hooks were attached that the store was not told of
+	want    int       // descriptors that belong in it
+	count   fdstore.Count
+	counted time.Time
+	short   bool // the newest count that was of all that was sent found too few
+	refill  refill
+}
+
+func newKept(s *fdstore.Store) kept { return kept{store: s, counter: fdstore.NewCounter(s)} }
+
 // askStore asks systemd for the count of this process's unit.
 func askStore(ctx context.Context) (held, most uint32, err error) {
 	return unitwatch.AskDescriptorStore(ctx, os.Getpid())
@@ -57,14 +73,14 @@ func (d *daemon) replaced(f fdstore.FD) bool {
 // keep brings the descriptor store up to date.
 func (d *daemon) keep(ctx context.Context, refill bool) {
 	want := d.wanted()
-	d.wants, d.unkept = len(want), false
+	d.kept.want, d.kept.behind = len(want), false
 	d.bury()
-	err := d.store.Sync(ctx, want, refill)
-	if err != nil && (d.storeErr == nil || err.Error() != d.storeErr.Error()) {
+	err := d.kept.store.Sync(ctx, want, refill)
+	if err != nil && (d.kept.err == nil || err.Error() != d.kept.err.Error()) {
 		d.log.Error("keep the data plane in the descriptor store", "err", err)
 	}
-	d.storeErr, d.kept = err, time.Now()
-	d.keeper.Poke()
+	d.kept.err, d.kept.at = err, time.Now()
+	d.kept.counter.Poke()
 }
 
 // lookAtStore tries again what failed, and has the store counted while it is not
@@ -73,13 +89,13 @@ func (d *daemon) lookAtStore(ctx context.Context) {
 	if !d.ready || !d.notify.Managed() {
 		return
 	}
-	if d.storeErr != nil && time.Since(d.kept) > storeInterval {
+	if d.kept.err != nil && time.Since(d.kept.at) > storeInterval {
 		d.keep(ctx, true)
 	}
-	whole := d.stored.Err == nil && int(d.stored.Held) >= d.wants
-	if !whole && time.Since(d.counted) > storeInterval {
-		d.counted = time.Now()
-		d.keeper.Poke()
+	whole := d.kept.count.Err == nil && int(d.kept.count.Held) >= d.kept.want
+	if !whole && time.Since(d.kept.counted) > storeInterval {
+		d.kept.counted = time.Now()
+		d.kept.counter.Poke()
 	}
 }
 
@@ -97,24 +113,24 @@ func (d *daemon) bury() {
 // settleStore removes what a memfd of verdicts has replaced, where c says that the
 // manager took it.
 func (d *daemon) settleStore(c fdstore.Count) {
-	if d.storeErr != nil {
+	if d.kept.err != nil {
 		return // keep does it
 	}
-	removed, err := d.store.Settle(c, d.wanted())
+	removed, err := d.kept.store.Settle(c, d.wanted())
 	switch {
 	case err != nil:
 		d.log.Error("keep what is known of backends in the descriptor store", "err", err)
-		d.storeErr, d.kept = err, time.Now()
+		d.kept.err, d.kept.at = err, time.Now()
 	case removed:
 		d.bury()
-		d.keeper.Poke()
+		d.kept.counter.Poke()
 	}
 }
 
 // count hears how many descriptors the manager holds.
 func (d *daemon) count(ctx context.Context, c fdstore.Count) {
-	d.counted = time.Now()
-	d.stored = c
+	d.kept.counted = time.Now()
+	d.kept.count = c
 	if !d.ready {
 		return
 	}
@@ -122,15 +138,15 @@ func (d *daemon) count(ctx context.Context, c fdstore.Count) {
 	if c.Err != nil {
 		return
 	}
-	want := d.wants
-	if d.store.Newest(c) {
-		d.storeShort = int(c.Held) < want
+	want := d.kept.want
+	if d.kept.store.Newest(c) {
+		d.kept.short = int(c.Held) < want
 	}
 	if int(c.Held) >= want {
-		d.refill = refill{}
+		d.kept.refill = refill{}
 		return
 	}
-	if !d.refill.due(c, want, time.Now()) {
+	if !d.kept.refill.due(c, want, time.Now()) {
 		return
 	}
 	d.log.Warn("the descriptor store has lost descriptors; storing them again", "held", c.Held, "want", want, "max", c.Max)
@@ -155,24 +171,24 @@ func (r *refill) due(c fdstore.Count, want int, now time.Time) bool {
 
 // held says whether the data plane outlives this process.
 func (d *daemon) held() api.Held {
-	h := api.Held{Count: int(d.stored.Held), Want: d.wants}
+	h := api.Held{Count: int(d.kept.count.Held), Want: d.kept.want}
 	switch {
 	case !d.notify.Managed():
 		h.Reason = "not started by a service manager"
-	case d.storeErr != nil:
-		h.Reason = d.storeErr.Error()
+	case d.kept.err != nil:
+		h.Reason = d.kept.err.Error()
 	case !d.ready:
 		h.Reason = "not ready yet"
-	case d.stored.Err != nil:
+	case d.kept.count.Err != nil:
 		// Sent, received, and not countable: without a bus nobody can say more.
-		h.Store, h.Reason = true, d.stored.Err.Error()
+		h.Store, h.Reason = true, d.kept.count.Err.Error()
 	case h.Count >= h.Want:
 		h.Store = true
-	case !d.storeShort && !d.store.Newest(d.stored):
+	case !d.kept.short && !d.kept.store.Newest(d.kept.count):
 		// Sent, and asked about; what is missing is the answer alone.
 		h.Store, h.Reason = true, "systemd has not said yet how many descriptors it holds"
-	case int(d.stored.Max) < h.Want:
-		h.Reason = fmt.Sprintf("the unit's FileDescriptorStoreMax=%d is less than %d", d.stored.Max, h.Want)
+	case int(d.kept.count.Max) < h.Want:
+		h.Reason = fmt.Sprintf("the unit's FileDescriptorStoreMax=%d is less than %d", d.kept.count.Max, h.Want)
 	default:
 		h.Reason = fmt.Sprintf("systemd holds %d of %d descriptors", h.Count, h.Want)
 	}

@@ -36,11 +36,10 @@ func TestVerdictsReplaceWhatWasHandedOver(t *testing.T) {
 			for g := uint64(2); g <= 4; g++ { // as many as some version left
 				d.handed = append(d.handed, handedRuntime(t, g))
 			}
-			d.store = fdstore.New(d.notify, d.handed, m.Ask)
-			d.keeper = fdstore.NewCounter(d.store)
+			d.kept = newKept(fdstore.New(d.notify, d.handed, m.Ask))
 			d.states = 7
 			for _, f := range d.handed {
-				if err := d.store.Offer(f); err != nil {
+				if err := d.kept.store.Offer(f); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -53,23 +52,23 @@ func TestVerdictsReplaceWhatWasHandedOver(t *testing.T) {
 			}
 			defer d.state.Close()
 			d.keep(t.Context(), false)
-			if d.storeErr != nil {
-				t.Fatal(d.storeErr)
+			if d.kept.err != nil {
+				t.Fatal(d.kept.err)
 			}
 			d.ready, d.backends.unsaved = true, true
 			d.saveStates(0)
 			defer d.backends.stateFile.Close()
-			if !d.keeper.Poked() {
+			if !d.kept.counter.Poked() {
 				t.Error("nobody asks what the store holds now")
 			}
-			d.count(t.Context(), d.keeper.Count(t.Context()))
+			d.count(t.Context(), d.kept.counter.Count(t.Context()))
 			got := awaitNames(t, m, len(test.want))
 			test.want[1] = d.good.name()
 			if diff := cmp.Diff(test.want, got); diff != "" {
 				t.Errorf("held (-want +got):\n%s", diff)
 			}
-			if full := test.max == 2; full != (d.storeErr != nil) {
-				t.Errorf("told: %v", d.storeErr)
+			if full := test.max == 2; full != (d.kept.err != nil) {
+				t.Errorf("told: %v", d.kept.err)
 			}
 		})
 	}

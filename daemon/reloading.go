@@ -172,7 +172,7 @@ func (d *daemon) finish(ctx context.Context, snap *unitwatch.Snapshot) {
 	}
 	if err := d.remember(); err != nil {
 		d.log.Error("remember the configuration", "err", err)
-		d.storeErr = err
+		d.kept.err = err
 	} else {
 		d.keep(ctx, false)
 	}

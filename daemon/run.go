@@ -102,7 +102,7 @@ func Run(ctx context.Context, o Options) error {
 
 	store := fdstore.New(notify, handed, askStore)
 	d := &daemon{
-		log: log, level: level, notify: notify, store: store, keeper: fdstore.NewCounter(store), open: o.open, version: o.Version,
+		log: log, level: level, notify: notify, kept: newKept(store), open: o.open, version: o.Version,
 		root: root, rootDir: dir, configPath: o.Config, socket: o.Socket, lock: lock, lockHeld: true, rootShared: !sole, started: time.Now(),
 		handed: handed, hints: make(chan unitwatch.Hint, hintBuffer), reloads: make(chan *reload), loads: make(chan loaded),
 		backends: newBackendStates(), hup: o.Hangup,
@@ -127,7 +127,7 @@ func (d *daemon) run(ctx context.Context) error {
 
 	tasks, ctx := errgroup.WithContext(ctx)
 	tasks.Go(func() error { return d.watcher.Run(ctx) })
-	tasks.Go(func() error { return d.keeper.Run(ctx) })
+	tasks.Go(func() error { return d.kept.counter.Run(ctx) })
 	tasks.Go(func() error { return d.backends.checker.Run(ctx) })
 	tasks.Go(func() error { return d.refusals.run(ctx) })
 	tasks.Go(func() error { return d.serveAPI(ctx) })
@@ -165,7 +165,7 @@ func (d *daemon) start() error {
 		switch {
 		case !state:
 		case older(f.Name, lastGoodName, newest) || older(f.Name, runtimeName, d.backends.restored):
-			d.store.Disown(f.Name)
+			d.kept.store.Disown(f.Name)
 			unix.Close(f.FD) // nothing was written through it
 		default:
 			d.heirless = append(d.heirless, f)

@@ -75,8 +75,7 @@ func TestRestartThatDoesNotFit(t *testing.T) {
 				}
 				d.handed = append(d.handed, fdstore.FD{Name: l.name(), FD: fd})
 			}
-			d.store = fdstore.New(d.notify, d.handed, m.Ask)
-			d.keeper = fdstore.NewCounter(d.store)
+			d.kept = newKept(fdstore.New(d.notify, d.handed, m.Ask))
 			ctx, cancel := context.WithCancel(t.Context())
 			defer d.tasks.Wait()
 			defer dp.Close()

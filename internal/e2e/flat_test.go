@@ -27,10 +27,15 @@ func TestFlat(t *testing.T) {
 	type use struct{ anon, fds, entries int }
 	var uses []use
 	for range rounds {
-		churn := h.play("/roles", "churn", "web.slice", strconv.Itoa(rate), strconv.Itoa(total/rounds))
+		churn := h.churn(rate, total/rounds)
 		units := max(10, scale.Count(1000)/rounds)
 		got := h.answered("units", h.run("units", vip, strconv.Itoa(units), "web.slice", "", ""))
 		h.right("units meanwhile", got, "127.0.0.1:7001", units)
+		if pace := h.pace(churn); pace < rate/3 {
+			t.Errorf("%d scopes a second", pace)
+		}
+		h.converges("the last scopes of a round")
+		churn.stdin.Close()
 		churn.end(h)
 		h.converges("after a round")
 		uses = append(uses, use{h.memory("RssAnon"), h.descriptors(), strings.Count(h.must("slicelb", "dump", "maps"), " cgroup ")})

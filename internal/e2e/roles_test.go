@@ -140,7 +140,8 @@ func removeCgroup(path string) error {
 }
 
 // playChurn makes and removes cgroups at a pace, below a slice: churn SLICE RATE
-// COUNT. It prints how many a second there were.
+// COUNT. The newest hundred are always there. It prints how many a second there were,
+// and when standard input ends it removes those that are left.
 func playChurn(args []string) int {
 	n, err := numbers(args[1:]...)
 	if err != nil {
@@ -151,19 +152,53 @@ func playChurn(args []string) int {
 	if err := makeCgroup(base); err != nil {
 		return fail(err)
 	}
+	const alive = 100
+	path := func(i int) string { return filepath.Join(base, fmt.Sprintf("churn-%d.scope", i)) }
 	begun := time.Now()
 	for i := range count {
-		path := filepath.Join(base, fmt.Sprintf("churn-%d.scope", i))
-		if err := os.Mkdir(path, 0o755); err != nil {
+		if err := os.Mkdir(path(i), 0o755); err != nil {
 			return fail(err)
 		}
-		if err := os.Remove(path); err != nil {
-			return fail(err)
+		if i >= alive {
+			if err := os.Remove(path(i - alive)); err != nil {
+				return fail(err)
+			}
 		}
 		if i%100 == 99 {
 			time.Sleep(time.Until(begun.Add(time.Duration(i) * time.Second / time.Duration(rate))))
 		}
 	}
 	fmt.Println(int(float64(count) / time.Since(begun).Seconds()))
+	<-untilInputEnds()
+	for i := max(0, count-alive); i < count; i++ {
+		if err := os.Remove(path(i)); err != nil {
+			return fail(err)
+		}
+	}
 	return 0
+}
+
+// churn has cgroups come and go below web.slice.
+func (h *host) churn(rate, count int) *running {
+	h.t.Helper()
+	r := h.play("/roles", "churn", "web.slice", strconv.Itoa(rate), strconv.Itoa(count))
+	h.t.Cleanup(func() { r.stdin.Close(); r.cmd.Wait() })
+	return r
+}
+
+// pace waits until a churn is through, its last cgroups still there, and returns how
+// many it made and removed a second.
+func (h *host) pace(churn *running) int {
+	h.t.Helper()
+	h.eventually(10*time.Minute, "cgroups have come and gone", func() bool {
+		if h.gone(churn) {
+			h.t.Fatalf("churn: %s", churn.stderr.Bytes())
+		}
+		return churn.out.last() != ""
+	})
+	n, err := numbers(churn.out.last())
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return n[0]
 }

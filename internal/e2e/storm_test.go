@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"strconv"
 	"strings"
 	"testing"
@@ -25,30 +26,92 @@ func (h *host) ticks() time.Duration {
 }
 
 // Cgroups that come and go by the ten thousand each second: bounded memory, every
-// connect in its group meanwhile, and what is there is known soon after.
-// fault F10, edge T17
+// connect in its group meanwhile, and what is there is known soon after, by the
+// kernel's hints alone. fault F10, edge T17
 func TestStormOfCgroups(t *testing.T) {
 	h := identify(t)
-	h.start()
-	h.healthy()
+	h.startWithoutBus()
 	s := h.sample("/web.slice")
 	before := h.status()
 	const rate = 10_000
-	storm := h.play("/roles", "churn", "web.slice", strconv.Itoa(rate), strconv.Itoa(scale.Count(60*rate)))
+	storm := h.churn(rate, scale.Count(60*rate))
 	n := scale.Count(10_000)
 	got := h.answered("in the storm", h.run("firsts", vip, strconv.Itoa(n), "web.slice", "run-%d.scope"))
 	h.right("first instructions in the storm", got, "127.0.0.1:7001", n)
-	pace := strings.TrimSpace(storm.end(h))
-	took := h.converges("after the storm")
+	pace := h.pace(storm)
+	took := h.converges("after the storm, with the last of it still there")
+	storm.stdin.Close()
+	storm.end(h)
+	took = max(took, h.converges("without"))
 	if scale.Factor() >= 1 && took > 2*time.Second {
 		t.Errorf("converged after %v", took)
 	}
 	s.steady()
 	after := h.status()
-	t.Logf("%s cgroups made and removed a second, %d in all: %d hints, %d overflows, %d walks, %d MiB resident at most", pace, scale.Count(60*rate),
+	t.Logf("%d cgroups made and removed a second, %d in all: %d hints, %d overflows, %d walks, %d MiB resident at most", pace, scale.Count(60*rate),
 		difference(before, after, "kernel"), difference(before, after, "overflows"), after.Tracking.Resync.Count-before.Tracking.Resync.Count, h.memory("VmHWM")>>20)
+	if pace < rate/5 {
+		t.Errorf("%d cgroups a second are no storm", pace)
+	}
 	if most := h.memory("VmHWM"); most > bound {
 		t.Errorf("%d MiB resident", most>>20)
+	}
+	h.nothingByTheClock(before)
+}
+
+// The kernel's buffer of hints runs over while nobody reads it, and what it holds is
+// about another slice: what came meanwhile is found for the overflow alone.
+// fault F10, edge T17
+func TestOverflow(t *testing.T) {
+	h := identify(t)
+	h.dropin("patient", "[Service]\nWatchdogSec=0\n") // a stopped daemon stays
+	h.startWithoutBus()
+	h.must("mkdir", "-p", "/sys/fs/cgroup/fresh.slice")
+	h.converges("at first")
+	before := h.status()
+	pid := h.property("MainPID")
+	h.must("kill", "-STOP", pid)
+	t.Cleanup(func() { h.Run(context.Background(), "kill", "-CONT", pid) }) // where the test has not come so far
+	storm := h.churn(100_000, 30_000) // of which 26,214 hints find room
+	h.pace(storm)
+	h.crowd("fresh.slice", 300)
+	h.must("kill", "-CONT", pid)
+	took := h.converges("after an overflow")
+	after := h.status()
+	lost := after.DataPlane.Events["events_lost"] - before.DataPlane.Events["events_lost"]
+	t.Logf("%d hints were lost, %d overflows", lost, difference(before, after, "overflows"))
+	if lost == 0 || difference(before, after, "overflows") == 0 {
+		t.Error("nothing ran over")
+	}
+	if took > 10*time.Second {
+		t.Errorf("converged after %v", took)
+	}
+	h.nothingByTheClock(before)
+}
+
+// startWithoutBus starts a daemon that systemd tells nothing: its signals lead to looks,
+// which find whatever else was missed.
+func (h *host) startWithoutBus() {
+	h.t.Helper()
+	h.dropin("bus", "[Service]\nEnvironment=DBUS_SYSTEM_BUS_ADDRESS=unix:path=/nowhere\n")
+	h.must("systemctl", "daemon-reload")
+	h.start()
+	h.eventually(20*time.Second, "started without a bus", func() bool {
+		st := h.status()
+		return st != nil && st.DataPlane.Attached && st.Tracking.Mode != "bus"
+	})
+}
+
+// nothingByTheClock checks that the watcher's clock has found nothing that should have
+// been found without it.
+func (h *host) nothingByTheClock(before *api.Status) {
+	h.t.Helper()
+	h.eventually(time.Minute, "what a look has found was announced, or is counted", func() bool {
+		st := h.status()
+		return st != nil && time.Since(st.Tracking.Resync.At) > 1500*time.Millisecond
+	})
+	if n := difference(before, h.status(), "kernel_lost"); n > 0 {
+		h.t.Errorf("the watcher's clock has found %d differences that nothing had announced", n)
 	}
 }
 

@@ -423,6 +423,11 @@ func (l *load) flawless() tally {
 // ask makes one call from a cgroup and returns the backend, or the error.
 func (h *host) ask(cgroup string) string {
 	h.t.Helper()
+	return h.askOf(cgroup, vip)
+}
+
+func (h *host) askOf(cgroup, vip string) string {
+	h.t.Helper()
 	r := h.play(cgroup, "load", append([]string{vip, "1"}, all...)...)
 	// One round is enough: it ends as soon as its input does.
 	r.stdin.Close()

@@ -3,10 +3,12 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -15,31 +17,6 @@ import (
 	"github.com/slicelb/slicelb/internal/lab/labtest"
 	"github.com/slicelb/slicelb/internal/scale"
 )
-
-// packed returns the packages of a version for this machine, deb and rpm.
-func packed(t *testing.T, version string) (deb, rpm string) {
-	t.Helper()
-	binary(t, "") // makes the folder
-	out := filepath.Join(built.dir, version)
-	if _, err := os.Stat(out); err == nil {
-		return one(t, out, "*.deb"), one(t, out, "*.rpm")
-	}
-	cmd := exec.CommandContext(t.Context(), "go", "run", "./internal/pack", "-version="+version, "-arch="+runtime.GOARCH, "-out="+out)
-	cmd.Dir = "../.."
-	if text, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("pack: %v\n%s", err, text)
-	}
-	return one(t, out, "*.deb"), one(t, out, "*.rpm")
-}
-
-func one(t *testing.T, dir, pattern string) string {
-	t.Helper()
-	found, _ := filepath.Glob(filepath.Join(dir, pattern))
-	if len(found) != 1 {
-		t.Fatalf("%s in %s: %v", pattern, dir, found)
-	}
-	return found[0]
-}
 
 // bare returns a lab of its own without slicelb, on which packages can be
 // installed: packages go where the shared one has files of the tests.
@@ -115,10 +92,10 @@ func (h *host) exists(path string) bool {
 // fault F3
 func TestDeb(t *testing.T) {
 	h := bare(t, "dpkg", "deb-systemd-helper", "systemd-analyze")
-	first, _ := packed(t, "v1.0.0")
-	next, _ := packed(t, "v1.1.0")
-	h.put(first, "/tmp/first.deb")
-	h.put(next, "/tmp/next.deb")
+	for path, r := range map[string]release{"/tmp/first.deb": release1, "/tmp/next.deb": release2} {
+		deb, _ := packed(t, r)
+		h.put(deb, path)
+	}
 
 	// It is enabled and runs, and as it comes it attaches nothing.
 	h.dpkg("--install", "/tmp/first.deb")
@@ -144,8 +121,7 @@ func TestDeb(t *testing.T) {
 
 	// The administrator edits the configuration.
 	h.echo()
-	const edit = "\n# edited here\n" + "[vip.db]\nfrontends = [\"" + vip + "\", \"" + vip + "/udp\"]\n" +
-		"[[vip.db.backend]]\naddress = \"127.0.0.1:7001\"\n[[vip.db.backend]]\naddress = \"127.0.0.1:7002\"\n"
+	edit := "\n# edited here\n" + vipTOML("db", vip, oldOnes...) + keepersTOML()
 	original := h.must("cat", config)
 	h.configure(original + edit)
 	h.must("systemctl", "reload", unit)
@@ -157,8 +133,10 @@ func TestDeb(t *testing.T) {
 		}
 	}
 
-	// Up and down under load, at full scale 50 times: nobody notices.
+	// Up and down under load, at full scale 50 times: all programs are replaced,
+	// nobody notices, and who has a backend keeps it.
 	l := h.load(oldOnes...)
+	runs, keep := h.hooked(), h.keepers()
 	rounds := max(2, scale.Count(50))
 	for range rounds {
 		for _, to := range []struct{ deb, version string }{{"/tmp/next.deb", "1.1.0"}, {"/tmp/first.deb", "1.0.0"}} {
@@ -170,7 +148,11 @@ func TestDeb(t *testing.T) {
 			if s := h.healthy(); s.Version != to.version || !s.DataPlane.Adopted {
 				t.Fatalf("%s: status: version %s, %+v", to.version, s.Version, s.DataPlane)
 			}
+			runs = h.replaced(runs)
 			l.more(100)
+			if got := h.keepers(); !maps.Equal(got, keep) {
+				t.Fatalf("%s: callers had %v, and have %v", to.version, keep, got)
+			}
 		}
 	}
 	if full := scale.Count(100_000); l.connects() < full {
@@ -237,6 +219,32 @@ func TestDeb(t *testing.T) {
 	h.dpkg("--purge", "slicelb")
 }
 
+// keepers are callers of a VIP with affinity, one for each scope of a slice.
+const (
+	keepersVIP = "10.96.0.14:7000"
+	keepers    = 8
+)
+
+func keepersTOML() string {
+	return "\n[group.keepers]\nslices = [\"keepers.slice\"]\nsplit = \"*.scope\"\n" +
+		strings.Replace(vipTOML("kept", keepersVIP, all...)[len(grouping):],
+			`clients = ["web"]`, "clients = [\"keepers\"]\naffinity = \"10m\"", 1)
+}
+
+// keepers has each of them call, and says which backend each got.
+func (h *host) keepers() map[string]string {
+	h.t.Helper()
+	got := map[string]string{}
+	for i := range keepers {
+		scope := fmt.Sprintf("/keepers.slice/%d.scope", i)
+		got[scope] = h.askOf(scope, keepersVIP)
+		if !slices.Contains(all, got[scope]) {
+			h.t.Fatalf("%s: %s", scope, got[scope])
+		}
+	}
+	return got
+}
+
 // analyze asks systemd what it thinks of the installed unit.
 func (h *host) analyze() {
 	h.t.Helper()
@@ -255,10 +263,10 @@ func (h *host) analyze() {
 // the scripts find no systemd-update-helper and call systemctl themselves.
 func TestRPM(t *testing.T) {
 	h := bare(t, "rpm")
-	_, first := packed(t, "v1.0.0")
-	_, next := packed(t, "v1.1.0")
-	h.put(first, "/tmp/first.rpm")
-	h.put(next, "/tmp/next.rpm")
+	for path, r := range map[string]release{"/tmp/first.rpm": release1, "/tmp/next.rpm": release2} {
+		_, rpm := packed(t, r)
+		h.put(rpm, path)
+	}
 	rpm := func(args ...string) {
 		t.Helper()
 		h.must("rpm", append([]string{"--dbpath=/var/lib/rpm", "--nodeps", "--force-debian"}, args...)...)
@@ -272,11 +280,13 @@ func TestRPM(t *testing.T) {
 	h.healthy()
 
 	l := h.load(oldOnes...)
+	runs := h.hooked()
 	for _, to := range []struct{ rpm, version string }{{"/tmp/next.rpm", "1.1.0"}, {"/tmp/first.rpm", "1.0.0"}} {
 		rpm("--upgrade", "--oldpackage", to.rpm)
 		if s := h.healthy(); s.Version != to.version || !s.DataPlane.Adopted {
 			t.Fatalf("%s: status: version %s, %+v", to.version, s.Version, s.DataPlane)
 		}
+		runs = h.replaced(runs)
 		l.more(100)
 	}
 	l.flawless()
@@ -314,8 +324,8 @@ func TestRPMScripts(t *testing.T) {
 			t.Skipf("%s is not installed", tool)
 		}
 	}
-	_, first := packed(t, "v1.0.0")
-	_, next := packed(t, "v1.1.0")
+	_, first := packed(t, release1)
+	_, next := packed(t, release2)
 	root := t.TempDir()
 	write := func(path, text string, mode os.FileMode) {
 		t.Helper()

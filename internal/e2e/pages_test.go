@@ -30,8 +30,8 @@ func (h *host) www() {
 // every other command of the pages does what it is there for, up to the purge.
 func TestNewUser(t *testing.T) {
 	h := bare(t, "apt", "curl", "busybox", "ip")
-	first, _ := packed(t, "v1.0.0")
-	next, _ := packed(t, "v1.1.0")
+	first, _ := packed(t, release1)
+	next, _ := packed(t, release2)
 	h.www() // and a network that has nobody at the VIP
 	h.put(first, "/root/slicelb_first.deb")
 

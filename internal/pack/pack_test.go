@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/slicelb/slicelb/internal/checkout"
 	"github.com/slicelb/slicelb/internal/scale"
 )
 
@@ -25,7 +26,9 @@ func TestPackages(t *testing.T) {
 		t.Skip("packs everything twice")
 	}
 	here, there := t.TempDir(), t.TempDir()
-	copyCheckout(t, "../..", there)
+	if err := checkout.Copy(t.Context(), "../..", there); err != nil {
+		t.Fatal(err)
+	}
 	env := []string{"SOURCE_DATE_EPOCH=1700000000", "TZ=UTC"}
 	first := run(t, "../..", here, env)
 	env = []string{"SOURCE_DATE_EPOCH=1700000000", "TZ=Asia/Tokyo", "LANG=de_DE.UTF-8", "USER=somebody", "GOFLAGS=-tags=other", "GOAMD64=v3"}
@@ -82,34 +85,6 @@ func run(t *testing.T, top, out string, env []string) map[string]string {
 		sums[e.Name()] = fmt.Sprintf("%x", sha256.Sum256(data))
 	}
 	return sums
-}
-
-// copyCheckout copies what git tracks or would, with the modes that a strict
-// umask gives.
-func copyCheckout(t *testing.T, from, to string) {
-	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "git", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
-	cmd.Dir = from
-	list, err := cmd.Output()
-	if err != nil {
-		t.Skipf("no list of the sources: git: %v", err)
-	}
-	for name := range strings.SplitSeq(strings.TrimSuffix(string(list), "\x00"), "\x00") {
-		data, err := os.ReadFile(filepath.Join(from, name))
-		if os.IsNotExist(err) {
-			continue // deleted, and not yet committed
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		path := filepath.Join(to, name)
-		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, data, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
 }
 
 // The bill of materials of a program: every module of go.mod that is linked,

@@ -14,12 +14,29 @@ const Summary = "summary.txt"
 // Result is what a program printed about one of its tests.
 type Result struct {
 	Program string
-	Test    string // top-level test; "" for the program as a whole
+	Test    string // top-level test, or part that was skipped; "" for the program as a whole
 	Verdict string // PASS, FAIL or SKIP
 	Output  string
 }
 
-var verdict = regexp.MustCompile(`^--- (PASS|FAIL|SKIP): (\S+)`)
+// place is where a test says something from, in front of what it says.
+var place = regexp.MustCompile(`^\s*\S+\.go:\d+: `)
+
+// Reason is what a test said.
+func (r Result) Reason() string {
+	var said []string
+	for line := range strings.Lines(r.Output) {
+		said = append(said, strings.Fields(place.ReplaceAllString(line, ""))...)
+	}
+	return strings.Join(said, " ")
+}
+
+var (
+	verdict = regexp.MustCompile(`^--- (PASS|FAIL|SKIP): (\S+)`)
+	// Of a part: verdicts of parts come after that of the whole, messages before.
+	partSkipped = regexp.MustCompile(`^\s+--- SKIP: (\S+)`)
+	partSpeaks  = regexp.MustCompile(`^=== (?:RUN|CONT|NAME) +(\S+/\S+)`)
+)
 
 // parse reads `go test -v` output of several programs from a console. A test
 // that began and has no verdict failed, and so did a program whose exit status
@@ -28,6 +45,8 @@ func parse(console string) []Result {
 	var results []Result
 	var program, running string
 	var output strings.Builder
+	var part string
+	said := map[string]string{} // by parts
 	open, failed, count := false, false, 0
 	add := func(test, v string) {
 		results = append(results, Result{program, test, v, output.String()})
@@ -51,18 +70,27 @@ func parse(console string) []Result {
 		case strings.HasPrefix(line, markBegin):
 			program, open, failed, count = strings.TrimPrefix(line, markBegin), true, false, 0
 			output.Reset()
+			clear(said)
 		case !open:
 		case strings.HasPrefix(line, markEnd):
 			end(strings.TrimPrefix(line, markEnd))
 		case strings.HasPrefix(line, "=== RUN   ") && !strings.Contains(line, "/"):
 			// A verdict's messages come before it: what follows is the next test's.
-			running = strings.TrimPrefix(line, "=== RUN   ")
+			running, part = strings.TrimPrefix(line, "=== RUN   "), ""
 			output.Reset()
 			count++
 		case verdict.MatchString(line):
 			m := verdict.FindStringSubmatch(line)
 			add(m[2], m[1])
+		case partSkipped.MatchString(line):
+			test := partSkipped.FindStringSubmatch(line)[1]
+			results = append(results, Result{program, test, "SKIP", said[test]})
 		default:
+			if m := partSpeaks.FindStringSubmatch(line); m != nil {
+				part = m[1]
+			} else if part != "" {
+				said[part] += line + "\n"
+			}
 			output.WriteString(line + "\n")
 		}
 	}
@@ -85,7 +113,7 @@ func summarize(release string, results []Result) string {
 			features = append(features, m[1])
 		}
 		if r.Verdict == "SKIP" {
-			skips = append(skips, fmt.Sprintf("  skipped %s: %s\n", r.Test, strings.Join(strings.Fields(r.Output), " ")))
+			skips = append(skips, fmt.Sprintf("  skipped %s: %s\n", r.Test, r.Reason()))
 		}
 	}
 	return fmt.Sprintf("Linux %s: %d passed, %d failed, %d skipped; %s\n%s",

@@ -21,6 +21,16 @@ slicelb-begin bpf
     --- FAIL: TestKernelB/sub (0.00s)
         b_test.go:2: no
 --- FAIL: TestKernelB (0.1s)
+=== RUN   TestKernelP
+=== RUN   TestKernelP/one
+=== RUN   TestKernelP/one/a
+    p_test.go:4: not here
+=== RUN   TestKernelP/one/b
+    p_test.go:5: fine
+--- PASS: TestKernelP (0.00s)
+    --- PASS: TestKernelP/one (0.00s)
+        --- SKIP: TestKernelP/one/a (0.00s)
+        --- PASS: TestKernelP/one/b (0.00s)
 === RUN   TestKernelC
     c_test.go:3: needs 6.12
 --- SKIP: TestKernelC (0.00s)
@@ -44,6 +54,8 @@ slicelb-begin cut
 	want := []Result{
 		{"bpf", "TestKernelA", "PASS", "    a_test.go:1: hello\n"},
 		{"bpf", "TestKernelB", "FAIL", "=== RUN   TestKernelB/sub\n    --- FAIL: TestKernelB/sub (0.00s)\n        b_test.go:2: no\n"},
+		{"bpf", "TestKernelP", "PASS", "=== RUN   TestKernelP/one\n=== RUN   TestKernelP/one/a\n    p_test.go:4: not here\n=== RUN   TestKernelP/one/b\n    p_test.go:5: fine\n"},
+		{"bpf", "TestKernelP/one/a", "SKIP", "    p_test.go:4: not here\n"},
 		{"bpf", "TestKernelC", "SKIP", "    c_test.go:3: needs 6.12\n"},
 		{"empty", "", "FAIL", "testing: warning: no tests to run\nexit status 0\n"},
 		{"broken", "TestKernelD", "FAIL", "panic: oh\n"},
@@ -63,7 +75,7 @@ func TestSummarize(t *testing.T) {
 		{"bpf", "TestKernelFeatures", "PASS", "    features_test.go:61: feature ipv6: yes\n    features_test.go:61: feature new: no\n"},
 		{"bpf", "TestKernelC", "SKIP", "    c_test.go:3: needs 6.12\n"},
 	})
-	want := "Linux 6.1.0: 2 passed, 0 failed, 1 skipped; ipv6: yes, new: no\n  skipped TestKernelC: c_test.go:3: needs 6.12\n"
+	want := "Linux 6.1.0: 2 passed, 0 failed, 1 skipped; ipv6: yes, new: no\n  skipped TestKernelC: needs 6.12\n"
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}

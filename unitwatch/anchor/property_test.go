@@ -55,7 +55,7 @@ var (
 	dirName        = rapid.StringMatching(`[abc]{1,5}`)
 )
 
-func TestKernelAgreesWithUserSpace(t *testing.T) {
+func TestAgreesWithKernel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		tree, err := Compile(drawGroups(t, exactComponent))
 		if err != nil {

@@ -70,6 +70,47 @@ static __always_inline void put6(struct bpf_sock_addr *ctx, const struct slb_add
 	ctx->user_port = port_be;
 }
 
+/* ---- the unspecified address -------------------------------------------------- */
+
+/*
+ * After the hook, the kernel makes of 0.0.0.0 the address that the socket is bound
+ * to, else 127.0.0.1, and of :: the loopback of the family that it speaks. Policy is
+ * asked about what it will be, and the call is given that, so that it is no other:
+ * a socket may be bound to a device, too, in ways that no program sees.
+ */
+static __always_inline bool unspecified(const struct slb_frontend_key *key)
+{
+	return !key->addr.word_be[3] && SLB_POLICY_BASE(policy_word) &&
+	       (key->proto == IPPROTO_TCP || key->proto == IPPROTO_UDP);
+}
+
+static __always_inline void settle4(struct bpf_sock_addr *ctx, struct slb_frontend_key *key,
+				    __u32 bound)
+{
+	key->addr.word_be[3] = bound ?: bpf_htonl(INADDR_LOOPBACK);
+	ctx->user_ip4 = key->addr.word_be[3];
+}
+
+static __always_inline void settle6(struct bpf_sock_addr *ctx, struct slb_frontend_key *key)
+{
+	const struct bpf_sock *sk = ctx->sk;
+	struct slb_addr *a = &key->addr;
+	bool mapped = sk && sk->family == AF_INET6 && !sk->src_ip6[0] && !sk->src_ip6[1] &&
+		      sk->src_ip6[2] == bpf_htonl(0xffff);
+	bool any = !a->word_be[2];
+
+	if (a->word_be[0] || a->word_be[1] || (!any && a->word_be[2] != bpf_htonl(0xffff)))
+		return;
+	if (any && !mapped) {
+		a->word_be[3] = bpf_htonl(1);
+	} else {
+		a->word_be[2] = bpf_htonl(0xffff);
+		a->word_be[3] = !any && mapped && sk->src_ip6[3] ? sk->src_ip6[3] :
+								   bpf_htonl(INADDR_LOOPBACK);
+	}
+	put6(ctx, a, key->port_be);
+}
+
 /* ---- connect --------------------------------------------------------------- */
 
 /* On SLB_TRANSLATE, *out is where the call goes. */
@@ -132,6 +173,8 @@ int slb_connect4(struct bpf_sock_addr *ctx)
 	enum slb_verdict v;
 
 	take4(ctx, &key);
+	if (unspecified(&key))
+		settle4(ctx, &key, ctx->sk ? ctx->sk->src_ip4 : 0);
 	v = do_connect(ctx, &key, &b);
 	if (v == SLB_TRANSLATE && b)
 		put4(ctx, &b->addr, b->port_be);
@@ -146,6 +189,8 @@ int slb_connect6(struct bpf_sock_addr *ctx)
 	enum slb_verdict v;
 
 	take6(ctx, &key);
+	if (unspecified(&key))
+		settle6(ctx, &key);
 	v = do_connect(ctx, &key, &b);
 	if (v == SLB_TRANSLATE && b)
 		put6(ctx, &b->addr, b->port_be);
@@ -218,6 +263,8 @@ int slb_sendmsg4(struct bpf_sock_addr *ctx)
 	enum slb_verdict v;
 
 	take4(ctx, &key);
+	if (unspecified(&key))
+		settle4(ctx, &key, ctx->msg_src_ip4);
 	v = do_sendmsg(ctx, &key, &b);
 	if (v == SLB_TRANSLATE && b)
 		put4(ctx, &b->addr, b->port_be);
@@ -232,6 +279,8 @@ int slb_sendmsg6(struct bpf_sock_addr *ctx)
 	enum slb_verdict v;
 
 	take6(ctx, &key);
+	if (unspecified(&key))
+		settle6(ctx, &key);
 	v = do_sendmsg(ctx, &key, &b);
 	if (v == SLB_TRANSLATE && b)
 		put6(ctx, &b->addr, b->port_be);

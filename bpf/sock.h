@@ -6,6 +6,8 @@
 #include "kernel.h"
 
 #define AF_INET 2
+#define AF_INET6 10
+#define INADDR_LOOPBACK 0x7f000001
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 

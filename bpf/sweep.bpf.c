@@ -8,8 +8,6 @@
 #include "sock.h"
 #include "socketmaps.h"
 
-#define AF_INET6 10
-
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 /* In no map's type: named here so that bpf2go finds it. */

@@ -89,6 +89,10 @@ func explain(d *bpf.Dump, n *bpf.CounterSnapshot, key bpf.FrontendKey, c caller)
 		return x
 	}
 
+	if to, ok := settled(key); ok && c.policy != nil {
+		step("address "+frontendText(key), "the one that the socket is bound to, else %s", to.Addr.Addr())
+		key = to
+	}
 	at, unknown, frontend := frontendCell(d, key)
 	cell, info := d.Cells[at], d.CellInfos[at]
 	if frontend {
@@ -138,6 +142,21 @@ func explain(d *bpf.Dump, n *bpf.CounterSnapshot, key bpf.FrontendKey, c caller)
 		return done("reject", "VIP %s has no backend that takes connections: EHOSTUNREACH", info.VIP)
 	}
 	return done("unknown", "this program does not know the action %s", cell.Action)
+}
+
+// settled is what the kernel makes of a call that names no address, of a socket that
+// has none either. With a policy the programs say so before it does.
+func settled(key bpf.FrontendKey) (bpf.FrontendKey, bool) {
+	addr := key.Addr.Addr()
+	if !addr.IsUnspecified() {
+		return key, false
+	}
+	loopback := netip.IPv6Loopback()
+	if addr.Is4() {
+		loopback = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	}
+	key.Addr = netip.AddrPortFrom(loopback, key.Addr.Port())
+	return key, true
 }
 
 // frontendCell is the default cell that decides over an address; unknown: by its

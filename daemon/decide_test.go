@@ -132,8 +132,9 @@ func TestExplain(t *testing.T) {
 }
 
 // A port that no frontend names, of a VIP that refuses those, meets the rules that name
-// its address, no default: the programs end it with ECONNREFUSED before.
-func TestExplainUnknownPort(t *testing.T) {
+// its address, no default: the programs end it with ECONNREFUSED before. No address at
+// all is the loopback, where there is a policy.
+func TestExplainByPolicy(t *testing.T) {
 	const toml = `
 [group.jobs]
 slices = ["jobs.slice"]
@@ -144,12 +145,17 @@ reject_unknown_ports = true
 [[vip.shop.backend]]
 address = "127.0.0.1:8001"
 `
+	const loopback = "[policy]\n[[policy.rule]]\nfrom = [\"jobs\"]\nto = [\"127.0.0.1/32\", \"::1/128\"]\naction = \"deny\"\n"
 	const rule = "[policy]\n[[policy.rule]]\nfrom = [\"jobs\"]\nto = [\"10.96.0.40/32\"]\naction = \"deny\"\n"
 	line := []ancestor{{"/jobs.slice", 10}, {"/", 1}}
 	for _, test := range []struct{ name, toml, address, action, reason string }{
 		{"the default and a port that is", toml, "10.96.0.40:80", "deny", "default of jobs: EPERM"},
 		{"the default and another port", toml, "10.96.0.40:81", "reject", "ECONNREFUSED"},
 		{"a rule and another port", toml + rule, "10.96.0.40:81", "deny", "by rule 1: EPERM"},
+		{"no address", toml + loopback, "0.0.0.0:81", "deny", "by rule 1: EPERM"},
+		{"no address, IPv6", toml + loopback, "[::]:81/udp", "deny", "by rule 1: EPERM"},
+		{"no address, v4-mapped", toml + loopback, "[::ffff:0.0.0.0]:81", "deny", "by rule 1: EPERM"},
+		{"no address that is denied", toml + rule, "0.0.0.0:81", "pass", "no frontend"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			d, err := filled(t, test.toml, map[uint64]string{10: "jobs.slice"}).Dump()

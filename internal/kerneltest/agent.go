@@ -45,6 +45,8 @@ func (r request) serve(answer *reply) (err error) {
 		return err
 	case "connect":
 		return connect(r.FD, sockaddr(r.Addr))
+	case "bind":
+		return unix.Bind(r.FD, sockaddr(r.Addr))
 	case "uring":
 		return uringConnect(r.FD, r.Addr, r.Args[0] != 0)
 	case "heir":

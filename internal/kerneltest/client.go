@@ -172,6 +172,12 @@ func (s *Socket) Connect(to string) error {
 	return err
 }
 
+// Bind gives the socket an address of its own.
+func (s *Socket) Bind(to string) error {
+	_, err := s.c.do(request{Op: "bind", FD: s.fd, Addr: netip.MustParseAddrPort(to)})
+	return err
+}
+
 // ConnectUring is Connect through io_uring, by a worker thread if async.
 func (s *Socket) ConnectUring(to string, async bool) error {
 	r := request{Op: "uring", FD: s.fd, Addr: netip.MustParseAddrPort(to)}

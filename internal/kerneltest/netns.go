@@ -125,6 +125,38 @@ func AddAddress(t testing.TB, addr string) {
 	}
 }
 
+// AddDevice makes a device that is up and has an address, in the calling goroutine's
+// namespace, and returns its index. Nobody is at its other end.
+func AddDevice(t testing.TB, addr string) int {
+	t.Helper()
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = "device"
+	if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "end"}); err != nil {
+		t.Fatalf("add device: %v", err)
+	}
+	for _, name := range []string{"device", "end"} {
+		link, err := netlink.LinkByName(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := netlink.LinkSetUp(link); err != nil {
+			t.Fatalf("bring %s up: %v", name, err)
+		}
+	}
+	link, err := netlink.LinkByName("device")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address, err := netlink.ParseAddr(addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := netlink.AddrAdd(link, address); err != nil {
+		t.Fatalf("add address %s: %v", addr, err)
+	}
+	return link.Attrs().Index
+}
+
 // reachable sends a datagram from a socket to itself.
 func reachable(a netip.Addr) error {
 	port := netip.AddrPortFrom(a, 0)

@@ -28,7 +28,7 @@ type Server struct {
 func Serve(t testing.TB, name, address string) *Server {
 	t.Helper()
 	want := netip.MustParseAddrPort(address)
-	if !want.Addr().IsLoopback() {
+	if !want.Addr().IsLoopback() && !want.Addr().IsUnspecified() {
 		AddAddress(t, want.Addr().String())
 	}
 	s := &Server{Name: name, seen: make(map[string]int)}

@@ -122,20 +122,12 @@ func (b *backendStates) watch(src, before *source) {
 	b.set = b.checker.Set(list)
 }
 
-// waiting reports whether there are backends whose first check has not ended.
-func (b *backendStates) waiting() bool {
-	return b.verdicts == nil || b.verdicts.Set < b.set || b.verdicts.Unchecked > 0
-}
-
 // maxLogged is how many changes of one moment are told one by one.
 const maxLogged = 20
 
 // minApplyGap is the least time between two changes of the kernel's tables for
 // the backends' sake.
 const minApplyGap = 10 * time.Millisecond
-
-// checkSlack is how much longer than its timeout a first check is waited for.
-const checkSlack = time.Second
 
 // count takes note that something was said of backends: how many are out, and why.
 func (b *backendStates) count() {

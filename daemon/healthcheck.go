@@ -4,7 +4,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/slicelb/slicelb/config"
 	"github.com/slicelb/slicelb/health"
@@ -69,13 +68,4 @@ func endpoints(v *config.VIP, f func(config.Backend)) {
 	for i := range v.For {
 		each(v.For[i].Backends)
 	}
-}
-
-// longestTimeout is how long the first check of every backend may take.
-func (s *source) longestTimeout() time.Duration {
-	var longest time.Duration
-	for _, c := range s.checks {
-		longest = max(longest, c.Timeout)
-	}
-	return longest
 }

@@ -1,8 +1,6 @@
 package daemon
 
 import (
-	"context"
-	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -37,7 +35,7 @@ func TestClockJumpsOverRestart(t *testing.T) { // fault F19
 		b.operator[one] = order{State: api.OrderDrain, Since: begun}
 		b.operator[two] = order{State: api.OrderDrain, Since: now.Add(-30 * time.Minute)}
 		b.units = unitsAre(discover.Unit{Name: "web@1.service", State: discover.Active, Since: begun})
-		b.verdicts = verdictOf(t, health.Target{VIP: one.VIP, Addr: one.Addr, Assume: health.Up, Since: begun})
+		b.verdicts = verdictsOf(t, health.Target{VIP: one.VIP, Addr: one.Addr, Assume: health.Up, Since: begun})
 		if err := b.seal(); err != nil {
 			t.Fatal(err)
 		}
@@ -73,21 +71,4 @@ func TestClockJumpsOverRestart(t *testing.T) { // fault F19
 		synctest.Test(t, func(t *testing.T) { before = first(t) })
 		next(t, before)
 	})
-}
-
-// verdictOf is what a checker says of a target before it has checked it.
-func verdictOf(t *testing.T, target health.Target) *health.Verdicts {
-	t.Helper()
-	target.Check = &health.Check{Broken: errors.New("no checks here"), Interval: time.Hour, Timeout: time.Second, Fall: 1, Rise: 1}
-	c := health.New()
-	c.Set([]health.Target{target})
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- c.Run(ctx) }()
-	v := <-c.Verdicts()
-	cancel()
-	if err := <-done; err != nil {
-		t.Fatal(err)
-	}
-	return v
 }

@@ -135,7 +135,7 @@ func (d *daemon) tryFinish(ctx context.Context) {
 	if d.unitsAwaited(r.source, r.begun) {
 		return
 	}
-	if d.backends.waiting() && time.Since(r.begun) < r.source.longestTimeout()+checkSlack {
+	if d.backends.waiting() && time.Since(r.begun) < r.source.firstChecks(reloadChecks) {
 		return
 	}
 	d.finish(ctx, r.snap)

@@ -78,10 +78,3 @@ func (d *daemon) soon(ctx context.Context) {
 		d.backends.next.Reset(max(time.Until(step), minApplyGap))
 	}
 }
-
-// unchecked reports whether the first state is to wait for the first checks of
-// the backends: what starts after the daemon finds backends then.
-func (d *daemon) unchecked() bool {
-	return !d.ready && d.running != nil && len(d.running.checks) > 0 && d.backends.waiting() &&
-		time.Since(d.started) < d.running.longestTimeout()+checkSlack
-}

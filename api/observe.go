@@ -168,12 +168,12 @@ func (c *Client) Observe(ctx context.Context, o Observation, each func(*Observed
 		var line Observed
 		err := dec.Decode(&line)
 		switch {
-		case errors.Is(err, io.EOF):
+		case errors.Is(err, io.EOF) && !o.Follow:
 			return nil
 		case ctx.Err() != nil:
 			return ctx.Err()
-		case errors.Is(err, io.ErrUnexpectedEOF):
-			return errStreamCut
+		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+			return ErrStreamEnded
 		case err != nil:
 			return err
 		}
@@ -183,4 +183,6 @@ func (c *Client) Observe(ctx context.Context, o Observation, each func(*Observed
 	}
 }
 
-var errStreamCut = errors.New("the daemon has ended the stream")
+// ErrStreamEnded means that a stream has ended before its time: the daemon stops, or
+// whoever reads was too slow for it.
+var ErrStreamEnded = errors.New("the daemon has ended the stream")

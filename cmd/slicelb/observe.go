@@ -1,7 +1,9 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"strconv"
@@ -31,7 +33,8 @@ always, up to a number, and everything else while somebody watched.
 
 With -f it goes on with what comes, which costs each decision a little while it runs.
 What cannot be told in time is counted, and said where it is missing: calls never wait
-for a watcher.`,
+for a watcher. It outlives a restart of the daemon, and says so: what is decided while
+there is none may be missing.`,
 		Example: "  slicelb observe -f --vip db\n  slicelb observe --verdict rejected --since 10m\n  slicelb observe -f -o json | jq 'select(.decision.group == \"web\")'",
 		Args:    exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -54,11 +57,10 @@ for a watcher.`,
 				return err
 			}
 			p := &observed{w: g.stdout, messages: g.stderr, format: format, headers: !bare && format != "jsonl"}
-			err = g.client().Observe(cmd.Context(), o, p.print)
-			if o.Follow && cmd.Context().Err() != nil {
-				return nil // an interrupt is how one ends it
+			if o.Follow {
+				return p.follow(cmd.Context(), g.client(), o)
 			}
-			return err
+			return g.client().Observe(cmd.Context(), o, p.print)
 		},
 	}
 	f := cmd.Flags()
@@ -106,6 +108,31 @@ type observed struct {
 	messages io.Writer
 	format   string
 	headers  bool
+}
+
+// follow prints what comes until ctx ends, which is how one ends it. When the daemon
+// ends the stream, it waits for the next one as long as a restart takes.
+func (p *observed) follow(ctx context.Context, c *api.Client, o api.Observation) error {
+	var ended time.Time
+	for {
+		err := c.Observe(ctx, o, p.print)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, api.ErrStreamEnded):
+			fmt.Fprintf(p.messages, "slicelb: %v: waiting for the next\n", err)
+			ended = time.Now()
+			o.Since, o.Last = ended, -1 // what was kept until somebody watched again
+		case errors.Is(err, api.ErrNotRunning) && time.Since(ended) < waitPatience:
+		default:
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(waitInterval):
+		}
+	}
 }
 
 func (p *observed) print(line *api.Observed) error {

@@ -28,19 +28,7 @@ func BenchmarkWalk(b *testing.B) {
 			}
 		}
 	}
-	tree, err := anchor.Compile([]anchor.Group{{Name: "g", Patterns: []string{"/*.slice"}}})
-	if err != nil {
-		b.Fatal(err)
-	}
-	fd, err := openDir(unix.AT_FDCWD, root)
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer unix.Close(fd)
-	h, err := newHierarchy(fd, tree)
-	if err != nil {
-		b.Fatal(err)
-	}
+	h := hierarchyOf(b, root, "/*.slice")
 	var before, after runtime.MemStats
 	runtime.GC()
 	runtime.ReadMemStats(&before)
@@ -73,6 +61,42 @@ func BenchmarkWalk(b *testing.B) {
 	if h.err != nil {
 		b.Error(h.err)
 	}
+}
+
+// BenchmarkResync is a look at 1,000 anchors that are all known, with a member each,
+// and the snapshot of it.
+func BenchmarkResync(b *testing.B) {
+	root := ownCgroup(b)
+	for i := range 1000 {
+		slice := filepath.Join(root, fmt.Sprintf("s%d.slice", i))
+		mkdir(b, slice)
+		mkdir(b, filepath.Join(slice, "m.scope"))
+	}
+	h := hierarchyOf(b, root, "/*.slice")
+	h.walkAll()
+	for b.Loop() {
+		h.begin()
+		h.walkAll()
+		h.snapshot()
+	}
+	if h.err != nil || len(h.byID) != 2001 {
+		b.Errorf("%d directories, %v", len(h.byID), h.err)
+	}
+}
+
+// hierarchyOf watches a root with one group, and was not looked at yet.
+func hierarchyOf(b *testing.B, root, pattern string) *hierarchy {
+	b.Helper()
+	fd, err := openDir(unix.AT_FDCWD, root)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = unix.Close(fd) }) // read-only: nothing to lose
+	h, err := newHierarchy(fd, compile(b, group("g", pattern)))
+	if err != nil {
+		b.Fatal(err)
+	}
+	return h
 }
 
 // BenchmarkForged is what a signal costs that is not systemd's.

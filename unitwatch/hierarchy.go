@@ -214,6 +214,31 @@ func (h *hierarchy) scan(fd int, d *dir, deep bool, level int) error {
 	return nil
 }
 
+// fewChildren are looked up by their names faster than in a list, in which every
+// control file stands as well.
+const fewChildren = 8
+
+// same reports whether a directory below at, its parent's, holds what it held. A cgroup
+// directory has two links more than it has directories in it; if these are as many as
+// are known, and each of those is still there, there are no others.
+func (h *hierarchy) same(at int, d *dir) bool {
+	if len(d.children) > fewChildren || slices.ContainsFunc(d.children, func(c *dir) bool { return c.walk }) {
+		return false
+	}
+	var st unix.Stat_t
+	err := unix.Fstatat(at, d.name, &st, unix.AT_SYMLINK_NOFOLLOW)
+	if err != nil || st.Ino != d.id || int(st.Nlink) != 2+len(d.children) {
+		return false
+	}
+	for _, c := range d.children {
+		below := c.path[len(d.path)-len(d.name):] // d's name and c's
+		if err := unix.Fstatat(at, below, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil || st.Ino != c.id {
+			return false
+		}
+	}
+	return true
+}
+
 // visit opens an entry of d and returns what is watched of it: had, if it is
 // still the same directory, else a new dir, nil if there is nothing to watch.
 func (h *hierarchy) visit(at int, d *dir, e entry, had *dir, level int) *dir {
@@ -234,6 +259,9 @@ func (h *hierarchy) visit(at int, d *dir, e entry, had *dir, level int) *dir {
 			now.id = e.ino
 			h.add(now, at)
 		}
+		return now
+	}
+	if now == had && h.same(at, now) {
 		return now
 	}
 	fd, err := openDir(at, e.name)

@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -42,7 +44,7 @@ each is one line.`,
 			if _, err := fetch(); err != nil {
 				return err
 			}
-			return liveTop(cmd.Context(), g, newTopModel(fetch, o.delay, o.screen, o.by, painter{g.colour()}))
+			return liveTop(cmd.Context(), g, newTopModel(fetch, time.Duration(o.delay), o.screen, o.by, painter{g.colour()}))
 		},
 	}
 	o.out.flags(cmd)
@@ -50,7 +52,8 @@ each is one line.`,
 	f.BoolVarP(&o.batch, "batch", "b", false, "print tables instead of a live view")
 	f.IntVarP(&o.iterations, "iterations", "n", 0, "with -b, so `many` tables (default no end)")
 	f.BoolVarP(&o.once, "once", "1", false, "one table: -b -n 1")
-	f.DurationVarP(&o.delay, "delay", "d", time.Second, "`time` between two looks")
+	o.delay = seconds(time.Second)
+	f.VarP(&o.delay, "delay", "d", "`time` between two looks: seconds, or a duration like 500ms")
 	f.StringVar((*string)(&o.screen.kind), "show", string(topVIPs), "`what`: vips, groups or backends")
 	f.StringVar(&o.screen.vip, "vip", "", "what belongs to this `VIP`")
 	f.StringVar(&o.screen.group, "group", "", "what belongs to this `group`")
@@ -67,7 +70,7 @@ each is one line.`,
 type topOptions struct {
 	batch, once bool
 	iterations  int // 0 = no end
-	delay       time.Duration
+	delay       seconds
 	screen      topScreen
 	by          string // a column
 	out         output
@@ -83,17 +86,40 @@ func (o *topOptions) check() error {
 	if !slices.ContainsFunc(columns, func(c topColumn) bool { return c.name == o.by }) {
 		return usageErrorf("--sort %q: want one of %s", o.by, list(names(columns, func(c topColumn) string { return c.name })))
 	}
-	if o.delay < 10*time.Millisecond {
-		return usageErrorf("-d %v: want 10ms or more", o.delay)
+	if o.screen.kind == topBackends && o.screen.group != "" {
+		return usageErrorf("--group with --show backends: what a backend gets is not counted by group; choose by --vip")
+	}
+	if o.delay < seconds(10*time.Millisecond) {
+		return usageErrorf("-d %v: want 10ms or more", &o.delay)
+	}
+	if o.iterations < 0 || o.once && o.iterations > 1 {
+		return usageErrorf("-n %d: want 0 or more, and no more than one with -1", o.iterations)
 	}
 	if o.once {
 		o.iterations = 1
 	}
-	if o.iterations < 0 {
-		return usageErrorf("-n %d: want 0 or more", o.iterations)
-	}
 	return nil
 }
+
+// seconds is a duration that may be written as a number of them, as systemd-cgtop
+// has it.
+type seconds time.Duration
+
+func (s *seconds) Set(text string) error {
+	if n, err := strconv.ParseFloat(text, 64); err == nil && n >= 0 && n < 1e9 {
+		*s = seconds(n * float64(time.Second))
+		return nil
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil {
+		return errors.New("want seconds, or a duration like 500ms")
+	}
+	*s = seconds(d)
+	return nil
+}
+
+func (s *seconds) String() string { return time.Duration(*s).String() }
+func (s *seconds) Type() string   { return "time" }
 
 // batchTop prints a table after each delay.
 func batchTop(ctx context.Context, g *globals, o *topOptions) error {
@@ -101,7 +127,7 @@ func batchTop(ctx context.Context, g *globals, o *topOptions) error {
 	if err != nil {
 		return err
 	}
-	tick := time.NewTicker(o.delay)
+	tick := time.NewTicker(time.Duration(o.delay))
 	defer tick.Stop()
 	for i := 0; o.iterations == 0 || i < o.iterations; i++ {
 		select {

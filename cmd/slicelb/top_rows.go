@@ -31,7 +31,11 @@ func (s topScreen) title(n int) string {
 	if s.vip != "" {
 		title += " of VIP " + s.vip
 	}
-	if s.group != "" {
+	switch {
+	case s.group == "":
+	case s.kind == topBackends: // what one gets is not counted by group
+		title += " for group " + prose.Foreign(s.group) + ", with everybody's calls"
+	default:
 		title += " of group " + prose.Foreign(s.group)
 	}
 	return title

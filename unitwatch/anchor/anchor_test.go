@@ -87,6 +87,20 @@ func TestGroups(t *testing.T) {
 			"/a.slice/a-slice":   "",
 		},
 	}, {
+		name: "a glob stands for units with escaped directories", // edge T19
+		groups: []Group{
+			{Name: "lit", Patterns: []string{"/_cpuset.slice"}},
+			{Name: "glob", Patterns: []string{"/mem*.slice", "/c*.slice", "/?o.slice"}},
+			{Name: "jobs", Patterns: []string{"/a.slice"}, Split: "c*.scope"},
+			{Name: "all", Patterns: []string{"/all.slice/*.slice"}},
+		},
+		want: map[string]string{
+			"/_memory.slice": "glob", "/_cpu.slice": "glob", "/_cgroup.slice": "glob", "/_cpuset.slice": "lit", "/_io.slice": "glob",
+			"/_pids.slice": "", "/_meme.slice": "", "/_memory.scope": "", "/__memory.slice": "",
+			"/a.slice/_cpu.scope": "jobs/_cpu.scope", "/a.slice/cpux.scope": "jobs/cpux.scope", "/a.slice/_io.scope": "jobs",
+			"/all.slice/_cpu.slice": "all",
+		},
+	}, {
 		name: "then the earlier",
 		groups: []Group{
 			{Name: "one", Patterns: []string{"/a*.slice"}},

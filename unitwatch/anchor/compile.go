@@ -264,8 +264,11 @@ func (b *builder) expand(s *state) error {
 	add := func(pattern int, c component) {
 		if c.shape == literal {
 			names[c.name] = append(names[c.name], pattern)
-		} else {
-			s.globs = append(s.globs, glob{pattern, c})
+			return
+		}
+		s.globs = append(s.globs, glob{pattern, c})
+		for _, name := range c.escaped() {
+			names[name] = append(names[name], pattern)
 		}
 	}
 	if s.search >= 0 { // first, so that it is the last to be dropped

@@ -36,6 +36,17 @@ func (c component) matches(name string) bool {
 	}
 }
 
+// escaped are the names of directories that a glob stands for though it does not match
+// them: "mem*.slice" means memory.slice, too, whose directory is "_memory.slice".
+func (c component) escaped() (names []string) {
+	for _, unit := range clashing {
+		if name := DirName(unit); c.matches(unit) && !c.matches(name) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
 var errEmptyComponent = errors.New("empty component")
 
 func parseComponent(text string) (component, error) {

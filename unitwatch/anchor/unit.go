@@ -15,6 +15,17 @@ var controllers = []string{
 	"bpf-restrict-network-interfaces", "bpf-bind-network-interface",
 }
 
+// clashing are the units whose directories have an escape before their names, but for
+// those with a dot in what stands before their type, which nobody has.
+var clashing = func() (units []string) {
+	for _, name := range append([]string{"cgroup"}, controllers...) {
+		for _, kind := range []string{"slice", "scope", "service", "socket", "mount", "swap"} {
+			units = append(units, name+"."+kind)
+		}
+	}
+	return units
+}()
+
 // FromUnit is the path below the cgroup root that systemd gives a slice:
 // "a-b.slice" has "/a.slice/a-b.slice", "-.slice" has "/". Names may have
 // path.Match patterns in them; a dash within a class separates nothing.

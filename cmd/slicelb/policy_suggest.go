@@ -20,7 +20,9 @@ func newPolicySuggest(g *globals) *cobra.Command {
 		Short: "Print the rules that allow what was seen",
 		Long: `Print, as TOML, the rules that allow what was seen since the data plane was made,
 and nothing else: for each group the VIPs that it called, and the addresses that
-rules with the action "audit" let it call. What was denied is left out. What a
+rules with the action "audit" let it call. Where an audit saw some of a VIP's
+frontends called, and not all, those are named instead of the VIP; without an audit
+nobody knows which. What was denied is left out. What a
 UDP server answers is a call too, to a port that is another one each time: where
 a group sent to eight or more ports of an address that clients are given, they
 stand in one line, as "192.0.2.1:32768-65535/udp".
@@ -36,7 +38,15 @@ and set the default.`,
 			if err != nil {
 				return err
 			}
-			text, rules := suggestion(p)
+			running, err := g.client().RunningConfig(cmd.Context())
+			if err != nil {
+				return err
+			}
+			cfg, err := parseRunning(running)
+			if err != nil {
+				return err
+			}
+			text, rules := suggestion(p, cfg)
 			if rules == 0 {
 				return &exitError{code: exitFailed, err: errors.New("nothing was seen that a rule could allow"),
 					hint: `a rule with from = ["any"], to = ["0.0.0.0/0", "::/0"] and action = "audit" sees every address`}
@@ -52,15 +62,22 @@ and set the default.`,
 }
 
 // suggestion is TOML of one rule for each group, and how many there are.
-func suggestion(p *api.Policy) (string, int) {
+func suggestion(p *api.Policy, cfg *config.Config) (string, int) {
 	to := map[string][]string{}
+	beside := p.Seen
 	for _, c := range p.Calls {
-		if n := c.Counters; c.VIP != "" && n.Connects+n.Flows+n.Passed+n.Rejected > 0 {
+		if n := c.Counters; c.VIP == "" || n.Connects+n.Flows+n.Passed+n.Rejected == 0 {
+			continue
+		}
+		if list, all := calledFrontends(p, cfg, c.Group, c.VIP); all {
 			to[c.Group] = append(to[c.Group], c.VIP)
+			beside = slices.DeleteFunc(slices.Clone(beside), func(s api.Seen) bool {
+				return s.Group == c.Group && slices.ContainsFunc(list, func(f config.Frontend) bool { return isSeen(s, f) })
+			})
 		}
 	}
 	var groups []string
-	for group, networks := range seenNetworks(p.Seen) {
+	for group, networks := range seenNetworks(beside) {
 		to[group] = append(to[group], networks...)
 	}
 	for group := range to {
@@ -85,6 +102,28 @@ func suggestion(p *api.Policy) (string, int) {
 		fmt.Fprintln(&b, "]\naction = \"allow\"")
 	}
 	return b.String(), len(groups)
+}
+
+// calledFrontends are those of a VIP that a group is known to have called. Counters
+// know the VIP alone: all may be meant, unless an audit saw some of them called.
+func calledFrontends(p *api.Policy, cfg *config.Config, group, vip string) (list []config.Frontend, all bool) {
+	i := slices.IndexFunc(cfg.VIPs, func(v config.VIP) bool { return v.Name == vip })
+	if i < 0 {
+		return nil, true
+	}
+	for _, f := range cfg.VIPs[i].Frontends {
+		if slices.ContainsFunc(p.Seen, func(s api.Seen) bool { return s.Group == group && isSeen(s, f) }) {
+			list = append(list, f)
+		}
+	}
+	if len(list) == 0 {
+		list = cfg.VIPs[i].Frontends
+	}
+	return list, len(list) == len(cfg.VIPs[i].Frontends)
+}
+
+func isSeen(s api.Seen, f config.Frontend) bool {
+	return s.Address == f.Addr.String() && s.Proto == f.Proto.String()
 }
 
 const (

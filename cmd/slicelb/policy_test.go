@@ -6,6 +6,8 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -47,7 +49,15 @@ func TestSuggestionIsPolicy(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	text, rules := suggestion(p)
+	running, err := canned{}.RunningConfig(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	now, err := parseRunning(running)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, rules := suggestion(p, now)
 	cfg, err := config.Parse("suggested", []byte(`
 [group.web]
 slices = ["web.slice"]
@@ -83,6 +93,47 @@ default = "deny"
 	}
 }
 
+// A VIP of several frontends is named where all were called, or where nobody knows
+// which: what an audit saw is as exact as that. Nothing is said twice.
+func TestSuggestionOfFrontends(t *testing.T) {
+	cfg, err := config.Parse("running", []byte(`
+[vip.many]
+frontends = ["10.96.0.90:80", "10.96.0.90:81", "10.96.0.91:80/udp"]
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	once := api.Counters{Connects: 1}
+	seen := func(group string, addresses ...string) (out []api.Seen) {
+		for _, a := range addresses {
+			addr, proto, _ := strings.Cut(a, "/")
+			out = append(out, api.Seen{Group: group, Address: addr, Proto: proto})
+		}
+		return out
+	}
+	some := seen("some", "10.96.0.90:80/tcp", "192.0.2.1:80/tcp")
+	every := seen("every", "10.96.0.90:80/tcp", "10.96.0.90:81/tcp", "10.96.0.91:80/udp")
+	p := &api.Policy{
+		Calls: []api.Calls{{Group: "some", VIP: "many", Counters: once}, {Group: "every", VIP: "many", Counters: once}, {Group: "before", VIP: "many", Counters: once}},
+		Seen:  slices.Concat(some, every),
+	}
+	text, _ := suggestion(p, cfg)
+	for group, want := range map[string]string{
+		"some": `"10.96.0.90:80/tcp", "192.0.2.1:80/tcp",`, "every": `"many",`, "before": `"many",`,
+	} {
+		_, rule, _ := strings.Cut(text, "from = ["+strconv.Quote(group)+"]\nto = [")
+		rule, _, _ = strings.Cut(rule, "]")
+		if got := strings.Join(strings.Fields(rule), " "); got != want {
+			t.Errorf("%s may call %s, want %s", group, got, want)
+		}
+	}
+	for group, want := range map[string]int{"some": 1, "every": 3, "before": 3} {
+		if list, _ := calledFrontends(p, cfg, group, "many"); len(list) != want {
+			t.Errorf("%s is known to have called %v", group, list)
+		}
+	}
+}
+
 // The ports that a UDP server has answered to are one line, where they are many;
 // those of something else, and of few, are as they were seen.
 func TestSuggestionOfAnswers(t *testing.T) {
@@ -107,7 +158,7 @@ func TestSuggestionOfAnswers(t *testing.T) {
 	if len(got["web"]) != len(many) {
 		t.Errorf("over TCP: %q", got["web"])
 	}
-	text, _ := suggestion(&api.Policy{Seen: seen})
+	text, _ := suggestion(&api.Policy{Seen: seen}, &config.Config{})
 	if _, err := config.Parse("suggested", []byte("[group.web]\nslices = [\"web.slice\"]\n[group.dns]\nslices = [\"dns.slice\"]\n"+text)); err != nil {
 		t.Errorf("%v:\n%s", err, text)
 	}

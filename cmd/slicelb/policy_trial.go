@@ -47,12 +47,9 @@ func (t *trial) gather(ctx context.Context, g *globals) error {
 			continue
 		}
 		used[[2]string{c.Group, c.VIP}] = true
-		for i := range t.now.cfg.VIPs {
-			if v := &t.now.cfg.VIPs[i]; v.Name == c.VIP {
-				for _, f := range v.Frontends {
-					t.add(called{group: c.Group, addr: f.Addr, proto: f.Proto}, "counters")
-				}
-			}
+		list, _ := calledFrontends(p, t.now.cfg, c.Group, c.VIP)
+		for _, f := range list {
+			t.add(called{group: c.Group, addr: f.Addr, proto: f.Proto}, "counters")
 		}
 	}
 	for _, s := range p.Seen {

@@ -24,6 +24,8 @@ A connection is taken for one of the cgroup that its socket was made in. One to 
 backend of a VIP that its group has called is taken for one to that VIP.
 Connections need the cgroup tree to be readable; run it as root to see all.
 
+An audit lets a call through, as allow does: that is no change.
+
 Exit status 0 when nothing would change, 1 when something would.`,
 		Example: "  slicelb policy try -c ./new.toml\n  slicelb policy try -c /etc/slicelb --all",
 		Args:    exactly(),
@@ -82,7 +84,11 @@ type tried struct {
 	Known   string `json:"known"` // where the call is known from
 }
 
-func (t tried) changes() bool { return t.Now != t.Next }
+// changes: an audit lets through, as allow does.
+func (t tried) changes() bool {
+	deny := bpf.PolicyDeny.String()
+	return (t.Now == deny) != (t.Next == deny)
+}
 
 func actionText(a bpf.PolicyAction) string {
 	if a == bpf.PolicyDefault {

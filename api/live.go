@@ -16,6 +16,7 @@ type BackendLive struct {
 	VIP     string `json:"vip"`
 	Address string `json:"address"`
 	Live    uint64 `json:"live"`
+	Order   string `json:"order,omitempty"` // an operator's: drain or maint
 }
 
 // Total is the sum over the backends.

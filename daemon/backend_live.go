@@ -39,14 +39,17 @@ func (l *liveIndex) at(v *view) (map[lb.Endpoint][]uint32, error) {
 	return index, nil
 }
 
-// Live counts the open sockets of backends. One that is not there any more has
-// none.
+// Live counts the open sockets of backends, and says which are still ordered out. One
+// that is not there any more has none of either.
 func (a answers) Live(_ context.Context, q api.BackendChange) (*api.Live, error) {
 	v := a.d.view.Load()
-	out := &api.Live{Backends: []api.BackendLive{}}
-	if v.dp == nil || v.source == nil {
-		return out, nil
+	if !v.ready {
+		return nil, api.Errorf(api.Busy, "the daemon starts: what is open is not counted yet")
 	}
+	if v.source == nil {
+		return nil, api.Errorf(api.Failed, "no configuration runs")
+	}
+	out := &api.Live{Backends: []api.BackendLive{}}
 	var all []lb.Endpoint
 	if q.Unit != "" {
 		all = v.source.endpointsOf(q.Unit)
@@ -57,12 +60,15 @@ func (a answers) Live(_ context.Context, q api.BackendChange) (*api.Live, error)
 		}
 		all = []lb.Endpoint{{VIP: q.VIP, Addr: addr}}
 	}
-	index, err := a.d.live.at(v)
-	if err != nil {
-		return nil, err
+	index := map[lb.Endpoint][]uint32{}
+	if v.dp != nil {
+		var err error
+		if index, err = a.d.live.at(v); err != nil {
+			return nil, err
+		}
 	}
 	for _, e := range all {
-		one := api.BackendLive{VIP: e.VIP, Address: e.Addr.String()}
+		one := api.BackendLive{VIP: e.VIP, Address: e.Addr.String(), Order: v.orders[e].State}
 		for _, i := range index[e] {
 			n, err := v.dp.LiveOf(i)
 			if err != nil {

@@ -15,13 +15,16 @@ const (
 	// waitInterval is how often a wait asks how many connections are left.
 	waitInterval = 50 * time.Millisecond
 
-	// waitPatience is how long a wait bears that nobody answers: a restart of the
-	// daemon takes less.
+	// waitPatience is how long a wait without an end bears that nobody answers: a restart
+	// of the daemon takes less.
 	waitPatience = 3 * time.Second
 )
 
 // waitDrained returns when the backends of a change have no connection left, as
-// the kernel counts them.
+// the kernel counts them. While the daemon is away they have them still, and the
+// kernel gives them no others: where the wait has an end it goes on until then. A
+// daemon that ends while a unit stops that is ordered after it starts again only when
+// that has stopped.
 func (g *globals) waitDrained(ctx context.Context, change api.BackendChange) error {
 	if g.getenv("SERVICE_RESULT") != "" && g.getenv("EXIT_CODE") != "" {
 		// An ExecStop= of a service whose main process has ended by itself: what
@@ -29,22 +32,32 @@ func (g *globals) waitDrained(ctx context.Context, change api.BackendChange) err
 		fmt.Fprintln(g.stderr, "slicelb: the service has ended: its connections are not waited for")
 		return nil
 	}
-	answered := time.Now()
+	_, ends := ctx.Deadline()
+	answered, told := time.Now(), false
 	tick := time.NewTicker(waitInterval)
 	defer tick.Stop()
 	var left *api.Live
 	for {
 		live, err := g.client().Live(ctx, change)
+		var refused *api.Error
 		switch {
 		case err == nil:
-			left, answered = live, time.Now()
+			left, answered, told = live, time.Now(), false
+			if err := stillOut(live); err != nil {
+				return err
+			}
 			if left.Total() == 0 {
 				return nil
 			}
 		case ctx.Err() != nil:
-		case errors.Is(err, api.ErrNotRunning) && time.Since(answered) < waitPatience:
-		default:
+		case errors.As(err, &refused) && refused.Code != api.Busy:
 			return err
+		case time.Since(answered) < waitPatience:
+		case !ends:
+			return err
+		case !told:
+			told = true
+			fmt.Fprintf(g.stderr, "slicelb: %v; waiting all the same\n", err)
 		}
 		select {
 		case <-ctx.Done():
@@ -52,6 +65,20 @@ func (g *globals) waitDrained(ctx context.Context, change api.BackendChange) err
 		case <-tick.C:
 		}
 	}
+}
+
+// stillOut is why waiting is of no use: what a backend has ends only while it gets
+// nothing new.
+func stillOut(live *api.Live) error {
+	for _, b := range live.Backends {
+		if b.Order == "" {
+			return &exitError{
+				code: exitFailed, err: fmt.Errorf("not drained: %s of %s is ready again, or gone from the configuration", b.Address, b.VIP),
+				hint: "slicelb backend list --vip " + b.VIP,
+			}
+		}
+	}
+	return nil
 }
 
 // notDrained says what is left when the time is over.

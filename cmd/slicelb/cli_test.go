@@ -205,9 +205,12 @@ func (c canned) Dump(context.Context) (*api.Dump, error) {
 }
 
 func (c canned) Live(_ context.Context, b api.BackendChange) (*api.Live, error) {
-	live := &api.Live{Backends: []api.BackendLive{{VIP: "db", Address: "192.0.2.11:5432"}}}
+	live := &api.Live{Backends: []api.BackendLive{{VIP: "db", Address: "192.0.2.11:5432", Order: "drain"}}}
 	if c.is("busy") {
 		live.Backends[0].Live = 3
+	}
+	if c.is("again") {
+		live.Backends[0] = api.BackendLive{VIP: "db", Address: "192.0.2.11:5432", Live: 3}
 	}
 	return live, nil
 }

@@ -96,14 +96,24 @@ func (s *store) take(text string, fds []int) {
 	}
 }
 
-// kill ends the daemon with SIGKILL and starts another, which is handed what the
-// store holds.
+// kill ends the daemon with SIGKILL and starts another.
 func (s *store) kill() {
+	s.Helper()
+	s.end()
+	s.again()
+}
+
+func (s *store) end() {
 	s.Helper()
 	if err := s.daemon.Process.Kill(); err != nil {
 		s.Fatal(err)
 	}
 	_ = s.daemon.Wait() // killed: its status is known
+}
+
+// again starts a daemon that is handed what the store holds.
+func (s *store) again() {
+	s.Helper()
 	path, err := build()
 	if err != nil {
 		s.Fatal(err)

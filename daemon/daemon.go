@@ -55,6 +55,7 @@ type daemon struct {
 	lockHeld   bool // the lock file is still the one that is locked
 	rootShared bool // another process has the cgroup root's lock
 	started    time.Time
+	listening  time.Time // since when the loop hears what there is; to load the programs took the time before
 
 	handed    []fdstore.FD // of a data plane, until one is opened
 	build     string       // bpf.Build of what was handed
@@ -146,6 +147,7 @@ func (d *daemon) loop(ctx context.Context) error {
 			d.note(err)
 		}
 	}
+	d.listening = time.Now()
 	for {
 		if err := d.hopeless(); err != nil {
 			return err
@@ -229,7 +231,7 @@ func (d *daemon) see(ctx context.Context, snap *unitwatch.Snapshot) {
 // settle brings the kernel to what runs, and says so when it is there.
 func (d *daemon) settle(ctx context.Context) {
 	if d.running != nil {
-		if d.snap == nil || d.unchecked() || !d.ready && d.unitsAwaited(d.running, d.started) {
+		if d.snap == nil || d.unchecked() || !d.ready && d.unitsAwaited(d.running, d.listening) {
 			return
 		}
 		_, err := d.apply(ctx, d.running, d.snap)

@@ -600,11 +600,13 @@ func TestExplainAnswers(t *testing.T) {
 	}
 }
 
+const oneUnit = "[vip.db]\nfrontends = [\"10.96.0.10:80\"]\n[[vip.db.backend]]\nunit = \"db.service\"\naddress = \"192.0.2.1:80\"\n"
+
 // A start loads the programs while it waits for others to say what is there.
 // fault F11
 func TestLoadsMeanwhile(t *testing.T) {
 	t.Setenv("DBUS_SYSTEM_BUS_ADDRESS", "unix:path="+filepath.Join(t.TempDir(), "none"))
-	p := start(t, "[vip.db]\nfrontends = [\"10.96.0.10:80\"]\n[[vip.db.backend]]\nunit = \"db.service\"\naddress = \"192.0.2.1:80\"\n", newMemoryPath(lbtest.DefaultLimits), nil)
+	p := start(t, oneUnit, newMemoryPath(lbtest.DefaultLimits), nil)
 	select {
 	case <-p.opened:
 	case <-time.After(unitWait - time.Second):
@@ -614,4 +616,24 @@ func TestLoadsMeanwhile(t *testing.T) {
 		t.Error("attached without having heard of the units")
 	}
 	p.await("attached all the same", func(s *api.Status) bool { return s.DataPlane.Attached })
+}
+
+// What was said while the programs loaded waits to be heard: to load them may take
+// longer than anybody waits for it.
+func TestLoadsSlowly(t *testing.T) {
+	d := bare(t, fdstoretest.New(t), newMemoryPath(lbtest.DefaultLimits))
+	d.running = sourceOf(t, oneUnit)
+	d.snap = &unitwatch.Snapshot{Tree: d.running.tree, Complete: true}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer d.tasks.Wait()
+	defer cancel()
+	d.listening = time.Now()
+	d.started = d.listening.Add(-2 * unitWait)
+	if d.settle(ctx); d.ready {
+		t.Error("ready without having heard of the units")
+	}
+	d.listening = d.started
+	if d.settle(ctx); !d.ready {
+		t.Errorf("units are waited for for ever: %v", d.applyErr)
+	}
 }

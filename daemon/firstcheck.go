@@ -41,7 +41,7 @@ func (b *backendStates) waiting() bool {
 // plane serves already, it waits for no more than one backend of each list.
 func (d *daemon) unchecked() bool {
 	return !d.ready && d.running != nil && len(d.running.checks) > 0 && d.backends.waiting() &&
-		time.Since(d.started) < d.running.firstChecks(startChecks) && (!d.inherited || d.backends.bare(d.running))
+		time.Since(d.listening) < d.running.firstChecks(startChecks) && (!d.inherited || d.backends.bare(d.running))
 }
 
 // bare reports whether the callers of a VIP would find no backend in a family only

@@ -219,6 +219,55 @@ func TestDeb(t *testing.T) {
 	h.dpkg("--purge", "slicelb")
 }
 
+// Installations that go wrong leave nothing behind, and take nothing away.
+func TestDebAborts(t *testing.T) {
+	h := bare(t, "dpkg", "deb-systemd-helper")
+	deb, _ := packed(t, release2)
+	h.put(deb, "/tmp/slicelb.deb")
+	// other is a package with what a test gives it.
+	other := func(name, script string) string {
+		t.Helper()
+		h.must("sh", "-ec", `rm -rf /tmp/other; mkdir -p /tmp/other/DEBIAN; cd /tmp/other
+printf 'Package: %s\nVersion: 1\nArchitecture: all\nMaintainer: nobody <nobody@localhost>\nDescription: none\n' "$1" >DEBIAN/control
+`+script+`
+dpkg-deb --build /tmp/other "/tmp/$1.deb"`, "sh", name)
+		return "/tmp/" + name + ".deb"
+	}
+	fails := func(args ...string) {
+		t.Helper()
+		if code, out := h.exit("dpkg", append([]string{"--force-unsafe-io"}, args...)...); code == 0 {
+			t.Fatalf("dpkg %v does not fail:\n%s", args, out)
+		}
+	}
+
+	// A file of it belongs to another package: the first one, since dpkg cannot put back
+	// what it has unpacked on the overlay that a lab has.
+	h.dpkg("--install", other("squatter", "mkdir -p etc/slicelb; touch etc/slicelb/slicelb.toml"))
+	fails("--install", "/tmp/slicelb.deb")
+	if h.exists("/run/slicelb.install") {
+		t.Error("an installation that failed leaves a note for postinst")
+	}
+	h.dpkg("--purge", "squatter")
+
+	// Another package wants its place, and then fails: it stays, and serves.
+	h.dpkg("--install", "/tmp/slicelb.deb")
+	h.echo()
+	h.configure(oldTOML)
+	h.must("systemctl", "reload", unit)
+	h.healthy()
+	before := h.property("MainPID")
+	fails("--auto-deconfigure", "--install", other("rival", `printf 'Conflicts: slicelb\nReplaces: slicelb\nProvides: slicelb\n' >>DEBIAN/control
+printf '#!/bin/sh\nexit 1\n' >DEBIAN/preinst; chmod 755 DEBIAN/preinst`))
+	h.want("active enabled")
+	if h.property("MainPID") == before {
+		t.Fatal("dpkg did not ask for the removal")
+	}
+	h.healthy()
+	if got := h.ask("/web.slice"); strings.Trim(got, "0127.: ") != "" {
+		t.Errorf("after a removal that failed: %s", got)
+	}
+}
+
 // keepers are callers of a VIP with affinity, one for each scope of a slice.
 const (
 	keepersVIP = "10.96.0.14:7000"

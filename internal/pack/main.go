@@ -248,7 +248,10 @@ func (p *pack) make(ctx context.Context, arch, format string) error {
 		return err
 	}
 	var unknown []string
-	values := map[string]string{"ARCH": arch, "VERSION": p.version, "TIME": p.time.Format(time.RFC3339), "STAGE": p.stage, "RPM_PAGES": p.rpmPages()}
+	values := map[string]string{"ARCH": arch, "VERSION": p.version, "TIME": p.time.Format(time.RFC3339), "STAGE": p.stage, "RPM_PAGES": p.rpmPages(), "SYNOPSIS": ""}
+	if format == "deb" { // an rpm has a field for it
+		values["SYNOPSIS"] = "service addresses for hosts without Kubernetes\n  "
+	}
 	list := os.Expand(string(text), func(name string) string {
 		value, ok := values[name]
 		if !ok {

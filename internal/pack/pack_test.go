@@ -42,6 +42,7 @@ func TestPackages(t *testing.T) {
 	if len(first) != 4 {
 		t.Errorf("%d packages, want 4: %v", len(first), first)
 	}
+	t.Run("description", func(t *testing.T) { described(t, here) })
 	t.Run("lintian", func(t *testing.T) {
 		debs, _ := filepath.Glob(filepath.Join(here, "*.deb"))
 		check(t, "lintian", append([]string{"--fail-on=error,warning,info", "--display-info", "--tag-display-limit=0"}, debs...)...)
@@ -60,6 +61,31 @@ func check(t *testing.T, name string, args ...string) {
 	}
 	if out, err := exec.CommandContext(t.Context(), name, args...).CombinedOutput(); err != nil {
 		t.Errorf("%s: %v\n%s", name, err, out)
+	}
+}
+
+// described: both formats say what it is once, and then more, in paragraphs.
+func described(t *testing.T, dir string) {
+	for _, tt := range []struct{ pattern, tool, want string }{
+		{"*_amd64.deb", "dpkg-deb --field FILE Description", "service addresses for hosts without Kubernetes\n A process"},
+		{"*.x86_64.rpm", "rpm --query --package --queryformat %{SUMMARY}\\n%{DESCRIPTION} FILE", "Service addresses for hosts without Kubernetes\nA process"},
+	} {
+		found, _ := filepath.Glob(filepath.Join(dir, tt.pattern))
+		args := strings.Fields(strings.Replace(tt.tool, "FILE", found[0], 1))
+		if _, err := exec.LookPath(args[0]); err != nil {
+			t.Skipf("%s is not installed", args[0])
+		}
+		out, err := exec.CommandContext(t.Context(), args[0], args[1:]...).Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, blank := string(out), "\n\nFor hosts"
+		if args[0] == "dpkg-deb" {
+			blank = "\n .\n For hosts"
+		}
+		if !strings.HasPrefix(text, tt.want) || !strings.Contains(text, blank) || strings.Count(strings.ToLower(text), "without kubernetes") != 1 {
+			t.Errorf("%s says\n%s", args[0], text)
+		}
 	}
 }
 

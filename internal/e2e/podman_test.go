@@ -68,12 +68,12 @@ func TestPodmanPage(t *testing.T) {
 	if found := h.must("find", "/sys/fs/cgroup/shop.slice", "-name", "libpod-*.scope"); strings.Count(found, "libpod-") < 2 {
 		t.Errorf("the containers' cgroups are not in shop.slice: %s", found)
 	}
-	// The VIP is for web.slice alone.
+	// The VIP is for front.slice alone.
 	if code, out := h.exit("podman", "run", "--rm", "--network=host", "--cgroup-parent=other.slice", busyboxImage, "wget", "-q", "-O", "-", "http://10.96.0.90/"); code == 0 {
 		t.Errorf("a container in another slice gets %q", out)
 	}
 
-	// Policy: by the VIP, from web.slice, and in no other way.
+	// Policy: by the VIP, from front.slice, and in no other way.
 	outputs = guide.section("Who may")
 	if got := outputs[1]; !strings.Contains(got, "hello from the shop") {
 		t.Errorf("with policy the caller gets %q", got)
@@ -86,7 +86,7 @@ func TestPodmanPage(t *testing.T) {
 			t.Errorf("a container in %s: exit %d, %s", parent, code, out)
 		}
 	}
-	if got := h.must("slicelb", "observe", "--verdict", "denied", "--no-headers"); !strings.Contains(got, "web") || !strings.Contains(got, "127.0.0.1:8081") {
+	if got := outputs[3]; !strings.Contains(got, "front") || !strings.Contains(got, "127.0.0.1:8081") {
 		t.Errorf("observe says\n%s", got)
 	}
 
@@ -95,7 +95,7 @@ func TestPodmanPage(t *testing.T) {
 	if wget -q -O /dev/null http://10.96.0.90/; then echo answered; else echo lost; fi
 done`
 	h.must("mkdir", "-p", "/run/asker")
-	asker := h.Command(context.Background(), "podman", "run", "--rm", "--name=asker", "--network=host", "--cgroup-parent=web.slice",
+	asker := h.Command(context.Background(), "podman", "run", "--rm", "--name=asker", "--network=host", "--cgroup-parent=front.slice",
 		"--volume=/run/asker:/run/asker", busyboxImage, "sh", "-c", ask)
 	out := &watched{grown: make(chan struct{}, 1)}
 	asker.Stdout, asker.Stderr = out, out

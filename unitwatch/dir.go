@@ -25,6 +25,7 @@ type dir struct {
 	shaped bool // it is a unit's directory if it is systemd's
 	marked bool // systemd's mark was seen, or systemd said so
 	unread bool // systemd's mark was not looked for yet
+	closed bool // its owner does not let it be looked into
 
 	about *about // nil: nothing is known
 }

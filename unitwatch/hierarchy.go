@@ -31,6 +31,7 @@ type hierarchy struct {
 	err            error  // the first of a look that was not a vanished directory
 	reads          int    // of marks, since a look began
 	unread         []*dir // whose marks are left to readMarks
+	opened         []*dir // were closed when last looked at, since a look began
 }
 
 // marksAtOnce is how many marks a look reads by itself. To read one takes several
@@ -145,6 +146,9 @@ func (h *hierarchy) look(d *dir) {
 			return
 		case gone(err) && d != h.top:
 			// the parent's listing says what is there instead
+		case denied(err) && d != h.top:
+			h.shut(d)
+			return
 		default:
 			h.fail(d, err)
 			return
@@ -188,6 +192,7 @@ func (h *hierarchy) scan(fd int, d *dir, deep bool, level int) error {
 	if err != nil {
 		return err
 	}
+	h.reopen(d)
 	old := d.children
 	var kept []*dir
 	for _, e := range entries {
@@ -222,7 +227,7 @@ const fewChildren = 8
 // directory has two links more than it has directories in it; if these are as many as
 // are known, and each of those is still there, there are no others.
 func (h *hierarchy) same(at int, d *dir) bool {
-	if len(d.children) > fewChildren || slices.ContainsFunc(d.children, func(c *dir) bool { return c.walk }) {
+	if d.closed || len(d.children) > fewChildren || slices.ContainsFunc(d.children, func(c *dir) bool { return c.walk }) {
 		return false
 	}
 	var st unix.Stat_t
@@ -252,19 +257,18 @@ func (h *hierarchy) visit(at int, d *dir, e entry, had *dir, level int) *dir {
 		}
 	}
 	if !now.walk { // nothing in it matters, and the listing says what its id is
-		if now != had {
-			if had != nil {
-				h.drop(had)
-			}
-			now.id = e.ino
-			h.add(now, at)
-		}
+		h.take(at, now, e.ino, had)
 		return now
 	}
 	if now == had && h.same(at, now) {
 		return now
 	}
 	fd, err := openDir(at, e.name)
+	if denied(err) {
+		h.take(at, now, e.ino, had)
+		h.shut(now)
+		return now
+	}
 	if err != nil {
 		if !gone(err) {
 			h.fail(now, err)
@@ -299,6 +303,18 @@ func (h *hierarchy) visit(at int, d *dir, e entry, had *dir, level int) *dir {
 		h.fail(now, err)
 	}
 	return now
+}
+
+// take puts now, of this id, in the place of what was there, unless it is the same.
+func (h *hierarchy) take(at int, now *dir, id uint64, had *dir) {
+	if now == had {
+		return
+	}
+	if had != nil {
+		h.drop(had)
+	}
+	now.id = id
+	h.add(now, at)
 }
 
 // add takes in a directory below at, its parent's.
@@ -369,7 +385,8 @@ func (h *hierarchy) nearest(unit string) *dir {
 func (h *hierarchy) begin() {
 	clear(h.added)
 	clear(h.removed)
-	h.added, h.removed, h.err, h.reads = h.added[:0], h.removed[:0], nil, 0
+	clear(h.opened)
+	h.added, h.removed, h.opened, h.err, h.reads = h.added[:0], h.removed[:0], h.opened[:0], nil, 0
 }
 
 // rebuild is a hierarchy for another tree, whose names need not be asked again.

@@ -31,7 +31,7 @@ type Snapshot struct {
 	Cgroups  []Cgroup     // sorted by path; the root is among them
 	Pending  []string     // patterns that name no directory now, in load order
 	Mode     Mode
-	Complete bool   // every directory was looked at: what is not here does not exist
+	Complete bool   // every directory was looked at: what is not here does not exist, or lies where nobody lets us look
 	Cause    string // why not Bus, or why not Complete; "" = all is well
 	Reloads  uint64 // how often systemd said that it reloaded its units
 
@@ -42,6 +42,9 @@ type Snapshot struct {
 	// Hinted is when the oldest event happened that announced a directory which
 	// no Snapshot had before this one. Zero = there is none.
 	Hinted time.Time
+
+	closed      int    // directories that may not be looked into
+	firstClosed string // the path of one
 }
 
 // Cgroup is a directory that the tree knows (on the way, anchor, split child,
@@ -95,6 +98,11 @@ func (h *hierarchy) snapshot() *Snapshot {
 			}
 			for _, p := range d.match.Lost {
 				named[p] = true
+			}
+		}
+		if d.closed {
+			if s.closed++; s.closed == 1 {
+				s.firstClosed = d.path
 			}
 		}
 		if d.known || d.member {

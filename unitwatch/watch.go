@@ -2,6 +2,7 @@ package unitwatch
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"time"
 )
@@ -328,7 +329,8 @@ func (v *watch) suspects() {
 	}
 	for d := range differ {
 		_, dirty := v.dirty[d.parent]
-		if !dirty && v.wanted[d.id] == nil && !differ[d.parent] {
+		access := d.parent.closed || slices.Contains(v.h.opened, d.parent) // is what has changed
+		if !dirty && !access && v.wanted[d.id] == nil && !differ[d.parent] {
 			v.suspect[d.id] = struct{}{}
 		}
 	}
@@ -448,6 +450,7 @@ func (v *watch) send() {
 	v.w.count.set(func(st *Stats) {
 		st.Mode, st.Cause = s.Mode, s.Cause
 		st.Dirs, st.Members, st.Anchors, st.Pending = len(s.Cgroups), members, anchors, len(s.Pending)
+		st.Closed, st.FirstClosed = s.closed, s.firstClosed
 	})
 	v.w.publish(s)
 	v.nextSend = time.Now().Add(gap(sendGap, time.Since(begun)))

@@ -71,8 +71,8 @@ func TestOverflow(t *testing.T) {
 	before := h.status()
 	pid := h.property("MainPID")
 	h.must("kill", "-STOP", pid)
-	t.Cleanup(func() { h.Run(context.Background(), "kill", "-CONT", pid) }) // where the test has not come so far
-	storm := h.churn(100_000, 30_000) // of which 26,214 hints find room
+	t.Cleanup(func() { h.Run(context.Background(), "kill", "-CONT", pid) }) // if the test has not come so far
+	storm := h.churn(100_000, 30_000)                                       // of which 26,214 hints find room
 	h.pace(storm)
 	h.crowd("fresh.slice", 300)
 	h.must("kill", "-CONT", pid)

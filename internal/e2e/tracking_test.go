@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"encoding/json"
 	"os/exec"
 	"path/filepath"
@@ -9,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/slicelb/slicelb/internal/lab"
 	"github.com/slicelb/slicelb/internal/scale"
 )
 
@@ -191,4 +193,23 @@ func (h *host) converges(what string) time.Duration {
 	}
 	h.t.Logf("%s: the kernel has what cgroupfs holds after %v", what, took.Round(time.Millisecond))
 	return took
+}
+
+// Who owns a delegated cgroup forbids that it is looked into: the daemon starts all the
+// same and says so, and processes in it are in the group around it.
+func TestClosedCgroup(t *testing.T) {
+	h := identify(t)
+	own := lab.CgroupRoot + "/nomad.slice/own"
+	h.must("sh", "-c", "mkdir -p "+own+" && chown -R nobody "+own+" && chmod 700 "+own)
+	t.Cleanup(func() { h.Run(context.Background(), "find", lab.CgroupRoot+"/nomad.slice", "-depth", "-type", "d", "-delete") })
+	h.start()
+	h.eventually(10*time.Second, "status tells of the cgroup", func() bool {
+		s := h.healthy()
+		return s.Tracking.Complete && strings.Contains(strings.Join(s.Notes, "\n"), "1 cgroup may not be looked into, /nomad.slice/own for one")
+	})
+	got := h.answered("below it", h.run("firsts", vip, "2", "nomad.slice/own", "deep"))
+	h.right("below a closed cgroup", got, "127.0.0.1:7004", 2)
+	h.must("chmod", "755", own)
+	h.must("systemctl", "restart", unit)
+	h.eventually(10*time.Second, "nothing to tell", func() bool { return !strings.Contains(strings.Join(h.healthy().Notes, "\n"), "looked into") })
 }

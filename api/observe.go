@@ -22,9 +22,9 @@ type Decision struct {
 	Group    string        `json:"group"`          // "host" where no group covers the caller
 	VIP      string        `json:"vip,omitempty"`
 	View     string        `json:"view,omitempty"` // the group whose view decided
-	Call     string        `json:"call"`           // connect, send
-	Protocol string        `json:"protocol"`       // tcp, udp
-	Address  string        `json:"address"`        // that was asked for
+	Call     string        `json:"call"`           // connect, send; socket: what a strict group may not make
+	Protocol string        `json:"protocol"`       // tcp, udp; of a socket raw, mptcp, and so on
+	Address  string        `json:"address"`        // that was asked for; "" for a socket
 	Backend  string        `json:"backend,omitempty"`
 	Took     time.Duration `json:"took_ns,omitempty"` // to connect, where it is known
 	PID      uint32        `json:"pid"`               // in the first pid namespace, as kernel and host count
@@ -36,6 +36,14 @@ type Decision struct {
 	MemberID uint64        `json:"member_id,omitempty"` // the nearest cgroup that has a group
 	Netns    uint64        `json:"netns_cookie"`
 	Socket   uint64        `json:"socket_cookie"`
+}
+
+// Target is what was asked for, with its protocol.
+func (d *Decision) Target() string {
+	if d.Address == "" {
+		return d.Protocol
+	}
+	return d.Address + "/" + d.Protocol
 }
 
 // Missing is what a stream leaves out at the place where it stands.

@@ -636,10 +636,15 @@ enum slb_reason {
 	SLB_WHY_DEFAULT = 9,  /* the policy's default */
 	SLB_WHY_ERROR = 10,   /* a policy could not be looked up */
 	SLB_WHY_PORT = 11,    /* the VIP has no such port, and reject_unknown_ports */
+	SLB_WHY_STRICT = 12,  /* a socket that no hook sees, of a strict group */
 };
 
-#define SLB_WHAT_CONNECT 0
-#define SLB_WHAT_SEND 1
+/* What was asked for. Values are part of the ring buffer's contract. */
+enum slb_what {
+	SLB_WHAT_CONNECT = 0,
+	SLB_WHAT_SEND = 1,
+	SLB_WHAT_SOCKET = 2, /* proto is the socket's type, port_be its protocol */
+};
 
 /* In decisions. Written once, never changed; addresses in network byte order. */
 struct slb_decision_event {
@@ -653,7 +658,7 @@ struct slb_decision_event {
 	__u16 port_be;
 	__u16 backend_port_be; /* 0 = there is no backend */
 	__u8 proto;
-	__u8 what; /* SLB_WHAT_CONNECT or SLB_WHAT_SEND */
+	__u8 what; /* enum slb_what */
 	__u8 told; /* enum slb_told */
 	__u8 reason; /* enum slb_reason */
 	__u32 pid;  /* the thread, in the first pid namespace */

@@ -18,7 +18,7 @@ struct slb_decision {
 	__u32 group;
 	__u32 reason;  /* enum slb_reason; 0 = not a frontend */
 	__u32 backend; /* that was chosen */
-	__u8 what;     /* SLB_WHAT_CONNECT or SLB_WHAT_SEND */
+	__u8 what;     /* enum slb_what */
 	bool denied;   /* by policy: EPERM */
 	bool audited;  /* let through by a rule that wants to be told */
 	__u32 rule;    /* of the policy, that decided; 0 = its default, or none */

@@ -13,6 +13,7 @@ import (
 	"unsafe"
 
 	"github.com/cilium/ebpf/ringbuf"
+	"golang.org/x/sys/unix"
 )
 
 // Told is what a call came to, as a decision tells it.
@@ -79,6 +80,7 @@ const (
 	ByDefault     Reason = Reason(slicelbSlbReasonSLB_WHY_DEFAULT)  // the policy's default
 	PolicyError   Reason = Reason(slicelbSlbReasonSLB_WHY_ERROR)    // a policy could not be looked up
 	UnknownPort   Reason = Reason(slicelbSlbReasonSLB_WHY_PORT)     // the VIP has no such port, and refuses it
+	NoHook        Reason = Reason(slicelbSlbReasonSLB_WHY_STRICT)   // a socket that no hook sees, of a strict group
 )
 
 func (r Reason) String() string {
@@ -93,6 +95,8 @@ func (r Reason) String() string {
 		return "hidden"
 	case UnknownPort:
 		return "port"
+	case NoHook:
+		return "strict"
 	case AllDown:
 		return "down"
 	case OtherLoopback:
@@ -111,15 +115,16 @@ func (r Reason) String() string {
 
 // Decision is one that the programs told of.
 type Decision struct {
-	Time    time.Duration // CLOCK_MONOTONIC
-	Cgroup  uint64        // of the caller
-	Member  uint64        // the nearest cgroup that has a group; 0 = none
-	Netns   uint64        // cookie of the socket's network namespace
-	Socket  uint64        // cookie
-	Asked   netip.AddrPort
+	Time    time.Duration  // CLOCK_MONOTONIC
+	Cgroup  uint64         // of the caller
+	Member  uint64         // the nearest cgroup that has a group; 0 = none
+	Netns   uint64         // cookie of the socket's network namespace
+	Socket  uint64         // cookie
+	Asked   netip.AddrPort // not valid: a socket was asked for
 	Backend netip.AddrPort // not valid: there is none
 	Proto   uint8
-	Send    bool // a datagram that names its destination; else a connect
+	Send    bool       // a datagram that names its destination; else a connect
+	Making  SocketKind // what was to be made; else zero
 	Told    Told
 	Reason  Reason
 	PID     uint32        // the thread, in the first pid namespace
@@ -133,6 +138,23 @@ type Decision struct {
 	Comm    Comm
 	Dir     DirName // of the caller's cgroup
 	Parent  DirName // of the one above it
+}
+
+// SocketKind is a socket's type and protocol, as socket(2) has them.
+type SocketKind struct {
+	Type     uint8
+	Protocol uint16
+}
+
+func (k SocketKind) String() string {
+	name, ok := map[uint16]string{unix.IPPROTO_MPTCP: "mptcp", unix.IPPROTO_SCTP: "sctp", unix.IPPROTO_DCCP: "dccp", unix.IPPROTO_UDPLITE: "udplite"}[k.Protocol]
+	switch {
+	case k.Type == unix.SOCK_RAW:
+		return "raw"
+	case ok:
+		return name
+	}
+	return "protocol-" + strconv.Itoa(int(k.Protocol))
 }
 
 // Comm is a thread's name: other people's text, up to its first NUL.
@@ -224,9 +246,12 @@ func decodeDecision(sample []byte, d *Decision) bool {
 	*d = Decision{
 		Time: time.Duration(e.TimeNs), Cgroup: e.Cgroup, Member: e.Member, Netns: e.Netns, Socket: e.Socket,
 		Asked: netip.AddrPortFrom(decodeAddr(e.Addr), swapPort(e.PortBe)),
-		Proto: e.Proto, Send: e.What != 0, Told: Told(e.Told), Reason: Reason(e.Reason),
+		Proto: e.Proto, Send: e.What == uint8(slicelbSlbWhatSLB_WHAT_SEND), Told: Told(e.Told), Reason: Reason(e.Reason),
 		PID: e.Pid, TGID: e.Tgid, Group: e.Group, VIP: e.DefaultCell, Cell: e.Cell, Index: e.BackendIndex,
 		Rule: e.Rule, Took: time.Duration(e.TookUs) * time.Microsecond,
+	}
+	if e.What == uint8(slicelbSlbWhatSLB_WHAT_SOCKET) {
+		d.Making, d.Asked, d.Proto = SocketKind{e.Proto, swapPort(e.PortBe)}, netip.AddrPort{}, 0
 	}
 	if e.BackendPortBe != 0 {
 		d.Backend = netip.AddrPortFrom(decodeAddr(e.Backend), swapPort(e.BackendPortBe))

@@ -64,8 +64,12 @@ static __always_inline int decision_lost(void)
 	return 0;
 }
 
-/* The daemon looks by itself while somebody watches: waking it up costs more than the event. */
-static __noinline int tell(struct bpf_sock_addr *ctx, const struct slb_frontend_key *key,
+/*
+ * ctx is the hook's, of whichever kind: it has a socket and a network namespace. The
+ * daemon looks by itself while somebody watches: waking it up costs more than
+ * the event.
+ */
+static __noinline int tell(void *ctx, const struct slb_frontend_key *key,
 			   const struct slb_decision *d, enum slb_told told, __u32 rule)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
@@ -126,7 +130,7 @@ static __noinline int tell(struct bpf_sock_addr *ctx, const struct slb_frontend_
  * Tells of a decision, where somebody is to hear of it: d->reason says why it
  * was so; rule is the policy's, 0 where none decided.
  */
-static __always_inline void decision_event(struct bpf_sock_addr *ctx,
+static __always_inline void decision_event(void *ctx,
 					   const struct slb_frontend_key *key,
 					   const struct slb_decision *d, enum slb_told told,
 					   __u32 rule)

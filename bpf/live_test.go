@@ -109,7 +109,6 @@ func TestKernelLive(t *testing.T) {
 // The kernel shows the close of an MPTCP socket to no program that knows it: it
 // does not count, and a user who loops leaks nothing. // edge D14, fault F31
 func TestKernelLiveMPTCP(t *testing.T) {
-	const ipprotoMPTCP = 262
 	p := newPlane(t, small)
 	a := kerneltest.Serve(t, "a", "127.0.0.1:0").Addr.String()
 	const vip = "10.96.0.10:80"

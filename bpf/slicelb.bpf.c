@@ -27,6 +27,7 @@ const struct {
 	struct slb_decision_event decision_event;
 	enum slb_told told;
 	enum slb_reason reason;
+	enum slb_what what;
 	enum slb_policy_head policy_head;
 	enum slb_policy_action policy_action;
 } *slb_types __attribute__((unused));

@@ -258,6 +258,7 @@ const (
 	slicelbSlbReasonSLB_WHY_DEFAULT  slicelbSlbReason = 9
 	slicelbSlbReasonSLB_WHY_ERROR    slicelbSlbReason = 10
 	slicelbSlbReasonSLB_WHY_PORT     slicelbSlbReason = 11
+	slicelbSlbReasonSLB_WHY_STRICT   slicelbSlbReason = 12
 )
 
 type slicelbSlbSeen struct {
@@ -361,6 +362,14 @@ type slicelbSlbViewKey struct {
 	Cell  uint32
 	Group uint32
 }
+
+type slicelbSlbWhat uint32
+
+const (
+	slicelbSlbWhatSLB_WHAT_CONNECT slicelbSlbWhat = 0
+	slicelbSlbWhatSLB_WHAT_SEND    slicelbSlbWhat = 1
+	slicelbSlbWhatSLB_WHAT_SOCKET  slicelbSlbWhat = 2
+)
 
 type slicelbSlbWordMap uint32
 

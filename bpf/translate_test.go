@@ -374,7 +374,6 @@ func answersAtLeast(t *testing.T, what string, s *kerneltest.Socket, want string
 // MPTCP: the program sees the first subflow, getpeername the MPTCP socket, which
 // has no state: it names the backend. // edge D14, threat P4
 func TestKernelMPTCP(t *testing.T) {
-	const ipprotoMPTCP = 262
 	p := newPlane(t, small)
 	a := kerneltest.Serve(t, "a", "127.0.0.1:0")
 	const vip = "10.96.0.10:80"

@@ -139,6 +139,9 @@ func decided(e *observe.Event) *api.Decision {
 	if e.Proto == bpf.UDP {
 		d.Protocol = "udp"
 	}
+	if !e.Asked.IsValid() {
+		d.Call, d.Protocol, d.Address = "socket", e.Making.String(), ""
+	}
 	if e.Backend.IsValid() {
 		d.Backend = e.Backend.String()
 	}

@@ -106,7 +106,7 @@ func (r *refusals) write(one *refusedOne) {
 	if e.Told == bpf.Audited {
 		text, level = "audited", slog.LevelInfo // allowed
 	}
-	r.log.Log(context.Background(), level, text, "event", e.Told.String(), "group", e.Group, "vip", e.VIP, "address", d.Address+"/"+d.Protocol,
+	r.log.Log(context.Background(), level, text, "event", e.Told.String(), "group", e.Group, "vip", e.VIP, "address", d.Target(),
 		"reason", d.Reason, "rule", e.Rule, "pid", d.PID, "command", d.Command, "unit", e.Unit, "cgroup", e.Path)
 }
 

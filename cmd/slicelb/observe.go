@@ -165,7 +165,7 @@ func (p *observed) print(line *api.Observed) error {
 		verdict += " (" + d.Reason + ")"
 	}
 	return p.row(d.Time.Local().Format("15:04:05.000000"), verdict, prose.Foreign(d.Group), d.VIP,
-		d.Address+"/"+d.Protocol, d.Backend, took(d.Took), prose.Foreign(d.Unit), prose.Foreign(d.Command), strconv.FormatUint(uint64(d.PID), 10),
+		d.Target(), d.Backend, took(d.Took), prose.Foreign(d.Unit), prose.Foreign(d.Command), strconv.FormatUint(uint64(d.PID), 10),
 		d.Reason, rule, d.View, d.Call, prose.Foreign(d.Cgroup))
 }
 

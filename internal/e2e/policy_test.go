@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"encoding/json"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -139,6 +140,17 @@ func TestPolicy(t *testing.T) {
 	}
 	if seen != 3 {
 		t.Errorf("%d of 3 denied calls to the VIP are told", seen)
+	}
+	for _, kind := range []string{"raw", "udplite"} {
+		if out := h.must("slicelb", "observe", "--verdict", "denied", "--group", "jobs", "--no-headers"); !regexp.MustCompile(`(?m)denied \(strict\) +jobs +- +` + kind + ` +- +- +a.service `).MatchString(out) {
+			t.Errorf("a %s socket that a strict group is refused is not told:\n%s", kind, out)
+		}
+		if !slices.ContainsFunc(h.entries("--since", began, "SLICELB_EVENT=denied", "SLICELB_GROUP=jobs"), func(e map[string]any) bool {
+			text, _ := e["MESSAGE"].(string)
+			return strings.Contains(text, "reason=strict") && strings.Contains(text, "address="+kind+" ")
+		}) {
+			t.Errorf("a %s socket that a strict group is refused is not in the journal", kind)
+		}
 	}
 	events := 0
 	for _, e := range h.entries("--since", began, "SLICELB_VIP=db", "SLICELB_GROUP=poor") {

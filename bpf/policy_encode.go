@@ -242,7 +242,7 @@ func (i *policyImage) hash(at int, words []uint64, key uint64, lengths int, head
 			return nil
 		}
 	}
-	return fmt.Errorf("no hash holds %d words", len(words))
+	return fmt.Errorf("%w: no hash holds %d words", ErrFull, len(words))
 }
 
 func place8(lines []policyLine, w uint64, home uint32) bool {
@@ -275,7 +275,7 @@ next:
 		i.table(policyV6, lines, lengths, head)
 		return nil
 	}
-	return fmt.Errorf("no hash holds %d networks", len(entries))
+	return fmt.Errorf("%w: no hash holds %d networks", ErrFull, len(entries))
 }
 
 func place2(lines []policyLine, e [3]uint64, home uint32) bool {

@@ -92,6 +92,9 @@ func parseTarget(text string) (Target, *refusal) {
 	if !strings.ContainsAny(text, ".:/[") {
 		t := Target{}
 		t.VIP, t.Backends = strings.CutSuffix(text, backendsSuffix)
+		if t.VIP == "" {
+			return t, &refusal{"target " + quote(text) + " names nothing", "write a VIP's name, or a network as 10.0.0.0/8"}
+		}
 		if name, plus, said := strings.Cut(t.VIP, "+"); said {
 			return t, &refusal{"target " + quote(text) + ": " + quote("+"+plus) + " is not known", "write " + quote(name+backendsSuffix)}
 		}

@@ -100,6 +100,8 @@ func TestRefusePolicy(t *testing.T) {
 		{"bad from daemon", rule("from = [\"@daemon\"]\n" + to + action), `unknown group "@daemon"`},
 		{"bad from type", rule("from = \"web\"\n" + to + action), `write it as ["web"]`},
 		{"bad VIP", rule(from + "to = [\"dv\"]\n" + action), `did you mean "db"?`},
+		{"bad nothing", rule(from + "to = [\"\"]\n" + action), `target "" names nothing`},
+		{"bad backends of nothing", rule(from + "to = [\"+backends\"]\n" + action), `target "+backends" names nothing`},
 		{"bad VIP is a group", rule(from + "to = [\"proxy\"]\n" + action), "it is a group"},
 		{"bad network", rule(from + "to = [\"10.0.0.1/8\"]\n" + action), "write 10.0.0.0/8"},
 	} {

@@ -3,6 +3,7 @@ package lb
 import (
 	"cmp"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -16,9 +17,14 @@ import (
 // finds the longest network. So each network is resolved here against all that
 // hold it: what each class of groups gets in each range of ports.
 
-// policyWork bounds what is looked at while rules are resolved: rules that lie
-// over each other multiply.
-const policyWork = 1 << 25
+const (
+	// policyWork bounds what is looked at while rules are resolved: rules that lie
+	// over each other multiply. What fits the table takes a fraction of it; a busy
+	// host must be through before the watchdog asks.
+	policyWork = 1 << 22
+
+	wordsPerLine = 8
+)
 
 // atom is one rule's say over some ports of one network.
 type atom struct {
@@ -42,6 +48,7 @@ type policyCompiler struct {
 	rows  map[string]uint32
 	ports map[string]uint32
 	work  int
+	words int // of the table, as far as it is known
 }
 
 // compilePolicy is nil where everything is allowed.
@@ -66,6 +73,9 @@ func compilePolicy(cfg *config.Config) (*Policy, error) {
 	table := c.out.table
 	table.Classes = make([]bpf.PolicyClass, len(cfg.Groups)+2)
 	lines, sum, err := table.Lines()
+	if errors.Is(err, bpf.ErrFull) {
+		return nil, c.full(uint64(c.words / wordsPerLine))
+	}
 	if err != nil {
 		return nil, fmt.Errorf("policy: %w", err)
 	}
@@ -168,12 +178,24 @@ func (c *policyCompiler) atoms() error {
 // worked counts towards policyWork.
 func (c *policyCompiler) worked(n int) error {
 	if c.work += n; c.work > policyWork {
-		return &LimitError{
-			Table: "policy_lines", Limit: bpf.PolicyLines, Wanted: uint64(c.work),
-			Key: prose.Plural(len(c.rules), "rule") + " of [policy] that lie over each other",
-		}
+		return c.full(uint64(c.work))
 	}
 	return nil
+}
+
+// takes counts words of the table, so that one that fits nowhere is not made first.
+func (c *policyCompiler) takes(n int) error {
+	if c.words += n; c.words > wordsPerLine*bpf.PolicyLines {
+		return c.full(uint64(c.words / wordsPerLine))
+	}
+	return nil
+}
+
+func (c *policyCompiler) full(wanted uint64) error {
+	return &LimitError{
+		Table: "policy_lines", Limit: bpf.PolicyLines, Wanted: max(wanted, bpf.PolicyLines),
+		Key: prose.Plural(len(c.rules), "rule") + " of [policy] that lie over each other",
+	}
 }
 
 // networks resolves those of one family, and adds those that the search needs.
@@ -306,7 +328,7 @@ func (c *policyCompiler) resolve(atoms []atom) (uint32, error) {
 	}
 	index, ok := c.ports[string(key)]
 	if !ok {
-		if err := c.worked(len(table)); err != nil {
+		if err := c.takes(1 + len(table)); err != nil {
 			return 0, err
 		}
 		index = uint32(len(c.out.table.Tables))
@@ -322,7 +344,10 @@ func (c *policyCompiler) row(atoms []atom, active []int, counts func(*atom) bool
 	row := bpf.PolicyRow{}
 	seen := map[uint16]bool{}
 	named, last := false, -1
-	for n, i := range active {
+	for _, i := range active {
+		if err := c.worked(1); err != nil {
+			return 0, err
+		}
 		a := &atoms[i]
 		if !counts(a) || a.rule == last {
 			continue
@@ -341,11 +366,11 @@ func (c *policyCompiler) row(atoms []atom, active []int, counts func(*atom) bool
 				c.out.decides[a.rule] = true
 			}
 		}
-		if err := c.worked(len(rule.classes)); err != nil || n > policyWork {
+		if err := c.worked(len(rule.classes)); err != nil {
 			return 0, err
 		}
 	}
-	if err := c.worked(1 + len(active)); err != nil {
+	if err := c.worked(1); err != nil {
 		return 0, err
 	}
 	if !named {
@@ -358,6 +383,9 @@ func (c *policyCompiler) row(atoms []atom, active []int, counts func(*atom) bool
 	}
 	index, ok := c.rows[string(key)]
 	if !ok {
+		if err := c.takes(len(row.Except)); err != nil {
+			return 0, err
+		}
 		c.out.table.Rows = append(c.out.table.Rows, row)
 		index = uint32(len(c.out.table.Rows))
 		c.rows[string(key)] = index

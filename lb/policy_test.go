@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -203,7 +204,8 @@ func network(format string, args ...any) config.Target {
 }
 
 // Ten thousand rules, and more, fit: of single addresses, of networks of many
-// lengths, of ports, of groups. Rules that multiply are refused before a write.
+// lengths, of ports, of groups. Rules that multiply are refused before a write, and
+// before they have taken much to find out.
 // fault F14
 func TestManyRules(t *testing.T) {
 	any := []string{config.AnyGroup}
@@ -250,6 +252,16 @@ func TestManyRules(t *testing.T) {
 			}
 			return config.Rule{From: many(i), To: []config.Target{network("10.0.0.0/8")}, Action: config.Deny}
 		}, true},
+		{"groups to ranges of ports that lie in each other", 10000, func(i int) config.Rule {
+			target := network("10.0.0.0/8")
+			target.Low = uint16(i + 1)
+			return config.Rule{From: many(i), To: []config.Target{target}, Action: config.Deny}
+		}, true},
+		{"all, to ranges of ports that lie in each other", 10000, func(i int) config.Rule {
+			target := network("10.0.0.0/8")
+			target.Low = uint16(i + 1)
+			return config.Rule{From: any, To: []config.Target{target}, Action: config.Deny}
+		}, false},
 	} {
 		t.Run(tt.what, func(t *testing.T) {
 			cfg := ruled(tt.n, tt.rule)
@@ -259,7 +271,15 @@ func TestManyRules(t *testing.T) {
 				}
 			}
 			m := lbtest.New(lbtest.DefaultLimits)
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
 			state, err := Compile(cfg, nil, Membership{}, Runtime{})
+			runtime.ReadMemStats(&after)
+			if n := (after.TotalAlloc - before.TotalAlloc) >> 20; n > 192 {
+				t.Errorf("to compile it took %d MiB", n)
+			} else {
+				t.Logf("%d MiB", n)
+			}
 			if err == nil {
 				_, err = Diff(newHave(t, m), state)
 			}

@@ -65,6 +65,9 @@ func (a answers) status(v *view) (*api.Status, *counted) {
 		s.Policy = policySummary(v.source.cfg, c)
 	}
 	s.DataPlane.Events, problems = v.events(problems)
+	if n := s.DataPlane.Events["seen_full"]; n > 0 {
+		notes = append(notes, fmt.Sprintf("%s found no room in the table of what audits have seen: policy suggest and policy try do not know them", prose.Plural(int(n), "audited call")))
+	}
 	notes = a.d.sweptNotes(&s.DataPlane.Sockets, notes)
 	notes = a.d.watched(&s.Tracking, notes)
 	s.Problems, s.Notes = append([]string{}, problems...), append([]string{}, notes...)

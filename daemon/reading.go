@@ -74,6 +74,7 @@ func tablesOf(d *bpf.Dump, n *bpf.CounterSnapshot, l bpf.Limits, slots uint64) [
 		table("expect", len(d.Expect), l.Expect),
 		table("expect_patterns", len(d.Patterns), l.Expect),
 		table("pairs", int(n.Places.Used), n.Places.Limit),
+		table("policy_lines", int(d.PolicyLines), l.PolicyLines-1),
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/slicelb/slicelb/api"
+	"github.com/slicelb/slicelb/bpf"
 	"github.com/slicelb/slicelb/lb/lbtest"
 )
 
@@ -123,9 +124,20 @@ func TestMetricsOnTheSocket(t *testing.T) {
 	p := start(t, oneVIP, newMemoryPath(lbtest.DefaultLimits), nil)
 	p.await("well", well)
 	text, err := p.client.Metrics(t.Context())
-	if err != nil || !strings.Contains(text, "slicelb_attached 1\n") || !strings.Contains(text, `slicelb_table_entries{table="frontends"} 1`) {
+	if err != nil || !strings.Contains(text, "slicelb_attached 1\n") || !strings.Contains(text, `slicelb_table_entries{table="frontends"} 1`) ||
+		!strings.Contains(text, `slicelb_table_capacity_entries{table="policy_lines"} `) {
 		t.Errorf("%v\n%s", err, text)
 	}
+}
+
+// What audits could not remember is missing from what is suggested: a note says so.
+func TestNoteOfLostAudits(t *testing.T) {
+	dp := newMemoryPath(lbtest.DefaultLimits)
+	dp.stats.Store(&bpf.Stats{SeenFull: 3})
+	p := start(t, oneVIP, dp, nil)
+	p.await("a note", func(s *api.Status) bool {
+		return strings.Contains(strings.Join(s.Notes, "\n"), "3 audited calls found no room in the table of what audits have seen")
+	})
 }
 
 // The page explains each event that the programs count.

@@ -160,6 +160,7 @@ func TestKernelCallerDecides(t *testing.T) {
 
 // Through io_uring, inline or by a worker: the group is the submitter's. // threat P2
 func TestKernelIoUring(t *testing.T) {
+	kerneltest.NeedsUring(t)
 	p := newPlane(t, small)
 	a, _ := byGroup(t, p)
 	slice := p.root.Make(t, "a.slice")
@@ -168,9 +169,6 @@ func TestKernelIoUring(t *testing.T) {
 	for _, async := range []bool{false, true} {
 		s := c.TCP(groupsVIP)
 		err := s.ConnectUring(groupsVIP, async)
-		if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EPERM) {
-			t.Skipf("io_uring is switched off: %v", err)
-		}
 		succeeds(t, "connect", err)
 		answers(t, "io_uring", s, "a")
 		peerIs(t, "io_uring", s, groupsVIP)

@@ -64,6 +64,20 @@ func Lacks(t testing.TB, feature, since string, err error) {
 	t.Skipf("%s: %v (since Linux %s)", feature, err, since)
 }
 
+// NeedsUring skips a test where io_uring is switched off; under CI=true that is a
+// failure. Every kernel that the tests run on has it.
+func NeedsUring(t testing.TB) {
+	t.Helper()
+	off, err := os.ReadFile("/proc/sys/kernel/io_uring_disabled") // since 6.6
+	if err != nil || strings.TrimSpace(string(off)) != "2" {
+		return
+	}
+	if os.Getenv("CI") == "true" {
+		t.Fatal("kernel.io_uring_disabled is 2")
+	}
+	t.Skip("kernel.io_uring_disabled is 2")
+}
+
 // KernelAtLeast compares the running kernel's version with "6.12".
 func KernelAtLeast(version string) bool {
 	var uts unix.Utsname

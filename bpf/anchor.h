@@ -113,6 +113,17 @@ static __always_inline void hint(enum slb_event_kind kind, __u64 id, __u64 paren
 	bpf_ringbuf_submit(e, 0);
 }
 
+/*
+ * Who was delegated a cgroup may make any number of directories in it. They must not
+ * take the room of those that root makes, whose callers would be in a wrong group: a
+ * part of the table is root's. The uid is that of the initial user namespace, so root
+ * of another one is not root here.
+ */
+static __always_inline bool has_room(void)
+{
+	return (__u32)bpf_get_current_uid_gid() == 0 || READ_ONCE(cgroup_room) > 0;
+}
+
 static __always_inline int anchor_made(struct cgroup *cgrp)
 {
 	struct kernfs_node *kn = cgrp->kn;
@@ -131,8 +142,10 @@ static __always_inline int anchor_made(struct cgroup *cgrp)
 	rule = SLB_CGROUP_NODE(w) ? expected(SLB_CGROUP_NODE(w), kn->name) : 0;
 	if (rule) {
 		entry = SLB_CGROUP(rule, id);
-		err = bpf_map_update_elem(&cgroups, &id, &entry, BPF_NOEXIST);
+		err = has_room() ? bpf_map_update_elem(&cgroups, &id, &entry, BPF_NOEXIST) : -E2BIG;
 		mapped = !err;
+		if (mapped)
+			__sync_fetch_and_add(&cgroup_room, -1);
 		/* While a new build takes over both programs run: one finds it done. */
 		if (err != -EEXIST)
 			count_stat(mapped ? SLB_STAT_ANCHORS_MAPPED : SLB_STAT_CGROUPS_FULL);
@@ -150,8 +163,10 @@ static __always_inline int anchor_gone(struct cgroup *cgrp)
 
 	if (cgrp->root->hierarchy_id)
 		return 0;
-	if (!bpf_map_delete_elem(&cgroups, &id))
+	if (!bpf_map_delete_elem(&cgroups, &id)) {
+		__sync_fetch_and_add(&cgroup_room, 1);
 		hint(SLB_EVENT_RMDIR, id, parent_id(kn), true);
+	}
 	return 0;
 }
 

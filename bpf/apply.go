@@ -62,7 +62,7 @@ func (d *Datapath) apply(w Write) error {
 		if err != nil {
 			return err
 		}
-		return d.insert(slicelbMapCgroups, cgroupKey(w.ID), w.ID, rule)
+		return d.putCgroup(w.ID, rule)
 	case SetCgroup:
 		rule, err := encodeCgroup(w.Rule, w.ID)
 		if err != nil {
@@ -72,7 +72,7 @@ func (d *Datapath) apply(w Write) error {
 			Map: uint32(slicelbSlbWordMapSLB_WORD_CGROUP), Cgroup: w.ID, Word: rule,
 		})
 	case DelCgroup:
-		return d.remove(slicelbMapCgroups, w.ID)
+		return d.delCgroup(w.ID)
 	case PutExpect:
 		return d.putExpect(w)
 	case SetExpect:
@@ -103,10 +103,6 @@ func (d *Datapath) apply(w Write) error {
 	}
 	return fmt.Errorf("unknown write %T", w)
 }
-
-type cgroupKey uint64
-
-func (k cgroupKey) String() string { return fmt.Sprintf("cgroup %d", uint64(k)) }
 
 // insert never replaces: an update would reuse the old element under its readers.
 func (d *Datapath) insert(table string, key fmt.Stringer, k, v any) error {

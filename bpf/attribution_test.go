@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -336,6 +338,65 @@ func TestKernelIgnoresOtherHierarchies(t *testing.T) {
 	if _, ok := dump.Cgroups[st.Ino]; !ok {
 		t.Error("the end of a cgroup of version 1 took the entry of its number")
 	}
+}
+
+// Who was delegated a cgroup makes directories in it until there is no more room for
+// his: root's are mapped all the same, and what is removed makes room again.
+// edge T24, fault F14
+func TestKernelCgroupsOfOthers(t *testing.T) {
+	const nobody = 65534
+	opts := small
+	opts.Capacities.Cgroups = 16 // of which two are root's
+	p := newPlane(t, opts)
+	a, _ := byGroup(t, p)
+	delegated := p.root.Make(t, "delegated")
+	if err := os.Chown(delegated.Path, nobody, nobody); err != nil {
+		t.Fatal(err)
+	}
+	p.mapTo(p.root, 0, 1)
+	p.mapTo(delegated, 0, 1)
+	p.apply(PutPattern{PatternKey{1, 0}, Pattern{"", ".slice", Rule{Group: a}}})
+	asNobody := func(command string, first, last int) {
+		t.Helper()
+		args := []string{}
+		for i := first; i < last; i++ {
+			args = append(args, fmt.Sprintf("%s/%d.slice", delegated.Path, i))
+		}
+		cmd := exec.Command(command, args...)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v\n%s", command, err, out)
+		}
+	}
+	asNobody("mkdir", 0, 20)
+	if full, mapped := p.stats().CgroupsFull, p.stats().AnchorsMapped; mapped != 12 || full != 8 {
+		t.Errorf("%d mapped and %d not, want 12 and 8", mapped, full)
+	}
+	c := kerneltest.Start(t, p.root)
+	for _, name := range []string{"one.slice", "two.slice"} {
+		succeeds(t, "enter", c.Enter(p.root.Make(t, name)))
+		isIn(t, "root's "+name, c, "a")
+	}
+
+	// What the daemon deletes and inserts counts, and so does what is found.
+	asNobody("rmdir", 12, 20)
+	asNobody("rmdir", 0, 10)
+	p.apply(PutCgroup{1 << 40, Rule{Group: a}})
+	p.apply(DelCgroup{1 << 40})
+	p.apply(DelCgroup{1 << 40})
+	asNobody("mkdir", 0, 9)
+	if full, mapped := p.stats().CgroupsFull, p.stats().AnchorsMapped; mapped != 22 || full != 9 {
+		t.Errorf("%d mapped and %d not, want 22 and 9", mapped, full)
+	}
+	atomic.StoreInt64(p.cgroupRoom, 1000)
+	if _, err := p.Cgroups(); err != nil {
+		t.Fatal(err)
+	}
+	if room := atomic.LoadInt64(p.cgroupRoom); room != 0 {
+		t.Errorf("room for %d, want none beside 14 entries", room)
+	}
+	asNobody("rmdir", 0, 9)
+	asNobody("rmdir", 10, 12)
 }
 
 // The table is full: the anchor is counted, what is mapped stays. // edge T24, fault F14

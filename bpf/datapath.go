@@ -81,6 +81,7 @@ type Datapath struct {
 	groupInfos      []slicelbSlbGroupInfo
 	policyLines     []policyLine
 	policyWord      *uint64
+	cgroupRoom      *int64
 	hostNetns       *uint64
 	frontends       *filter
 	backendFilter   *filter
@@ -141,6 +142,7 @@ func New(opts Options) (*Datapath, error) {
 	if err := d.open(spec); err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
+	d.countCgroups(0)
 	return d, nil
 }
 

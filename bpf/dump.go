@@ -119,7 +119,7 @@ func (d *Datapath) Cgroups() (map[uint64]Rule, error) {
 }
 
 func (d *Datapath) dumpCgroups(out map[uint64]Rule) error {
-	return each(d.maps[slicelbMapCgroups], func(id, w uint64) {
+	err := each(d.maps[slicelbMapCgroups], func(id, w uint64) {
 		// A word of another id is void to the programs, and nothing that Set changes.
 		if rule, ok := decodeCgroup(w, id); ok {
 			out[id] = rule
@@ -127,6 +127,10 @@ func (d *Datapath) dumpCgroups(out map[uint64]Rule) error {
 			out[id] = Rule{}
 		}
 	})
+	if err == nil {
+		d.countCgroups(len(out))
+	}
+	return err
 }
 
 // each calls f for the entries of a hash map. It reads bucket by bucket, each

@@ -182,6 +182,9 @@ volatile __u64 time_until;  /* connects are timed */
 /* The policy in force, read once by each call: see "policy" in api.h. */
 volatile __u64 policy_word;
 
+/* How many more cgroups may be mapped whose directories others than root made; see anchor.h. */
+volatile __s64 cgroup_room;
+
 /*
  * One bit for each hashed address that has a frontend, or a backend. A miss
  * here is what nearly every connect of a host pays; set before the entry is

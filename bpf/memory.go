@@ -111,6 +111,7 @@ func (d *Datapath) share(spec *ebpf.CollectionSpec) error {
 	}
 	d.timeUntil = &variable(slicelbVarTimeUntil)[0]
 	d.policyWord = &variable(slicelbVarPolicyWord)[0]
+	d.cgroupRoom = (*int64)(unsafe.Pointer(&variable(slicelbVarCgroupRoom)[0]))
 	d.frontends = newFilter(variable(slicelbVarFrontendFilter))
 	d.backendFilter = newFilter(variable(slicelbVarBackendFilter))
 	return nil

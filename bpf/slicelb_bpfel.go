@@ -442,6 +442,7 @@ const (
 	slicelbProgSlbSockRelease  = "slb_sock_release"
 	slicelbProgSlbSockops      = "slb_sockops"
 	slicelbVarBackendFilter    = "backend_filter"
+	slicelbVarCgroupRoom       = "cgroup_room"
 	slicelbVarFrontendFilter   = "frontend_filter"
 	slicelbVarHostNetnsCookie  = "host_netns_cookie"
 	slicelbVarPolicyWord       = "policy_word"
@@ -556,6 +557,7 @@ type slicelbMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type slicelbVariableSpecs struct {
 	BackendFilter   *ebpf.VariableSpec `ebpf:"backend_filter"`
+	CgroupRoom      *ebpf.VariableSpec `ebpf:"cgroup_room"`
 	FrontendFilter  *ebpf.VariableSpec `ebpf:"frontend_filter"`
 	HostNetnsCookie *ebpf.VariableSpec `ebpf:"host_netns_cookie"`
 	PolicyWord      *ebpf.VariableSpec `ebpf:"policy_word"`
@@ -665,6 +667,7 @@ func (m *slicelbMaps) Close() error {
 // It can be passed to loadSlicelbObjects or ebpf.CollectionSpec.LoadAndAssign.
 type slicelbVariables struct {
 	BackendFilter   *ebpf.Variable `ebpf:"backend_filter"`
+	CgroupRoom      *ebpf.Variable `ebpf:"cgroup_room"`
 	FrontendFilter  *ebpf.Variable `ebpf:"frontend_filter"`
 	HostNetnsCookie *ebpf.Variable `ebpf:"host_netns_cookie"`
 	PolicyWord      *ebpf.Variable `ebpf:"policy_word"`

@@ -104,9 +104,6 @@ func (v *view) events(problems []string) (map[string]uint64, []string) {
 	if st.PolicyBroken > 0 {
 		problems = append(problems, fmt.Sprintf("the policy could not be read %s: the group's default decided", prose.Times(st.PolicyBroken)))
 	}
-	if st.CgroupsFull > 0 {
-		problems = append(problems, fmt.Sprintf("the table of cgroups was full %s: the kernel could not map as many cgroups, and they had the group of what they lie in", prose.Times(st.CgroupsFull)))
-	}
 	return out, problems
 }
 

@@ -30,6 +30,9 @@ func (d *daemon) apply(ctx context.Context, src *source, snap *unitwatch.Snapsho
 	result, err := d.reconcile(ctx, state)
 	writes = result.Writes
 	d.reconciled.add(result.Duration)
+	if err == nil {
+		d.left = result.Left
+	}
 	d.writes += uint64(writes)
 	if writes > 0 {
 		d.observer.Refresh()
@@ -78,7 +81,7 @@ func (d *daemon) compile(src *source, snap *unitwatch.Snapshot) (*lb.State, erro
 func membership(s *unitwatch.Snapshot) lb.Membership {
 	m := lb.Membership{Complete: s.Complete, Walked: s.Walked, Cgroups: make([]lb.Member, len(s.Cgroups))}
 	for i, c := range s.Cgroups {
-		m.Cgroups[i] = lb.Member{ID: c.ID, Path: c.Path, Match: c.Match, Group: c.Group}
+		m.Cgroups[i] = lb.Member{ID: c.ID, Path: c.Path, Match: c.Match, Group: c.Group, Foreign: c.Foreign}
 	}
 	return m
 }

@@ -93,6 +93,7 @@ type daemon struct {
 	self       uint64          // the cgroup that is this process's alone; 0: there is none
 	selfShared bool            // there are others in it
 
+	left       int // cgroups for which the kernel's table has no room
 	mapped     latency
 	reconciled latency
 	web        web                 // the page and the metrics

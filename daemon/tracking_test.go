@@ -1,15 +1,22 @@
 package daemon
 
 import (
+	"context"
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/slicelb/slicelb/api"
 	"github.com/slicelb/slicelb/bpf"
+	"github.com/slicelb/slicelb/internal/fdstore/fdstoretest"
 	"github.com/slicelb/slicelb/lb/lbtest"
+	"github.com/slicelb/slicelb/unitwatch"
+	"github.com/slicelb/slicelb/unitwatch/anchor"
 )
 
 // A slice that is made after the watcher has looked for a reload's groups, and
@@ -37,5 +44,40 @@ func TestSliceMadeDuringReload(t *testing.T) {
 	s = p.await("the slice is mapped", func(s *api.Status) bool { return s.Tracking.Anchors == 1 })
 	if s.Tracking.Resync.Cause != "the kernel's table changed" || s.Tracking.Sources["overflows"] != 0 || s.Tracking.Sources["kernel_lost"] != 0 {
 		t.Errorf("%+v", s.Tracking)
+	}
+}
+
+// Cgroups that find no room in the kernel's table stop nothing, and are told of for
+// as long as they find none. edge T24, fault F14
+func TestCgroupsLeftOut(t *testing.T) {
+	limits := lbtest.DefaultLimits
+	limits.Cgroups = 16
+	d := bare(t, fdstoretest.New(t), newMemoryPath(limits))
+	ctx, cancel := context.WithCancel(t.Context())
+	defer d.tasks.Wait()
+	defer cancel()
+	d.running, d.lockHeld = sourceOf(t, "[group.web]\nslices = [\"/web.slice/*\"]\n"+oneVIP), true
+	see := func(n int) bool {
+		s := &unitwatch.Snapshot{Tree: d.running.tree, Complete: true}
+		for i := range n {
+			s.Cgroups = append(s.Cgroups, unitwatch.Cgroup{
+				ID: uint64(100 + i), Path: fmt.Sprintf("/web.slice/%d", i), Foreign: true,
+				Match: &anchor.Match{Group: "web", Anchor: true}, Group: "web",
+			})
+		}
+		d.see(ctx, s)
+		if d.applyErr != nil {
+			t.Fatal(d.applyErr)
+		}
+		d.publish()
+		return slices.ContainsFunc(d.view.Load().problems, func(s string) bool { return strings.Contains(s, "no room for 6 cgroups") })
+	}
+	for _, c := range []struct {
+		n    int
+		want bool
+	}{{14, false}, {20, true}, {3, false}} {
+		if got := see(c.n); got != c.want {
+			t.Errorf("%d cgroups: told %t, problems %q", c.n, got, d.view.Load().problems)
+		}
 	}
 }

@@ -111,6 +111,9 @@ func (v *view) addServing(d *daemon) {
 	if text := d.web.err.Load(); text != nil {
 		v.problem("%s", *text)
 	}
+	if d.left > 0 {
+		v.problem("the table of cgroups has no room for %s: their callers are in the group of what they lie in; an eighth of the table is left to those that root makes", prose.Plural(d.left, "cgroup"))
+	}
 	if d.rootShared {
 		v.problem("another process has locked %s: where it is a second slicelb serve, both translate and neither knows", d.root.Path)
 	}

@@ -217,22 +217,35 @@ func (p *planner) planCgroups() ([]word, error) {
 	if h.cgroupsDone && sameSlice(h.cgroups, p.want.Cgroups) && len(p.added) == 0 {
 		return nil, nil
 	}
-	entries := uint64(len(h.maps.Cgroups))
+	entries := len(h.maps.Cgroups)
+	most := int(h.limits.Cgroups)
 	var words []word
+	var first uint64 // that finds no room beside what there is
 	for _, c := range p.want.Cgroups {
 		w := word{id: c.ID, path: c.Path, keep: true, want: p.rule(c.Rule)}
 		if w.old, w.had = h.maps.Cgroups[c.ID]; w.had && w.old == w.want {
 			continue
 		}
 		if !w.had {
-			if entries++; entries > uint64(h.limits.Cgroups) {
-				return nil, p.full("cgroups", h.limits.Cgroups, p.want.need.cgroups, fmt.Sprintf("cgroup %d", c.ID))
+			if entries++; entries == most+1 {
+				first = c.ID
 			}
 		}
 		words = append(words, w)
 	}
-	for _, id := range p.gone() {
-		words = append(words, word{id: id, had: true, old: h.maps.Cgroups[id]})
+	gone := p.gone()
+	switch {
+	case entries-len(gone) > most:
+		return nil, p.full("cgroups", h.limits.Cgroups, p.want.need.cgroups, fmt.Sprintf("cgroup %d", first))
+	case entries > most:
+		// What is not wanted makes room first: it is gone, or left out for want of room.
+		for _, id := range gone {
+			p.do(bpf.DelCgroup{ID: id})
+		}
+	default:
+		for _, id := range gone {
+			words = append(words, word{id: id, had: true, old: h.maps.Cgroups[id]})
+		}
 	}
 	slices.SortFunc(words, func(a, b word) int { return cmp.Compare(a.id, b.id) })
 	return words, nil

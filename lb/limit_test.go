@@ -106,6 +106,71 @@ func TestFullTables(t *testing.T) {
 	}
 }
 
+// More cgroups than there is room for hold up nothing, as long as root made those
+// that are needed: of the others', and of those that say what the one around them
+// does, the younger are left out. edge T24, fault F14
+func TestCgroupsOfOthersHaveLessRoom(t *testing.T) {
+	limits := bpf.Limits{Frontends: 9, Cells: 9, Views: 9, Backends: 9, Slots: 9, Groups: 9, Cgroups: 16, Expect: 9}
+	group := &anchor.Match{Group: "web"}
+	members := func(needed, foreign, repeats int) Membership {
+		m := Membership{Complete: true}
+		for i := range foreign {
+			m.Cgroups = append(m.Cgroups, Member{ID: uint64(100 + i), Match: group, Foreign: true})
+		}
+		for i := range repeats {
+			m.Cgroups = append(m.Cgroups, Member{ID: uint64(200 + i), Group: "web"})
+		}
+		for i := range needed {
+			m.Cgroups = append(m.Cgroups, Member{ID: uint64(300 + i), Match: group})
+		}
+		return m
+	}
+	cfg := &config.Config{Groups: []config.Group{{Name: "web", Translate: true}}}
+	m := lbtest.New(limits)
+	r := run(t, m)
+	for _, c := range []struct {
+		name                     string
+		needed, foreign, repeats int
+		left                     int
+		absent                   []uint64 // the first of each kind that is left out
+		full                     bool
+	}{
+		{"room for all", 5, 5, 4, 0, nil, false},
+		{"few repeat", 5, 5, 9, 5, []uint64{204}, false},
+		{"none repeat", 5, 20, 9, 11 + 9, []uint64{109, 200}, false},
+		{"root's take the others' room", 15, 20, 9, 20 + 9, []uint64{100, 200}, false},
+		{"root's do not fit", 17, 20, 9, 0, nil, true},
+	} {
+		s, err := Compile(cfg, nil, members(c.needed, c.foreign, c.repeats), Runtime{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		result, err := r.Reconcile(t.Context(), s)
+		var full *LimitError
+		if errors.As(err, &full) != c.full || err != nil && !c.full {
+			t.Fatalf("%s: %v", c.name, err)
+		}
+		if err != nil {
+			continue
+		}
+		have, err := m.Cgroups()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if all := c.needed + c.foreign + c.repeats; result.Left != c.left || len(have) != all-c.left {
+			t.Errorf("%s: %d entries of %d, %d left out, want %d", c.name, len(have), all, result.Left, c.left)
+		}
+		for _, id := range c.absent {
+			if _, there := have[id]; there {
+				t.Errorf("%s: %d is there", c.name, id)
+			}
+			if _, there := have[id-1]; !there && id%100 != 0 {
+				t.Errorf("%s: %d is not there", c.name, id-1)
+			}
+		}
+	}
+}
+
 // What waits for a barrier is freed before a state is refused for want of room.
 func TestRoomIsMade(t *testing.T) {
 	limits := bpf.Limits{Frontends: 4, Cells: 7, Views: 7, Backends: 7, Slots: 9, Groups: 9, Cgroups: 9, Expect: 9}

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"slices"
 	"strings"
+
+	"github.com/slicelb/slicelb/bpf"
 )
 
 // WithMembers is the state with another membership of the same anchor tree and
@@ -27,7 +29,7 @@ func (s *State) join(m Membership) {
 			continue
 		}
 		if rule := memberRule(c, known); rule != (Rule{}) {
-			s.Cgroups = append(s.Cgroups, Cgroup{c.ID, c.Path, rule})
+			s.Cgroups = append(s.Cgroups, Cgroup{c.ID, c.Path, rule, c.place()})
 		}
 	}
 	if m.Self != 0 && known[DaemonGroup] {
@@ -35,7 +37,48 @@ func (s *State) join(m Membership) {
 	}
 	slices.SortFunc(s.Cgroups, func(a, b Cgroup) int { return cmp.Compare(a.ID, b.ID) })
 	s.Cgroups = slices.CompactFunc(s.Cgroups, func(a, b Cgroup) bool { return a.ID == b.ID })
-	s.need.cgroups = uint64(len(s.Cgroups))
+	s.need.cgroups, s.left = uint64(len(s.Cgroups)), 0
+}
+
+// place is that of a member's entry.
+func (m *Member) place() Place {
+	switch match := m.match(); {
+	case match.Group == "" && match.Node == 0:
+		return Repeats
+	case m.Foreign:
+		return Foreign
+	}
+	return Needed
+}
+
+// within is s with no more cgroups than there is room for: those that others than
+// root can make may not take all of it, and those that only make a look-up shorter
+// take what these leave. The older stay. A caller whose cgroup is left out is
+// in the group of what it lies in.
+func (s *State) within(l bpf.Limits) *State {
+	room := l.OthersCgroups()
+	if s.need.cgroups <= room {
+		return s
+	}
+	var each [3]uint64
+	for i := range s.Cgroups {
+		each[s.Cgroups[i].Place]++
+	}
+	var most [3]uint64
+	most[Needed] = each[Needed]
+	most[Foreign] = min(each[Foreign], room-min(room, most[Needed]))
+	most[Repeats] = min(each[Repeats], room-min(room, most[Needed]+most[Foreign]))
+	out := *s
+	out.Cgroups = make([]Cgroup, 0, most[Needed]+most[Foreign]+most[Repeats])
+	for _, c := range s.Cgroups {
+		if most[c.Place] > 0 {
+			most[c.Place]--
+			out.Cgroups = append(out.Cgroups, c)
+		}
+	}
+	out.left = len(s.Cgroups) - len(out.Cgroups)
+	out.need.cgroups = uint64(len(out.Cgroups))
+	return &out
 }
 
 // memberRule is a cgroup's word. What the tree says of the directory itself

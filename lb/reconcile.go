@@ -24,6 +24,9 @@ func (r *Reconciler) reconcile(want *State) (Result, error) {
 	result := Result{Resynced: r.have == nil}
 	n, err := r.try(want)
 	result.Writes, result.Duration = n, time.Since(start)
+	if err == nil {
+		result.Left = r.want.left
+	}
 	r.count(func(s *Stats) {
 		s.Reconciles++
 		s.LastDuration = result.Duration
@@ -43,6 +46,7 @@ func (r *Reconciler) reconcile(want *State) (Result, error) {
 // try writes the difference to want.
 func (r *Reconciler) try(want *State) (int, error) {
 	r.paused = false
+	want = want.within(r.dp.Limits())
 	if err := want.fits(r.dp.Limits()); err != nil {
 		return 0, err
 	}

@@ -34,6 +34,7 @@ type Result struct {
 	Writes   int
 	Duration time.Duration // from taking the state to the last write
 	Resynced bool          // the maps were read again first
+	Left     int           // cgroups for whose entries there is no room
 }
 
 // Stats is what the reconciler has done since it was made.

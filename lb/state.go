@@ -21,6 +21,9 @@ type Member struct {
 	Path  string        // below the cgroup root; "" where it is not known
 	Match *anchor.Match // may be shared with others; nil is that of no pattern
 	Group string
+
+	// Foreign is set where others than root can make such directories.
+	Foreign bool
 }
 
 // unmatched is what the anchor tree says of a directory that it does not know.
@@ -97,6 +100,7 @@ type State struct {
 	Walked   time.Time // see Membership
 
 	need need
+	left int // cgroups that are left out, for want of room
 
 	// What it was compiled from, for WithVerdicts.
 	cfg      *config.Config
@@ -175,10 +179,20 @@ type Rule struct {
 
 // Cgroup is an entry of cgroups.
 type Cgroup struct {
-	ID   uint64
-	Path string // see Member
-	Rule Rule
+	ID    uint64
+	Path  string // see Member
+	Rule  Rule
+	Place Place
 }
+
+// Place is how a cgroup stands where there is no room for all.
+type Place uint8
+
+const (
+	Needed  Place = iota // its entry decides who is in which group, and root made it
+	Foreign              // its entry decides that, and anybody may have made it
+	Repeats              // its entry says what that of a cgroup around it does, only sooner
+)
 
 // Edge is an entry of expect, or of expect_patterns where Pattern is set.
 type Edge struct {

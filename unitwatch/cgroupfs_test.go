@@ -405,6 +405,44 @@ func TestVanishingDirectories(t *testing.T) {
 	})
 }
 
+// What lies in a delegated directory may be of others than root, however deep; a
+// directory that is delegated later makes what it has theirs.
+// edge T24
+func TestForeign(t *testing.T) {
+	inEachWay(t, func(t *testing.T, w *world, o Options) {
+		w.mkdirAll("/a.slice/own.service/x")
+		w.mkdirAll("/a.slice/user.slice/deep.slice/y.scope")
+		w.mkdirAll("/a.slice/z.scope")
+		if err := os.Chown(w.root+"/a.slice/user.slice", 65534, 65534); err != nil {
+			t.Fatal(err)
+		}
+		o.Tree = compile(t, anchor.Group{Name: "a", Patterns: []string{"/a.slice", "/a.slice/later.slice"}, Split: "*.scope"})
+		r := run(t, o)
+		foreign := func(s *Snapshot) string {
+			var out []string
+			for _, c := range s.Cgroups {
+				if c.Foreign {
+					out = append(out, c.Path)
+				}
+			}
+			return strings.Join(out, " ")
+		}
+		const first = "/a.slice/user.slice/deep.slice /a.slice/user.slice/deep.slice/y.scope"
+		s := r.await("walked", func(s *Snapshot) bool { return s.Complete })
+		if got := foreign(s); got != first {
+			t.Errorf("foreign: %s", got)
+		}
+		w.mkdir("/a.slice/later.slice")
+		if err := os.Chown(w.root+"/a.slice/later.slice", 65534, 65534); err != nil {
+			t.Fatal(err)
+		}
+		w.mkdir("/a.slice/later.slice/q.scope")
+		r.await("delegated later", func(s *Snapshot) bool {
+			return foreign(s) == "/a.slice/later.slice/q.scope "+first
+		})
+	})
+}
+
 // edge T22: the watcher's half: the old groups until the new ones are whole.
 func TestSetTree(t *testing.T) {
 	inEachWay(t, func(t *testing.T, w *world, o Options) {

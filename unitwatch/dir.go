@@ -27,6 +27,9 @@ type dir struct {
 	unread bool // systemd's mark was not looked for yet
 	closed bool // its owner does not let it be looked into
 
+	delegated bool // others than root may make directories in it; looked at where walk is
+	foreign   bool // so they may have made this one
+
 	about *about // nil: nothing is known
 }
 

@@ -67,13 +67,17 @@ func openDir(at int, name string) (int, error) {
 	}
 }
 
-func inode(fd int) (uint64, error) {
+// inode is a directory's inode number, and whether others than root may make
+// directories in it: it was delegated.
+func inode(fd int) (id uint64, delegated bool, err error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
-		return 0, err
+		return 0, false, err
 	}
-	return st.Ino, nil
+	return st.Ino, delegates(&st), nil
 }
+
+func delegates(st *unix.Stat_t) bool { return st.Uid != 0 || st.Mode&(unix.S_IWGRP|unix.S_IWOTH) != 0 }
 
 // gone reports that a directory was removed: before it was opened, or after.
 func gone(err error) bool {

@@ -40,7 +40,7 @@ type hierarchy struct {
 const marksAtOnce = 1024
 
 func newHierarchy(fd int, tree *anchor.Tree) (*hierarchy, error) {
-	id, err := inode(fd)
+	id, delegated, err := inode(fd)
 	if err != nil {
 		return nil, fmt.Errorf("cgroup root: %w", err)
 	}
@@ -48,7 +48,7 @@ func newHierarchy(fd int, tree *anchor.Tree) (*hierarchy, error) {
 		fd: fd, tree: tree, byID: map[uint64]*dir{}, byUnit: map[string]*dir{},
 		alike: map[alike]*anchor.Match{}, buf: make([]byte, 32<<10),
 	}
-	h.top = &dir{id: id, path: "/", match: h.share(tree.Root()), known: true, plain: true}
+	h.top = &dir{id: id, path: "/", match: h.share(tree.Root()), known: true, plain: true, delegated: delegated}
 	h.top.below = h.top.match.Group != ""
 	h.top.walk = h.top.below || h.top.match.Node != 0
 	h.byID[id] = h.top
@@ -80,7 +80,7 @@ func (h *hierarchy) share(m anchor.Match) *anchor.Match {
 
 // child says how a directory named name below d is watched; nil if it is not.
 func (h *hierarchy) child(d *dir, name string) *dir {
-	c := &dir{parent: d}
+	c := &dir{parent: d, foreign: d.foreign || d.delegated}
 	var match anchor.Match
 	if d.known && d.match.Node != 0 {
 		match, c.known = h.tree.Child(d.match.Node, name)
@@ -166,7 +166,7 @@ func (h *hierarchy) open(d *dir) (int, error) {
 	if err != nil {
 		return -1, err
 	}
-	id, err := inode(fd)
+	id, delegated, err := inode(fd)
 	if err == nil && id != d.id {
 		err = unix.ENOENT
 	}
@@ -174,6 +174,7 @@ func (h *hierarchy) open(d *dir) (int, error) {
 		_ = unix.Close(fd)
 		return -1, err
 	}
+	d.delegated = delegated
 	return fd, nil
 }
 
@@ -215,6 +216,11 @@ func (h *hierarchy) scan(fd int, d *dir, deep bool, level int) error {
 	for _, o := range old {
 		h.drop(o)
 	}
+	for _, k := range kept {
+		if foreign := d.foreign || d.delegated; foreign != k.foreign {
+			k.foreign, h.changed = foreign, true
+		}
+	}
 	d.children = kept
 	return nil
 }
@@ -232,7 +238,7 @@ func (h *hierarchy) same(at int, d *dir) bool {
 	}
 	var st unix.Stat_t
 	err := unix.Fstatat(at, d.name, &st, unix.AT_SYMLINK_NOFOLLOW)
-	if err != nil || st.Ino != d.id || int(st.Nlink) != 2+len(d.children) {
+	if err != nil || st.Ino != d.id || delegates(&st) != d.delegated || int(st.Nlink) != 2+len(d.children) {
 		return false
 	}
 	for _, c := range d.children {
@@ -280,7 +286,7 @@ func (h *hierarchy) visit(at int, d *dir, e entry, had *dir, level int) *dir {
 		return nil
 	}
 	defer unix.Close(fd)
-	id, err := inode(fd)
+	id, delegated, err := inode(fd)
 	if err != nil {
 		h.fail(now, err)
 		return had
@@ -296,6 +302,7 @@ func (h *hierarchy) visit(at int, d *dir, e entry, had *dir, level int) *dir {
 		now.id = id
 		h.add(now, at)
 	}
+	now.delegated = delegated
 	if err := h.scan(fd, now, true, level); gone(err) {
 		h.drop(now)
 		return nil

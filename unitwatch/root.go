@@ -123,7 +123,7 @@ func CheckRoot(path string) (id uint64, err error) {
 	if err := isCgroup2(fd, path); err != nil {
 		return 0, err
 	}
-	id, err = inode(fd)
+	id, _, err = inode(fd)
 	if err != nil {
 		return 0, &RootError{Reason: NotAccessible, Path: path, Err: err}
 	}

@@ -55,6 +55,10 @@ type Cgroup struct {
 	Match  *anchor.Match // never nil; cgroups that are alike share it
 	Member bool          // a scope, a service or a bare cgroup below an anchor
 
+	// Foreign is set below a directory that was delegated: others than root can make
+	// such a cgroup, and any number of them.
+	Foreign bool
+
 	// What systemd's own manager calls it: "" for what it does not know, such as
 	// directories made by others and units of a user's manager.
 	Unit string
@@ -107,7 +111,7 @@ func (h *hierarchy) snapshot() *Snapshot {
 		}
 		if d.known || d.member {
 			s.Cgroups = append(s.Cgroups, Cgroup{
-				ID: d.id, Path: d.path, Match: d.match, Member: d.member,
+				ID: d.id, Path: d.path, Match: d.match, Member: d.member, Foreign: d.foreign,
 				Unit: d.unit(), Group: group, about: d.about,
 			})
 		}

@@ -169,16 +169,23 @@ func (v *view) addTracking(s *unitwatch.Snapshot) {
 	}
 	t.Cgroups = t.Anchors + t.Members
 	t.Pending = append(t.Pending, s.Pending...)
-	for _, l := range t.Lost {
+	for i, l := range t.Lost {
+		if i == lostTold {
+			v.note("and so for %d more", len(t.Lost)-i)
+			break
+		}
 		v.note("%s", l)
 	}
 	if s.Mode == unitwatch.CgroupfsOnly {
 		v.note("systemd is not asked: %s", s.Cause)
 	}
-	for _, p := range s.Tree.Inexact() {
-		v.note("the kernel cannot match %s by itself: its cgroups are mapped a moment after they are made", prose.Foreign(p))
+	if p := s.Tree.Inexact(); len(p) > 0 {
+		v.note("the kernel cannot match by itself, so that cgroups are mapped a moment after they are made: %s", prose.Some(p))
 	}
 }
+
+// lostTold is of how many such cgroups status has a note.
+const lostTold = 10
 
 // groupOf describes a configured group; cgroups, where they are wanted, are all
 // that have it or are a split child of it.

@@ -140,7 +140,7 @@ func tracking(line func(name, format string, args ...any), t *api.Tracking, wide
 		}
 	}
 	if len(t.Pending) > 0 {
-		line("pending", "%s", strings.Join(prose.ForeignAll(t.Pending), " "))
+		line("pending", "%s", prose.Some(t.Pending))
 	}
 }
 

@@ -4,6 +4,7 @@
 package prose
 
 import (
+	"fmt"
 	"strconv"
 	"strings"
 )
@@ -27,6 +28,17 @@ func ForeignAll(list []string) []string {
 		out[i] = Foreign(s)
 	}
 	return out
+}
+
+// some is how many of a list fit on a screen beside other things.
+const some = 10
+
+// Some is ForeignAll in a line, of a long list the first and how many more there are.
+func Some(list []string) string {
+	if len(list) <= some {
+		return strings.Join(ForeignAll(list), " ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(ForeignAll(list[:some]), " "), len(list)-some)
 }
 
 // OneLine prints a sentence that may hold other people's text: its spaces stay.

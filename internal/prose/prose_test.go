@@ -1,6 +1,9 @@
 package prose
 
-import "testing"
+import (
+	"strings"
+	"testing"
+)
 
 func TestForeign(t *testing.T) {
 	for in, want := range map[string]string{
@@ -28,6 +31,17 @@ func TestOneLine(t *testing.T) {
 	} {
 		if got := OneLine(in); got != want {
 			t.Errorf("OneLine(%q) = %q, want %q", in, got, want)
+		}
+	}
+}
+
+func TestSome(t *testing.T) {
+	list := strings.Split("a b\n c d e f g h i j k l", " ")
+	for n, want := range map[int]string{
+		0: "", 2: `a "b\n"`, 10: `a "b\n" c d e f g h i j`, 12: `a "b\n" c d e f g h i j and 2 more`,
+	} {
+		if got := Some(list[:n]); got != want {
+			t.Errorf("Some of %d: %q, want %q", n, got, want)
 		}
 	}
 }

@@ -83,6 +83,19 @@ func TestCaller(t *testing.T) {
 		{ID: 20, Path: "/jobs.slice", Group: "jobs", Match: &anchor.Match{Group: "jobs", Anchor: true, Pattern: "/jobs.slice"}},
 		{ID: 21, Path: "/jobs.slice/x.scope", Group: "jobs/x.scope", Match: &anchor.Match{Group: "jobs", Split: true, Pattern: "*.scope"}},
 	}}
+	deep := func(levels int) []ancestor { // below a split child at level 32
+		line := []ancestor{{"/jobs.slice", 20}, {"/", 1}}
+		for at := "/jobs.slice"; len(line) < 32; {
+			at += "/d"
+			line = append([]ancestor{{at, 1000 + uint64(len(line))}}, line...)
+		}
+		line = append([]ancestor{{line[0].path + "/x.scope", 21}}, line...)
+		for range levels {
+			line = append([]ancestor{{line[0].path + "/e", 2000 + uint64(len(line))}}, line...)
+		}
+		return line
+	}
+	ways := strings.Repeat("- ", 30)
 	for _, test := range []struct {
 		name                    string
 		line                    []ancestor
@@ -97,6 +110,10 @@ func TestCaller(t *testing.T) {
 			"jobs/x.scope", "/jobs.slice/x.scope", "*.scope", "split anchor way", "group jobs/x.scope", false},
 		{"made a moment ago", []ancestor{{"/jobs.slice/y.scope", 22}, {"/jobs.slice", 20}, {"/", 1}},
 			"jobs", "/jobs.slice/y.scope", "", "new anchor way", "group jobs, by /jobs.slice/y.scope", false},
+		{"a split child at level 32", deep(0),
+			"jobs/x.scope", "/jobs.slice" + strings.Repeat("/d", 30) + "/x.scope", "*.scope", "split " + ways + "anchor way", "group jobs/x.scope", false},
+		{"below that, where the programs do not look", deep(2),
+			"jobs", "/jobs.slice", "/jobs.slice", "- - split " + ways + "anchor way", "group jobs, by /jobs.slice", false},
 		{"its cgroup is gone", []ancestor{{"/web.slice/z.scope", 0}, {"/web.slice", 10}, {"/", 1}},
 			"web", "/web.slice", "/web.slice", "- anchor way", "this cgroup is gone; group web, by /web.slice", true},
 	} {

@@ -36,6 +36,7 @@ type BackendBefore struct {
 	VIP     string `json:"vip"`
 	Address string `json:"address"`
 	Before  string `json:"before"`
+	Down    string `json:"down,omitempty"` // why it takes no connections although it is ready
 }
 
 // SetBackend drains a backend (drain), takes it out (maint), or takes both back

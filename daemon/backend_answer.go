@@ -75,10 +75,10 @@ func (c *counted) decided(v *config.VIP, group string, b config.Backend, out *ap
 		out.Reason, out.Since = orderReason(order, v, c.now), order.Since
 	case unit != nil && unitReason(unit) != "":
 		out.Reason, out.Since = unitReason(unit), unit.Since
-	case checked && r.State == health.Unchecked:
-		out.Reason, out.Since = "not checked yet", r.Since
-	case checked && r.State == health.Down:
-		out.Reason, out.Since = failing(r), r.Since
+	case checked && r.State != health.Up:
+		out.Reason, out.Since = notUp(r), r.Since
+	case !checked && v.Health != nil && out.State == bpf.BackendDown.String():
+		out.Reason = "not checked yet"
 	case b.Weight == 0:
 		out.Reason = "weight 0"
 	case checked:
@@ -132,8 +132,12 @@ func (a answers) backendsOf(v *view, x *api.Explanation) error {
 	return nil
 }
 
-func failing(r health.Result) string {
-	if r.Err == nil {
+// notUp is why a backend that is checked is not up.
+func notUp(r health.Result) string {
+	switch {
+	case r.State == health.Unchecked:
+		return "not checked yet"
+	case r.Err == nil:
 		return "failed; not up again yet"
 	}
 	return "failing: " + r.Err.Error()

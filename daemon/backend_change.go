@@ -24,6 +24,13 @@ type backendChange struct {
 	state string // drain, maint or ready
 	uid   uint32
 	done  chan backendChanged // buffered
+
+	// Of the loop, while it waits: see patience.
+	until  time.Time
+	asked  func() bool // nil, or whether systemd has said anew how units stand
+	answer *api.BackendChanged
+	all    []lb.Endpoint
+	set    uint64 // of the checks that its backends have now
 }
 
 type backendChanged struct {
@@ -39,7 +46,8 @@ func (c *backendChange) String() string {
 }
 
 // SetBackend takes backends out, or back in. It returns when the kernel has it,
-// no call is on its way that has not seen it, and a restart would not forget it.
+// no call is on its way that has not seen it, and a restart would not forget it; where
+// backends are back in and checked, when their first check has ended, too.
 func (a answers) SetBackend(ctx context.Context, q api.BackendChange) (*api.BackendChanged, error) {
 	c := &backendChange{unit: q.Unit, vip: q.VIP, state: q.State, uid: q.UID, done: make(chan backendChanged, 1)}
 	if q.Unit == "" {
@@ -69,12 +77,6 @@ func parseBackend(text string) (netip.AddrPort, error) {
 		return addr, api.Errorf(api.BadRequest, "backend %q: want ADDRESS:PORT", text)
 	}
 	return netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port()), nil
-}
-
-// change does what an operator wishes.
-func (d *daemon) change(ctx context.Context, c *backendChange) {
-	answer, err := d.order(ctx, c)
-	c.done <- backendChanged{answer, err}
 }
 
 // takesOrders is whether an order can be carried out at once. Until it is ready, what
@@ -144,6 +146,11 @@ func (d *daemon) order(ctx context.Context, c *backendChange) (*api.BackendChang
 		out.Writes = writes
 		d.drained(ctx) // what is written last comes after a grace period
 	}
+	if c.state == api.OrderReady {
+		// Whatever was found of them while they were out.
+		b.checker.Anew(checkedOf(all))
+		checks = true
+	}
 	if checks {
 		if p := d.pending; p != nil && p.source != nil {
 			b.watch(p.source, d.running)
@@ -172,7 +179,14 @@ func (d *daemon) ordered(c *backendChange, all []lb.Endpoint) (next map[lb.Endpo
 			out.Before = state
 		}
 		out.Backends = append(out.Backends, api.BackendBefore{VIP: e.VIP, Address: e.Addr.String(), Before: state})
-		if state == c.state && was.ByUnit == (c.unit != "" && state != api.OrderReady) {
+		// What was said of the backend itself holds, whoever runs there: a word about
+		// its unit ends with that one's run, and does not take its place.
+		stands := c.unit != "" && was.State != "" && !was.ByUnit
+		if stands && was.State == api.OrderMaint && c.state == api.OrderDrain {
+			continue
+		}
+		byUnit := c.unit != "" && !stands && c.state != api.OrderReady
+		if state == c.state && was.ByUnit == byUnit {
 			continue
 		}
 		changes = true
@@ -181,7 +195,7 @@ func (d *daemon) ordered(c *backendChange, all []lb.Endpoint) (next map[lb.Endpo
 			delete(next, e)
 			continue
 		}
-		o := order{State: c.state, Since: time.Now(), UID: c.uid, ByUnit: c.unit != ""}
+		o := order{State: c.state, Since: time.Now(), UID: c.uid, ByUnit: byUnit}
 		if state == c.state {
 			o.Since = was.Since
 		}

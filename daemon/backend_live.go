@@ -68,7 +68,7 @@ func (a answers) Live(_ context.Context, q api.BackendChange) (*api.Live, error)
 		}
 	}
 	for _, e := range all {
-		one := api.BackendLive{VIP: e.VIP, Address: e.Addr.String(), Order: v.orders[e].State}
+		one := api.BackendLive{VIP: e.VIP, Address: e.Addr.String()}
 		for _, i := range index[e] {
 			n, err := v.dp.LiveOf(i)
 			if err != nil {
@@ -77,6 +77,12 @@ func (a answers) Live(_ context.Context, q api.BackendChange) (*api.Live, error)
 			one.Live += n
 		}
 		out.Backends = append(out.Backends, one)
+	}
+	// Asked last: one that has left meanwhile, and has no sockets for that, has no order
+	// either.
+	orders := a.d.view.Load().orders
+	for i, e := range all {
+		out.Backends[i].Order = orders[e].State
 	}
 	return out, nil
 }

@@ -34,7 +34,8 @@ type backendStates struct {
 	units *discover.Units // as stored and to be stored
 
 	changes chan *backendChange
-	notes   []string // what a status says
+	open    []*backendChange // that wait, in the order in which they came
+	notes   []string         // what a status says
 
 	stateFile  *os.File // the sealed memfd of the newest state
 	generation uint64
@@ -205,6 +206,21 @@ func (b *backendStates) forget(src *source) (gone []string) {
 	if len(b.operator) == 0 {
 		return nil
 	}
+	left := b.ordersLeft(src)
+	for e, o := range b.operator {
+		if _, stays := left[e]; !stays {
+			gone = append(gone, fmt.Sprintf("%s %s %s", o.State, e.VIP, e.Addr))
+		}
+	}
+	if len(gone) > 0 {
+		b.operator, b.unsaved = left, true
+	}
+	b.count()
+	return gone
+}
+
+// ordersLeft is what operators said about backends that src has, or may have again.
+func (b *backendStates) ordersLeft(src *source) map[lb.Endpoint]order {
 	there := map[lb.Endpoint]bool{}
 	for i := range src.cfg.VIPs {
 		v := &src.cfg.VIPs[i]
@@ -213,14 +229,7 @@ func (b *backendStates) forget(src *source) (gone []string) {
 	returns := func(e lb.Endpoint, o order) bool {
 		return slices.ContainsFunc(src.cfg.VIPs, func(v config.VIP) bool { return v.Name == e.VIP && mayReturn(&v, e, o) })
 	}
-	for e, o := range b.operator {
-		if !there[e] && !returns(e, o) {
-			b.operator = maps.Clone(b.operator) // the API reads the old one
-			delete(b.operator, e)
-			b.unsaved = true
-			gone = append(gone, fmt.Sprintf("%s %s %s", o.State, e.VIP, e.Addr))
-		}
-	}
-	b.count()
-	return gone
+	left := maps.Clone(b.operator) // the API reads the old one
+	maps.DeleteFunc(left, func(e lb.Endpoint, o order) bool { return !there[e] && !returns(e, o) })
+	return left
 }

@@ -193,6 +193,7 @@ func (d *daemon) loop(ctx context.Context) error {
 		case <-t.C:
 			d.look(ctx)
 		}
+		d.carryOut(ctx)
 		d.ping()
 	}
 }
@@ -329,6 +330,7 @@ func (d *daemon) shut() {
 	if d.pending != nil {
 		d.giveUp(api.Errorf(api.Failed, "reload: the daemon stops"))
 	}
+	d.backends.giveUp()
 	d.tasks.Wait()
 	if d.dp.dataPath != nil {
 		if err := d.dp.Close(); err != nil {

@@ -5,10 +5,12 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/slicelb/slicelb/api"
 	"github.com/slicelb/slicelb/bpf"
+	"github.com/slicelb/slicelb/discover"
 	"github.com/slicelb/slicelb/internal/fdstore/fdstoretest"
 	"github.com/slicelb/slicelb/lb"
 	"github.com/slicelb/slicelb/lb/lbtest"
@@ -58,6 +60,45 @@ func TestOrderSaidBefore(t *testing.T) {
 	for i, c := range dump.BackendCells {
 		if c.State == bpf.BackendActive {
 			t.Errorf("backend %d is active", i)
+		}
+	}
+}
+
+// What was said of a backend itself outlives what is said of its unit.
+func TestOrdersOfBothKinds(t *testing.T) {
+	const unit = "web@1.service"
+	e := endpointOf("db", "127.0.0.1:1")
+	d := &daemon{backends: newBackendStates(), running: parse(t, unitVIP).with(unitsAre(discover.Unit{Name: unit, State: discover.Active, Run: "a"}))}
+	say := func(state string, byUnit bool) {
+		c := &backendChange{state: state}
+		if byUnit {
+			c.unit = unit
+		}
+		if next, _, _ := d.ordered(c, []lb.Endpoint{e}); next != nil {
+			d.backends.operator = next
+		}
+	}
+	for _, tt := range []struct {
+		name   string
+		said   []string // "unit drain" is about the unit
+		want   string
+		byUnit bool
+	}{
+		{"drained, and its unit stops", []string{"drain", "unit drain"}, "drain", false},
+		{"in maintenance, and its unit stops", []string{"maint", "unit drain"}, "maint", false},
+		{"drained, and its unit in maintenance", []string{"drain", "unit maint"}, "maint", false},
+		{"its unit, and then itself", []string{"unit drain", "drain"}, "drain", false},
+		{"its unit", []string{"unit maint", "unit drain"}, "drain", true},
+		{"its unit is ready", []string{"maint", "unit ready"}, "", false},
+		{"ready", []string{"unit drain", "ready"}, "", false},
+	} {
+		d.backends.operator = map[lb.Endpoint]order{}
+		for _, s := range tt.said {
+			state, byUnit := strings.CutPrefix(s, "unit ")
+			say(state, byUnit)
+		}
+		if o := d.backends.operator[e]; o.State != tt.want || o.ByUnit != tt.byUnit {
+			t.Errorf("%s: %+v, want %s, by unit: %t", tt.name, o, tt.want, tt.byUnit)
 		}
 	}
 }

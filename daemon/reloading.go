@@ -144,6 +144,7 @@ func (d *daemon) tryFinish(ctx context.Context) {
 // finish applies the configuration that waits.
 func (d *daemon) finish(ctx context.Context, snap *unitwatch.Snapshot) {
 	r := d.pending
+	d.publishLeaving(r.source)
 	n, err := d.apply(ctx, r.source, snap)
 	if err != nil {
 		if d.running != nil && d.snap != nil {
@@ -194,6 +195,16 @@ func (d *daemon) finish(ctx context.Context, snap *unitwatch.Snapshot) {
 	r.done <- reloaded{answer: &api.Reloaded{
 		Writes: n, Took: took, VIPs: len(r.source.cfg.VIPs), Groups: len(r.source.cfg.Groups), Warnings: append([]string{}, warnings...),
 	}}
+}
+
+// publishLeaving has nobody take a backend that leaves for one that is drained: its
+// sockets are not counted from the first write on.
+func (d *daemon) publishLeaving(next *source) {
+	if v := d.view.Load(); v != nil && len(v.orders) > 0 {
+		leaving := *v
+		leaving.orders = d.backends.ordersLeft(next)
+		d.view.Store(&leaving)
+	}
 }
 
 // settleWait bounds how long a reload's answer waits for the calls that were on

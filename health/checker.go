@@ -52,6 +52,7 @@ type Checker struct {
 	probes     []*probe
 	byEndpoint map[Endpoint]*probe
 	suspects   []*probe // that the loop has not seen yet
+	renewed    []*probe // by Anew; the same
 	stats      Stats
 	late       [2]time.Duration // this window's longest delay, and the last one's
 
@@ -196,6 +197,7 @@ func (c *Checker) turn(p prober, ended []*flight) (time.Duration, *Verdicts) {
 	for _, f := range ended {
 		c.end(p, f, now)
 	}
+	c.renew(p, now)
 	if c.fresh {
 		c.take(p, now)
 	}

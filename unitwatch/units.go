@@ -56,6 +56,11 @@ type Units struct {
 // are these is complete. No patterns: nothing is asked.
 func (w *Watcher) SetUnits(patterns []string) { w.bus.states.follow(patterns) }
 
+// AskUnits has systemd asked how every unit of the patterns stands. The answer is a
+// function that says whether systemd has answered, which is after the next Units where
+// that says something else than the last.
+func (w *Watcher) AskUnits() func() bool { return w.bus.states.askAll() }
+
 // Units delivers the latest states; those that were not received are replaced
 // by the next. Without a message bus nothing comes. It is never closed.
 func (w *Watcher) Units() <-chan *Units { return w.bus.states.updates }
@@ -93,7 +98,9 @@ type unitStates struct {
 	patterns []string
 	names    unitNames
 	dirty    map[string]struct{}
-	full     bool // everything is dirty
+	full     bool   // everything is dirty
+	asked    uint64 // of askAll, the newest
+	replied  uint64 // the newest that systemd has answered
 
 	last   *Units
 	known  map[string]Unit
@@ -163,12 +170,31 @@ func (s *unitStates) markAll() {
 	}
 }
 
+// askAll has systemd asked about every unit, and says when it has answered.
+func (s *unitStates) askAll() func() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.patterns) == 0 {
+		return func() bool { return true }
+	}
+	s.asked++
+	s.full = true
+	s.poke()
+	n := s.asked
+	return func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.replied >= n
+	}
+}
+
 // question is what systemd is to be asked next. What a signal marks from here
 // on is asked for again.
 type question struct {
 	patterns []string // of everything
 	ask      []string // patterns to ask for; none: there is nothing to ask
 	full     bool     // ask names all that patterns do
+	asked    uint64   // of askAll, the newest that this is the answer to
 }
 
 // ask takes the marks away. Many are a full question; for few, systemd is asked
@@ -184,7 +210,7 @@ func (s *unitStates) ask() question {
 	clear(s.dirty)
 	s.full = false
 	if q.full {
-		q.ask = s.names.broad
+		q.ask, q.asked = s.names.broad, s.asked
 		return q
 	}
 	for u := range s.unsure {
@@ -266,6 +292,9 @@ func (s *unitStates) answered(q question, units []Unit, now time.Time) {
 	if len(s.unsure) > 0 {
 		s.poke()
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.replied = max(s.replied, q.asked)
 }
 
 // publish hands out what differs from the last.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -73,7 +74,7 @@ until the unit stops, fails or is started again.`,
 
 // setBackend has the daemon take backends out, or back in.
 func (g *globals) setBackend(ctx context.Context, change api.BackendChange) error {
-	out, err := g.client().SetBackend(ctx, change)
+	out, err := g.order(ctx, change)
 	if err != nil {
 		return err
 	}
@@ -82,15 +83,15 @@ func (g *globals) setBackend(ctx context.Context, change api.BackendChange) erro
 		return nil
 	}
 	backends := out.Backends
-	if change.Unit == "" {
-		backends = []api.BackendBefore{{VIP: change.VIP, Address: change.Address, Before: out.Before}}
-	}
 	var names []string
 	for _, b := range backends {
 		name := fmt.Sprintf("backend %s of %s", b.Address, b.VIP)
 		names = append(names, name)
 		if b.Before == change.State {
 			fmt.Fprintf(g.stderr, "slicelb: %s: %s already\n", name, stateText(change.State))
+		}
+		if b.Down != "" {
+			fmt.Fprintf(g.stderr, "slicelb: %s takes no connections yet: %s\n", name, prose.OneLine(b.Down))
 		}
 	}
 	if out.Forgotten != "" {
@@ -99,4 +100,38 @@ func (g *globals) setBackend(ctx context.Context, change api.BackendChange) erro
 		}
 	}
 	return nil
+}
+
+// order waits for a daemon that restarts: a unit that stops may ask, and the kernel
+// still sends to it.
+func (g *globals) order(ctx context.Context, change api.BackendChange) (*api.BackendChanged, error) {
+	begun := time.Now()
+	tick := time.NewTicker(waitInterval)
+	defer tick.Stop()
+	for {
+		out, err := g.client().SetBackend(ctx, change)
+		if err == nil || !g.restarts(ctx, err) || time.Since(begun) > waitPatience {
+			return out, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-tick.C:
+		}
+	}
+}
+
+// restarts reports whether a daemon that did not answer may do so before long.
+func (g *globals) restarts(ctx context.Context, err error) bool {
+	var refused *api.Error
+	switch {
+	case ctx.Err() != nil, errors.As(err, &refused), errors.Is(err, api.ErrNotPermitted):
+		return false
+	case !errors.Is(err, api.ErrNotRunning):
+		return true // it ended while it was asked
+	case g.unitState == nil:
+		return false
+	}
+	active, _ := g.unitState(ctx)
+	return active == "activating" || active == "deactivating" || active == "reloading" || active == "active"
 }

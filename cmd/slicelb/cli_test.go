@@ -225,12 +225,19 @@ func (c canned) SetBackend(_ context.Context, b api.BackendChange) (*api.Backend
 		return nil, &api.Error{Code: api.NotFound, Text: "no backend is the unit " + strconv.Quote(b.Unit)}
 	case b.VIP != "db":
 		return nil, &api.Error{Code: api.NotFound, Text: "no VIP " + strconv.Quote(b.VIP), Hint: "slicelb vip list"}
-	case c.is("forgetful"):
-		return &api.BackendChanged{Before: "ready", Forgotten: "the store is full"}, nil
-	case b.Address == "192.0.2.12:5432" && b.State == "drain":
-		return &api.BackendChanged{Before: "drain"}, nil
 	}
-	return &api.BackendChanged{Before: "ready", Writes: 3}, nil
+	one := api.BackendBefore{VIP: b.VIP, Address: b.Address, Before: "ready"}
+	out := &api.BackendChanged{Before: "ready", Writes: 3}
+	switch {
+	case c.is("forgetful"):
+		out.Forgotten = "the store is full"
+	case b.Address == "192.0.2.12:5432" && b.State == "drain":
+		out.Before, one.Before = "drain", "drain"
+	case b.Address == "192.0.2.12:5432" && b.State == "ready":
+		one.Before, one.Down = "drain", "failing: connection refused"
+	}
+	out.Backends = []api.BackendBefore{one}
+	return out, nil
 }
 
 func (c canned) Reload(ctx context.Context) (*api.Reloaded, error) {

@@ -244,7 +244,13 @@ func (h *host) process() (addr string, cmd *exec.Cmd) {
 	}
 	addr = l.Addr().(*net.TCPAddr).AddrPort().String()
 	l.Close()
-	cmd = exec.Command("/proc/self/exe")
+	return addr, h.processAt(addr)
+}
+
+// processAt is such a backend on an address that is free.
+func (h *host) processAt(addr string) *exec.Cmd {
+	h.Helper()
+	cmd := exec.Command("/proc/self/exe")
 	cmd.Env = append(os.Environ(), backendEnv+"="+addr)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
@@ -261,7 +267,7 @@ func (h *host) process() (addr string, cmd *exec.Cmd) {
 	if _, err := out.Read(make([]byte, 16)); err != nil {
 		h.Fatalf("backend %s: %v", addr, err)
 	}
-	return addr, cmd
+	return cmd
 }
 
 // vipOf is the configuration of one VIP.

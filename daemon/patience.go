@@ -1,0 +1,211 @@
+package daemon
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/slicelb/slicelb/api"
+	"github.com/slicelb/slicelb/bpf"
+	"github.com/slicelb/slicelb/config"
+	"github.com/slicelb/slicelb/discover"
+	"github.com/slicelb/slicelb/health"
+	"github.com/slicelb/slicelb/lb"
+)
+
+// Whoever restarts one backend after the other says of each that it is out, then that
+// it is back, and goes on to the next. So that no VIP is left with nothing, backends
+// that come back are in use when that is answered; and the last ones of a VIP are not
+// taken out while others are about to come, for some time.
+
+// change takes an operator's wish in. Another about the same backends is not waited
+// for any more: what is said last holds.
+func (d *daemon) change(ctx context.Context, c *backendChange) {
+	all, _ := d.meant(c)
+	for _, o := range d.backends.open {
+		if slices.ContainsFunc(all, func(e lb.Endpoint) bool { return slices.Contains(o.all, e) }) {
+			o.until = time.Time{}
+		}
+	}
+	d.carryOut(ctx)
+	c.until = time.Now().Add(startChecks)
+	d.backends.open = append(d.backends.open, c)
+	d.carryOut(ctx)
+}
+
+// carryOut carries out the wishes whose time has come, and answers those that are
+// done.
+func (d *daemon) carryOut(ctx context.Context) {
+	if len(d.backends.open) == 0 {
+		return
+	}
+	open := d.backends.open
+	d.backends.open = nil
+	for _, c := range open {
+		if c.answer == nil {
+			c.all, _ = d.meant(c) // an error is found once more
+		}
+		if c.answer == nil && !d.premature(ctx, c) {
+			answer, err := d.order(ctx, c)
+			d.publish() // before the answer: who asks next means this
+			if err != nil {
+				c.done <- backendChanged{err: err}
+				continue
+			}
+			c.answer, c.set = answer, d.backends.set
+			c.until = time.Now()
+			if c.state == api.OrderReady {
+				c.until = c.until.Add(d.running.firstChecks(reloadChecks))
+			}
+		}
+		if c.answer == nil || time.Now().Before(c.until) && !d.back(c) {
+			d.backends.open = append(d.backends.open, c)
+			continue
+		}
+		if c.state == api.OrderReady {
+			d.sayDown(c)
+		}
+		c.done <- backendChanged{answer: c.answer}
+	}
+}
+
+// giveUp answers what waits when the daemon stops.
+func (b *backendStates) giveUp() {
+	for _, c := range b.open {
+		c.done <- backendChanged{c.answer, nil}
+	}
+}
+
+// premature reports whether a wish would leave a VIP with nothing that has backends
+// which are about to come. Units may have started of which nothing was heard yet.
+func (d *daemon) premature(ctx context.Context, c *backendChange) bool {
+	if c.state == api.OrderReady || !time.Now().Before(c.until) || d.running == nil || d.desired == nil {
+		return false
+	}
+	last, coming := d.leaves(c.all)
+	if !last || coming {
+		return last
+	}
+	if c.asked == nil && c.unit != "" && d.watcher != nil && d.units != nil && d.units.Cause == "" {
+		c.asked = d.watcher.AskUnits()
+	}
+	if c.asked == nil || !c.asked() {
+		return c.asked != nil
+	}
+	select {
+	case u := <-d.watcher.Units():
+		d.seeUnits(ctx, u)
+		last, coming = d.leaves(c.all)
+	default:
+	}
+	return last && coming
+}
+
+// leaves reports whether all are the last of some VIP, in a family and for those who
+// have the same list, and whether others of it are about to come.
+func (d *daemon) leaves(all []lb.Endpoint) (last, coming bool) {
+	active := map[lb.Endpoint]bool{}
+	for _, v := range d.desired.VIPs {
+		for _, b := range v.Backends {
+			active[lb.Endpoint{VIP: v.Name, Addr: b.Addr}] = b.State == bpf.BackendActive
+		}
+	}
+	look := func(vip string, list []config.Backend, family func(netip.Addr) bool) {
+		taken, left, others := false, false, false
+		for _, b := range list {
+			e := lb.Endpoint{VIP: vip, Addr: b.Addr}
+			switch {
+			case !family(b.Addr.Addr()) || b.Weight == 0:
+			case slices.Contains(all, e):
+				taken = taken || active[e]
+			case active[e]:
+				left = true
+			default:
+				others = others || d.comes(e)
+			}
+		}
+		if taken && !left {
+			last, coming = true, coming || others
+		}
+	}
+	for i := range d.running.cfg.VIPs {
+		v := &d.running.cfg.VIPs[i]
+		if !slices.ContainsFunc(all, func(e lb.Endpoint) bool { return e.VIP == v.Name }) {
+			continue
+		}
+		for _, family := range []func(netip.Addr) bool{netip.Addr.Is4, netip.Addr.Is6} {
+			look(v.Name, v.Backends, family)
+			for _, view := range v.For {
+				look(v.Name, view.Backends, family)
+			}
+		}
+	}
+	return last, coming
+}
+
+// comes reports whether a backend that is not in use may be, before long: its unit
+// starts or has just started, its first check has not ended, or it is not in the kernel
+// yet.
+func (d *daemon) comes(e lb.Endpoint) bool {
+	if d.backends.operator[e].State != "" {
+		return false
+	}
+	u := d.running.unit(e)
+	switch {
+	case u != nil && u.State == discover.Activating:
+		return true
+	case u != nil && u.State != discover.Active && u.State != discover.Reloading:
+		return false
+	case d.running.checks[e.VIP] == nil:
+		return true
+	}
+	state, ok := d.backends.verdict(e)
+	return !ok || state != health.Down || u != nil && time.Since(u.Since) < startChecks
+}
+
+// verdict is the newest about a backend; false: there is none.
+func (b *backendStates) verdict(e lb.Endpoint) (health.State, bool) {
+	if b.verdicts != nil {
+		for t, v := range b.verdicts.All() {
+			if t.VIP == e.VIP && t.Addr == e.Addr {
+				return v.State, true
+			}
+		}
+	}
+	return health.Unchecked, false
+}
+
+// back reports whether the first checks of backends that are ready again have ended,
+// and the kernel has what came of them.
+func (d *daemon) back(c *backendChange) bool {
+	b := d.backends
+	if b.verdicts == nil || b.verdicts.Set < c.set || !d.applied || d.desiredOf != b.version {
+		return false
+	}
+	for _, e := range c.all {
+		if state, ok := b.verdict(e); ok && state == health.Unchecked {
+			return false
+		}
+	}
+	return true
+}
+
+// sayDown adds to an answer why backends take no connections although they are ready.
+func (d *daemon) sayDown(c *backendChange) {
+	results := d.backends.checker.Results()
+	for i, e := range c.all {
+		r, checked := results[health.Endpoint{VIP: e.VIP, Addr: e.Addr}]
+		if checked && r.State != health.Up && i < len(c.answer.Backends) {
+			c.answer.Backends[i].Down = notUp(r)
+		}
+	}
+}
+
+func checkedOf(all []lb.Endpoint) []health.Endpoint {
+	out := make([]health.Endpoint, len(all))
+	for i, e := range all {
+		out[i] = health.Endpoint{VIP: e.VIP, Addr: e.Addr}
+	}
+	return out
+}

@@ -1,0 +1,124 @@
+package live
+
+import (
+	"fmt"
+	"os/exec"
+	"testing"
+	"time"
+
+	"github.com/slicelb/slicelb/internal/kerneltest"
+)
+
+// rolled runs f while two clients connect without pause; no connect fails.
+func (h *host) rolled(f func()) {
+	h.Helper()
+	stop := make(chan struct{})
+	results := make(chan []kerneltest.Connection)
+	for range 2 {
+		c := kerneltest.Start(h, h.root)
+		go func() {
+			var all []kerneltest.Connection
+			for {
+				r, err := c.Run(kerneltest.Load{To: vip, Timeout: 50 * time.Millisecond})
+				if err != nil {
+					h.Error(err)
+				}
+				all = append(all, r.Connections...)
+				select {
+				case <-stop:
+					results <- all
+					return
+				default:
+				}
+			}
+		}()
+	}
+	defer func() { // also where f ends the test
+		close(stop)
+		n, failed := 0, map[string]int{}
+		for range 2 {
+			for _, c := range <-results {
+				if n++; c.Errno != 0 {
+					failed[c.Errno.Error()]++
+				}
+			}
+		}
+		h.Logf("%d connects, failed: %v", n, failed)
+		if n == 0 || len(failed) > 0 {
+			h.Errorf("of %d connects some failed: %v", n, failed)
+		}
+	}()
+	f()
+}
+
+// Each of two backends in turn is taken out and back in, as fast as the commands
+// return: one is always in use, whatever its checks said meanwhile.
+func TestRollingOrders(t *testing.T) {
+	for _, way := range []string{"drain", "maint"} {
+		t.Run(way, func(t *testing.T) {
+			h := newHost(t)
+			var addrs []string
+			processes := map[string]*exec.Cmd{}
+			for range 2 {
+				addr, p := h.process()
+				addrs = append(addrs, addr)
+				processes[addr] = p
+			}
+			// Two successes of checks every two seconds would take some time.
+			h.serve(vipOf("web", `"`+vip+`"`, "", addrs...) + "[vip.web.health]\ninterval = \"2s\"\ntimeout = \"1s\"\nfall = 1\n")
+			h.until("both are up", func() bool { return h.backend("web", addrs[0]).Share == 0.5 }, h.log.String)
+			h.rolled(func() {
+				for i := range 6 {
+					addr := addrs[i%2]
+					h.slicelb("backend", way, "web", addr, "--wait", "--timeout", "20s")
+					if i >= 4 { // down for so long that its checks have failed
+						if err := processes[addr].Process.Kill(); err != nil {
+							t.Fatal(err)
+						}
+						_ = processes[addr].Wait() // killed: its status is known
+						if way == "drain" {
+							h.until("it is down by its checks", func() bool {
+								c := h.backend("web", addr).Check
+								return c != nil && c.State == "down"
+							}, h.log.String)
+						}
+						processes[addr] = h.processAt(addr)
+					}
+					h.slicelb("backend", "ready", "web", addr)
+					if b := h.backend("web", addr); b.Share == 0 || b.Reason != "" {
+						t.Errorf("ready, and not in use: %+v", b)
+					}
+				}
+			})
+		})
+	}
+}
+
+// Backends that are units are restarted one after the other, as fast as systemd would:
+// nothing was heard yet of the one's new run when the other's stop begins.
+func TestRollingUnits(t *testing.T) {
+	for name, health := range map[string]string{"plain": "", "checked": "[vip.web.health]\ninterval = \"2s\"\ntimeout = \"1s\"\n"} {
+		t.Run(name, func(t *testing.T) {
+			h := newHost(t)
+			m := h.newManager()
+			var units []string
+			for _, name := range []string{"a", "b"} {
+				s := kerneltest.Serve(t, name, "127.0.0.1:0")
+				units = append(units, fmt.Sprintf("web@%d.service", s.Addr.Port()))
+				m.turn(units[len(units)-1], "active", true)
+			}
+			h.serve("[vip.web]\nfrontends = [\"" + vip + "\"]\n[[vip.web.backend]]\nunit = \"web@*.service\"\naddress = \"127.0.0.1:%i\"\n" + health)
+			c := kerneltest.Start(t, h.root)
+			h.until("both serve", func() bool { return who(t, c) == "a b" }, h.log.String)
+			h.rolled(func() {
+				for i := range 8 {
+					unit := units[i%2]
+					m.turn(unit, "deactivating", false)
+					h.slicelb("backend", "drain", "--unit", unit, "--wait", "--timeout", "20s")
+					m.turn(unit, "", false)
+					m.turn(unit, "active", true)
+				}
+			})
+		})
+	}
+}

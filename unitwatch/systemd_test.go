@@ -261,10 +261,27 @@ func TestRealDirectoryNames(t *testing.T) {
 	})
 }
 
+// aloneOnTheBus ends whoever has subscribed to systemd's signals: with one subscriber it
+// says everything to all.
+func (r *realSystemd) aloneOnTheBus() {
+	r.t.Helper()
+	r.run("systemctl", "mask", "--runtime", "--now", "systemd-logind.service")
+	names, err := r.lab.Run(r.t.Context(), "busctl", "--no-legend", "list")
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	for line := range strings.Lines(names) {
+		if f := strings.Fields(line); len(f) > 2 && strings.HasPrefix(f[0], ":") && f[2] != "systemd" && f[2] != "busctl" {
+			r.t.Fatalf("somebody else is on the bus: %s", line)
+		}
+	}
+}
+
 // edge T8, T10: daemon-reexec; edge T9: dbus-daemon killed and restarted; edge T12:
 // another client unsubscribes. In a lab of its own: they disturb everybody.
 func TestRealTrouble(t *testing.T) {
 	s := &realSystemd{t, labtest.Boot(t)}
+	s.aloneOnTheBus()
 	o := s.options()
 	o.Tree = compile(t, group("web", "/t8.slice"))
 	r := run(t, o)

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"testing"
@@ -10,12 +11,13 @@ import (
 )
 
 // The message bus is killed again and again under load: each time the daemon is
-// connected and subscribed again, and a scope that was made in the gap is there.
-// fault F6, edge T9
+// connected and subscribed again, by itself, and a scope that was made in the gap is
+// there. fault F6, edge T9, edge T12
 func TestBusRestarts(t *testing.T) {
 	h := install(t)
 	h.echo()
 	h.configure(oldTOML)
+	h.aloneOnTheBus()
 	h.start()
 	before := h.healthy()
 	l := h.load(oldOnes...)
@@ -55,6 +57,18 @@ func TestBusRestarts(t *testing.T) {
 		t.Errorf("another daemon: %d, was %d", after.PID, before.PID)
 	}
 	l.flawless()
+}
+
+// aloneOnTheBus keeps logind away, until the test ends: systemd says everything to all
+// while it has one subscriber.
+func (h *host) aloneOnTheBus() {
+	h.t.Helper()
+	const logind = "systemd-logind.service"
+	h.t.Cleanup(func() {
+		h.Run(context.Background(), "systemctl", "unmask", "--runtime", logind)
+		h.Run(context.Background(), "systemctl", "start", logind)
+	})
+	h.must("systemctl", "mask", "--runtime", "--now", logind)
 }
 
 // knows reports whether the daemon lists a cgroup in the group web.

@@ -32,6 +32,7 @@ var parts = map[string]func(args []string) int{
 	"theirs-count": playTheirCount,
 	"hooks":        playHooks,
 	"insist":       playInsist,
+	"moved":        playMoved,
 }
 
 // run has the test binary play a part to its end, and returns what it printed.

@@ -265,15 +265,21 @@ func (h *host) gone(r *running) bool {
 	return err == nil && status.Signo != 0
 }
 
-// steady ends the watch: no group was missing or another at any time.
-func (s *sampler) steady() sampled {
+// end ends the watch.
+func (s *sampler) end() (got sampled) {
 	s.h.t.Helper()
 	s.stdin.Close()
 	s.cmd.Wait()
-	var got sampled
 	if err := json.Unmarshal(s.stderr.Bytes(), &got); err != nil {
 		s.h.t.Fatalf("sample: %v\n%s", err, s.stderr.Bytes())
 	}
+	return got
+}
+
+// steady ends the watch: no group was missing or another at any time.
+func (s *sampler) steady() sampled {
+	s.h.t.Helper()
+	got := s.end()
 	if got.Missing > 0 || got.Changed > 0 || got.Passes == 0 {
 		s.h.t.Errorf("of %d cgroups, looked at %d times each: %d times without a group, %d times with another",
 			got.Cgroups, got.Passes, got.Missing, got.Changed)

@@ -201,7 +201,9 @@ func TestClosedCgroup(t *testing.T) {
 	h := identify(t)
 	own := lab.CgroupRoot + "/nomad.slice/own"
 	h.must("sh", "-c", "mkdir -p "+own+" && chown -R nobody "+own+" && chmod 700 "+own)
-	t.Cleanup(func() { h.Run(context.Background(), "find", lab.CgroupRoot+"/nomad.slice", "-depth", "-type", "d", "-delete") })
+	t.Cleanup(func() {
+		h.Run(context.Background(), "find", lab.CgroupRoot+"/nomad.slice", "-depth", "-type", "d", "-delete")
+	})
 	h.start()
 	h.eventually(10*time.Second, "status tells of the cgroup", func() bool {
 		s := h.healthy()

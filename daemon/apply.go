@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/slicelb/slicelb/lb"
@@ -11,7 +12,24 @@ import (
 // apply makes the kernel equal to src and snap. Nothing is loaded or attached
 // before there is a VIP or a policy. The maps are filled before the first hook is attached,
 // so that no call meets a half of them.
+//
+// Where units that run find no room in the tables, some of them are left out.
 func (d *daemon) apply(ctx context.Context, src *source, snap *unitwatch.Snapshot) (writes int, err error) {
+	for {
+		writes, err = d.write(ctx, d.fitting(src), snap)
+		var limit *lb.LimitError
+		if errors.As(err, &limit) && d.leaveOut(src, limit) {
+			continue
+		}
+		if writes > 0 && d.part != nil {
+			d.part.again = time.Time{} // what was replaced is free in a moment
+		}
+		return writes, err
+	}
+}
+
+// write makes the kernel equal to src and snap, all of it or nothing.
+func (d *daemon) write(ctx context.Context, src *source, snap *unitwatch.Snapshot) (writes int, err error) {
 	if d.dp.dataPath == nil && src.cfg.Idle() && len(d.handed) == 0 {
 		return 0, nil
 	}
@@ -31,7 +49,7 @@ func (d *daemon) apply(ctx context.Context, src *source, snap *unitwatch.Snapsho
 	writes = result.Writes
 	d.reconciled.add(result.Duration)
 	if err == nil {
-		d.left = result.Left
+		d.kernel, d.left = state, result.Left
 	}
 	d.writes += uint64(writes)
 	if writes > 0 {

@@ -71,6 +71,8 @@ func (c *counted) decided(v *config.VIP, group string, b config.Backend, out *ap
 		out.Unit, out.UnitState, out.UnitSince = unit.Name, unit.State.String(), unit.Since
 	}
 	switch {
+	case c.part.lacks(e) && b.Unit != "":
+		out.Reason = "left out: table " + c.part.why.Table + " has no room for it"
 	case order.State != "":
 		out.Reason, out.Since = orderReason(order, v, c.now), order.Since
 	case unit != nil && unitReason(unit) != "":

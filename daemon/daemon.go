@@ -76,7 +76,9 @@ type daemon struct {
 	rec        *lb.Reconciler
 	desired    *lb.State // of desiredFor, with whatever membership
 	desiredFor *source
-	desiredOf  uint64 // the backends' version that it is of
+	desiredOf  uint64    // the backends' version that it is of
+	kernel     *lb.State // the newest that the kernel took
+	part       *part     // what there is room for, of what had none; nil: there is room
 	ready      bool
 	pending    *reload // waits for a snapshot of its tree
 
@@ -299,6 +301,7 @@ func (d *daemon) look(ctx context.Context) {
 	if d.unsynced != 0 {
 		d.resync(d.unsynced)
 	}
+	d.retryPart(time.Now())
 	if !d.applied {
 		d.settle(ctx)
 	} else if d.backends.due(time.Now()) {

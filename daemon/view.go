@@ -26,12 +26,14 @@ type view struct {
 	status   api.Status // without VIPs, groups and counters
 	orders   map[lb.Endpoint]order
 	ready    bool
+	part     *part          // nil: the kernel has room for all of source
+	kernel   *lb.State      // the newest that the kernel took; nil: none of this process's
 	rec      *lb.Reconciler // its Stats may be asked by anyone; nil while there is none
 }
 
 // publish makes what the loop knows now what the API answers.
 func (d *daemon) publish() {
-	v := &view{source: d.running, snap: d.snap, dp: d.dp.dataPath, orders: d.backends.operator, ready: d.ready, rec: d.rec}
+	v := &view{source: d.running, snap: d.snap, dp: d.dp.dataPath, orders: d.backends.operator, ready: d.ready, part: d.ranPart(), kernel: d.kernel, rec: d.rec}
 	v.status = api.Status{
 		Version: d.version, PID: os.Getpid(), Started: d.started,
 		Config:    api.Config{Path: d.path(), Files: []string{}},
@@ -110,6 +112,9 @@ func (v *view) addServing(d *daemon) {
 	}
 	if text := d.web.err.Load(); text != nil {
 		v.problem("%s", *text)
+	}
+	for _, text := range v.part.texts() {
+		v.problem("%s", text)
 	}
 	if d.left > 0 {
 		v.problem("the table of cgroups has no room for %s: their callers are in the group of what they lie in; an eighth of the table is left to those that root makes", prose.Plural(d.left, "cgroup"))

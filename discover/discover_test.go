@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/slicelb/slicelb/config"
 )
@@ -180,5 +181,47 @@ func TestCovers(t *testing.T) {
 		if got := tt.units.Covers(tt.patterns); got != tt.want {
 			t.Errorf("%v covers %v: %v", tt.units, slices.Clone(tt.patterns), got)
 		}
+	}
+}
+
+// What is left out, where there is room for so many in each VIP.
+func TestCut(t *testing.T) {
+	cfg := parse(t, conf)
+	begun := time.Unix(1000, 0)
+	e := Expand(cfg, &Units{List: []Unit{
+		{Name: "pg.service", State: Failed, Since: begun},
+		{Name: "web@1.service", State: Active, Since: begun.Add(3 * time.Second)},
+		{Name: "web@2.service", State: Active, Since: begun.Add(2 * time.Second)},
+		{Name: "web@3.service", State: Active, Since: begun.Add(1 * time.Second)},
+	}}, match)
+	had := map[Endpoint]bool{{"a", netip.MustParseAddrPort("127.0.0.1:1")}: true, {"a", netip.MustParseAddrPort("127.0.0.1:5432")}: true}
+	if n := e.Most(nil); n != 7 {
+		t.Errorf("%d units at most", n)
+	}
+	if n := e.Most(func(at Endpoint, u Unit) bool { return had[at] && u.State != Failed }); n != 1 {
+		t.Errorf("%d serve at most", n)
+	}
+	for _, tt := range []struct {
+		most      int
+		own, view string
+		left      int
+	}{
+		{7, "192.0.2.1:80/1/ 127.0.0.1:1/2/web@1.service 127.0.0.1:2/2/web@2.service 127.0.0.1:3/2/web@3.service [::1]:1/1/web@1.service [::1]:2/1/web@2.service [::1]:3/1/web@3.service 127.0.0.1:5432/1/pg.service",
+			"[2001:db8::1]:80/1/ 127.0.0.1:1/1/web@1.service 127.0.0.1:2/1/web@2.service 127.0.0.1:3/1/web@3.service", 0},
+		{3, "192.0.2.1:80/1/ 127.0.0.1:1/2/web@1.service 127.0.0.1:3/2/web@3.service [::1]:3/1/web@3.service",
+			"[2001:db8::1]:80/1/ 127.0.0.1:1/1/web@1.service 127.0.0.1:3/1/web@3.service", 4},
+		{0, "192.0.2.1:80/1/", "[2001:db8::1]:80/1/", 7},
+	} {
+		cut, left := e.Cut(tt.most, func(at Endpoint) bool { return had[at] })
+		v := cut.Config.VIPs[0]
+		if got := text(v.Backends); got != tt.own || len(left) != tt.left {
+			t.Errorf("%d: %d left out\ngot  %s\nwant %s", tt.most, len(left), got, tt.own)
+		}
+		if got := text(v.For[0].Backends); got != tt.view {
+			t.Errorf("%d, the view:\ngot  %s\nwant %s", tt.most, got, tt.view)
+		}
+	}
+	if n := len(e.Config.VIPs[0].Backends); n != 8 {
+		t.Errorf("changed: %d backends", n)
 	}
 }

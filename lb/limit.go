@@ -78,9 +78,7 @@ func (s *State) fits(l bpf.Limits) error {
 		if err := over("backends", l.Backends, backends, used.backends, n.backends, name); err != nil {
 			return err
 		}
-		for _, p := range v.Pools {
-			used.slots += uint64(p.Size())
-		}
+		used.slots += uint64(v.slotCount())
 		if err := over("slots", l.Slots, uint64(l.Slots), used.slots, n.slots, name); err != nil {
 			return err
 		}
@@ -104,6 +102,10 @@ func (s *State) fits(l bpf.Limits) error {
 	}
 	return nil
 }
+
+// Fits says whether the state has room in empty tables of those sizes. What has none
+// is a *LimitError.
+func (s *State) Fits(l bpf.Limits) error { return s.fits(l) }
 
 // Fits says whether what cfg names has room in new tables, where that is known
 // beforehand: backends that units are, and cgroups, are counted by a daemon alone.
@@ -150,9 +152,7 @@ func (s *State) count() {
 		n.cells += 1 + uint64(len(v.Views))
 		n.views += uint64(len(v.Views))
 		n.backends += uint64(len(v.Backends))
-		for _, p := range v.Pools {
-			n.slots += uint64(p.Size())
-		}
+		n.slots += uint64(v.slotCount())
 	}
 	for _, e := range s.Edges {
 		if e.Pattern {

@@ -2,6 +2,8 @@ package lb
 
 import (
 	"net/netip"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/slicelb/slicelb/bpf"
@@ -107,6 +109,23 @@ type State struct {
 	verdicts map[Endpoint]Verdict
 }
 
+// Has reports whether e is a backend.
+func (s *State) Has(e Endpoint) bool {
+	first, _ := slices.BinarySearchFunc(s.VIPs, e.VIP, func(v *VIP, name string) int { return strings.Compare(v.Name, name) })
+	for _, v := range s.VIPs[first:] {
+		if v.Name != e.VIP {
+			break
+		}
+		if _, ok := slices.BinarySearchFunc(v.Backends, e.Addr, func(b Backend, a netip.AddrPort) int { return b.Addr.Compare(a) }); ok {
+			return true
+		}
+	}
+	return false
+}
+
+// Verdict is what e was judged as.
+func (s *State) Verdict(e Endpoint) Verdict { return s.verdicts[e] }
+
 // Group is a configured group.
 type Group struct {
 	Name      string
@@ -129,6 +148,15 @@ type VIP struct {
 
 	tables sum // of everything but Frontends
 	whole  sum
+}
+
+// slotCount is how many slots its pools take.
+func (v *VIP) slotCount() uint32 {
+	var n uint32
+	for _, p := range v.Pools {
+		n += p.Size()
+	}
+	return n
 }
 
 // Backend is one backend of a VIP.

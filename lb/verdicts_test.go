@@ -4,6 +4,7 @@ import (
 	"maps"
 	"net/netip"
 	"reflect"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -55,6 +56,26 @@ func TestWithVerdicts(t *testing.T) {
 				was := maps.Collect(judging(before, v.Name))
 				if same := maps.Equal(was, maps.Collect(judging(state, v.Name))); same != (v == before.VIPs[i]) {
 					t.Fatalf("%s: judged as before %t, shared %t", v.Name, same, v == before.VIPs[i])
+				}
+			}
+		}
+	})
+}
+
+// Every backend of a VIP is found, of either family, and nobody else's.
+func TestHas(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := drawWorld(t)
+		s, want := w.state(t), map[Endpoint]bool{}
+		for _, v := range s.VIPs {
+			for _, b := range v.Backends {
+				want[Endpoint{v.Name, b.Addr}] = true
+			}
+		}
+		for e := range want {
+			for _, v := range append(slices.Clone(s.VIPs), &VIP{Name: "zz"}, &VIP{Name: ""}) {
+				if at := (Endpoint{v.Name, e.Addr}); s.Has(at) != want[at] {
+					t.Fatalf("%v: %t", at, !want[at])
 				}
 			}
 		}

@@ -1,0 +1,177 @@
+package daemon
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"sort"
+	"strings"
+	"time"
+
+	"github.com/slicelb/slicelb/bpf"
+	"github.com/slicelb/slicelb/discover"
+	"github.com/slicelb/slicelb/lb"
+)
+
+// Units come while the daemon runs, and nobody asks before whether there is room
+// for them. Where there is none, the VIPs that have most of them do without some;
+// everything else goes on.
+
+// part is what of a source there is room for.
+type part struct {
+	of *source
+	*source
+	left  []lb.Endpoint // backends that are units, which are left out; by VIP and address
+	why   *lb.LimitError
+	fits  int       // units a VIP that fit empty tables
+	most  int       // units a VIP
+	again time.Time // when more may be tried
+}
+
+// partRetry is how often more is tried where there was no room for a change: what was
+// replaced makes some.
+const partRetry = 10 * time.Second
+
+// fitting is what of src the kernel is given.
+func (d *daemon) fitting(src *source) *source {
+	if d.part != nil && d.part.of == src {
+		return d.part.source
+	}
+	return src
+}
+
+// leaveOut makes less of src what the kernel is given, after what was tried last found
+// no room; false: there is nothing more to leave out.
+//
+// What fits empty tables comes first. Where there is no room for it beside what it
+// replaces, half as much, and so on: but before any that serves goes, those alone are
+// tried that serve already, so that what is gone makes room.
+func (d *daemon) leaveOut(src *source, why *lb.LimitError) bool {
+	if src.ends == nil || len(src.ends.Units) == 0 {
+		return false
+	}
+	next := part{of: src, why: why, again: time.Now().Add(partRetry)}
+	if tried := d.part; tried == nil || tried.of != src {
+		next.fits = d.largest(src)
+		next.most = next.fits
+		if next.fits == src.ends.Most(nil) {
+			next.most = d.fewer(src, next.fits) // all of it was tried
+		}
+	} else {
+		next.fits, next.most = tried.fits, d.fewer(src, tried.most)
+	}
+	if next.most < 0 {
+		d.part = nil
+		return false
+	}
+	next.source, next.left = src.cut(next.most, d.kernelHas)
+	d.part = &next
+	return true
+}
+
+// fewer is how many units a VIP may have after so many were too many; -1: there are
+// no fewer.
+func (d *daemon) fewer(src *source, most int) int {
+	if most <= 0 {
+		return -1
+	}
+	serving := src.ends.Most(func(e discover.Endpoint, u discover.Unit) bool {
+		return u.State != discover.Failed && d.kernelHas(lb.Endpoint(e))
+	})
+	if half := most / 2; serving < half || serving >= most {
+		return half
+	}
+	return serving
+}
+
+// largest is how many units a VIP may have; -1: there is no room where none has any,
+// either. What fits is asked as if all backends took connections: which of them do
+// changes all the time.
+func (d *daemon) largest(src *source) int {
+	limits, err := d.limits(src)
+	if err != nil {
+		d.log.Warn("leave units out", "err", err)
+		return -1
+	}
+	return sort.Search(src.ends.Most(nil)+1, func(most int) bool {
+		d.ping()
+		part, _ := src.cut(most, d.kernelHas)
+		s, err := lb.Compile(part.cfg, part.tree, lb.Membership{}, lb.Runtime{})
+		return err != nil || s.Fits(limits) != nil
+	}) - 1
+}
+
+// cut is s with at most so many units a VIP, and the backends that are left out.
+func (s *source) cut(most int, had func(lb.Endpoint) bool) (*source, []lb.Endpoint) {
+	ends, left := s.ends.Cut(most, func(e discover.Endpoint) bool { return had(lb.Endpoint(e)) })
+	out := *s
+	out.ends, out.cfg = ends, ends.Config
+	list := make([]lb.Endpoint, len(left))
+	for i, e := range left {
+		list[i] = lb.Endpoint(e)
+	}
+	return &out, list
+}
+
+// kernelHas reports whether e was a backend when the kernel was last brought to
+// something.
+func (d *daemon) kernelHas(e lb.Endpoint) bool { return d.kernel != nil && d.kernel.Has(e) }
+
+// limits are those of the tables that there are, or that would be made for src.
+func (d *daemon) limits(src *source) (bpf.Limits, error) {
+	if d.dp.dataPath != nil {
+		return d.dp.Limits(), nil
+	}
+	return bpf.LimitsFor(bpf.Options{Slots: src.cfg.Daemon.Slots, UDPFlows: src.cfg.Daemon.UDPFlows})
+}
+
+// retryPart has more tried after a while, where there was no room for a change.
+func (d *daemon) retryPart(now time.Time) {
+	if p := d.ranPart(); p != nil && len(p.left) > 0 && p.why.Change && now.After(p.again) {
+		next := part{of: p.of, why: p.why, fits: p.fits, most: p.fits, again: now.Add(partRetry)}
+		next.source, next.left = p.of.cut(next.most, d.kernelHas)
+		d.part, d.applied = &next, false
+	}
+}
+
+// lacks reports whether e is left out; p may be nil.
+func (p *part) lacks(e lb.Endpoint) bool {
+	if p == nil {
+		return false
+	}
+	_, found := slices.BinarySearchFunc(p.left, e, func(a, b lb.Endpoint) int {
+		return cmp.Or(strings.Compare(a.VIP, b.VIP), a.Addr.Compare(b.Addr))
+	})
+	return found
+}
+
+// ranPart is what of the running configuration there is room for; nil: all.
+func (d *daemon) ranPart() *part {
+	if d.part == nil || d.part.of != d.running {
+		return nil
+	}
+	return d.part
+}
+
+// texts say which VIPs do without some of their units, and why; p may be nil.
+func (p *part) texts() []string {
+	if p == nil {
+		return nil
+	}
+	var out []string
+	for left := p.left; len(left) > 0; {
+		vip, n := left[0].VIP, 1
+		for n < len(left) && left[n].VIP == vip {
+			n++
+		}
+		left = left[n:]
+		all := 0
+		for e := range p.of.ends.Units {
+			if e.VIP == vip {
+				all++
+			}
+		}
+		out = append(out, fmt.Sprintf("vip.%s: %d of its %d backends that are units are left out: %v", vip, n, all, p.why))
+	}
+	return out
+}

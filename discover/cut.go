@@ -1,0 +1,89 @@
+package discover
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+
+	"github.com/slicelb/slicelb/config"
+)
+
+// Most is how many backends that are units, and of those that count, a VIP has at
+// most; nil: all count.
+func (e *Endpoints) Most(counts func(Endpoint, Unit) bool) int {
+	most := 0
+	each := map[string]int{}
+	for at, u := range e.Units {
+		if counts == nil || counts(at, u) {
+			each[at.VIP]++
+			most = max(most, each[at.VIP])
+		}
+	}
+	return most
+}
+
+// Cut is e with at most so many backends that are units in each VIP, and those that
+// are left out, by VIP and address. What serves comes before what has failed, then
+// what had a place before what had none, then what has stood as it does for longest.
+func (e *Endpoints) Cut(most int, had func(Endpoint) bool) (*Endpoints, []Endpoint) {
+	byVIP := map[string][]Endpoint{}
+	for at := range e.Units {
+		byVIP[at.VIP] = append(byVIP[at.VIP], at)
+	}
+	var out []Endpoint
+	left := map[Endpoint]bool{}
+	for _, list := range byVIP {
+		if len(list) <= most {
+			continue
+		}
+		slices.SortFunc(list, func(a, b Endpoint) int {
+			return cmp.Or(
+				after(e.Units[a].State == Failed, e.Units[b].State == Failed), after(!had(a), !had(b)),
+				e.Units[a].Since.Compare(e.Units[b].Since), a.compare(b))
+		})
+		for _, at := range list[most:] {
+			left[at] = true
+			out = append(out, at)
+		}
+	}
+	slices.SortFunc(out, Endpoint.compare)
+	return e.without(left), out
+}
+
+// without is e where none of left is a backend by its unit.
+func (e *Endpoints) without(left map[Endpoint]bool) *Endpoints {
+	if len(left) == 0 {
+		return e
+	}
+	list := func(vip string, backends []config.Backend) []config.Backend {
+		return slices.DeleteFunc(slices.Clone(backends), func(b config.Backend) bool {
+			return b.Unit != "" && left[Endpoint{vip, b.Addr}]
+		})
+	}
+	cfg, out := *e.Config, *e
+	cfg.VIPs = slices.Clone(cfg.VIPs)
+	for i := range cfg.VIPs {
+		v := &cfg.VIPs[i]
+		v.Backends, v.For = list(v.Name, v.Backends), slices.Clone(v.For)
+		for j := range v.For {
+			v.For[j].Backends = list(v.Name, v.For[j].Backends)
+		}
+	}
+	out.Config = &cfg
+	return &out
+}
+
+func (e Endpoint) compare(o Endpoint) int {
+	return cmp.Or(strings.Compare(e.VIP, o.VIP), e.Addr.Compare(o.Addr))
+}
+
+// after orders what is so behind what is not.
+func after(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case a:
+		return 1
+	}
+	return -1
+}

@@ -93,14 +93,25 @@ func (c *counted) decided(v *config.VIP, group string, b config.Backend, out *ap
 		}
 		return
 	}
-	if active && out.Reason != "" && out.Share > 0 {
-		out.Reason += "; in use all the same, by "
-		if checked && r.State == health.Down && order.State == "" && v.Health.PanicThreshold < 100 {
-			out.Reason += "panic_threshold"
-		} else {
-			out.Reason += "when_down"
-		}
+	switch {
+	case !active || out.Reason == "" || out.Share == 0:
+	case b.Weight > 0 && !c.out(e):
+		out.Reason += "; the kernel does not have this yet"
+	case checked && r.State == health.Down && order.State == "" && v.Health.PanicThreshold < 100:
+		out.Reason += "; in use all the same, by panic_threshold"
+	default:
+		out.Reason += "; in use all the same, by when_down"
 	}
+}
+
+// out reports whether the newest that the kernel took had e out, as far as its VIP
+// let it be.
+func (c *counted) out(e lb.Endpoint) bool {
+	if c.kernel == nil {
+		return false
+	}
+	v := c.kernel.Verdict(e)
+	return v.Drain || v.Down || v.Failing
 }
 
 // backendsOf adds to an explanation what was decided about its backends; where

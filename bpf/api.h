@@ -403,7 +403,8 @@ struct slb_origin {
 	__u32 group;
 	__u32 cell;	/* that decided: default or view */
 	__u8 counted;	/* 1 = the socket is one of this backend's in backend_counters */
-	__u8 pad[7];
+	__u8 pad[3];
+	__u32 group_check; /* the group's name, hashed, as in its word: its index may be another's */
 	__u64 connect_ns; /* CLOCK_MONOTONIC of the connect, where somebody wants to know; else 0 */
 };
 
@@ -594,8 +595,9 @@ struct slb_failure {
 };
 
 /*
- * What the iterator slb_doomed writes for each socket that is connected to a
- * backend that has gone, and that its VIP wants closed.
+ * What the iterators of sweep.bpf.c write for a socket that is connected to what a
+ * VIP chose for it: slb_doomed where that has gone, slb_sent for each; both where
+ * the VIP may want it closed.
  */
 struct slb_doomed_socket {
 	__u64 netns;  /* the namespace's cookie */
@@ -606,9 +608,14 @@ struct slb_doomed_socket {
 	__u16 remote_port_be;
 	__u8 family; /* AF_INET or AF_INET6: of the socket */
 	__u8 proto;
-	__u8 pad[2];
+	__u16 vip_port_be;
 	__u32 device; /* that it is bound to; 0 = none */
-	__u32 pad2;
+	__u32 group;  /* of who connected it */
+	__u32 group_check;
+	__u32 frontend;
+	__u32 frontend_gen;
+	struct slb_addr vip;
+	__u32 pad;
 };
 
 /* ---- decisions that are told ------------------------------------------------ */

@@ -276,11 +276,15 @@ func (d *Datapath) setBackendCell(w SetBackendCell) error {
 		atomic.LoadUint64(&d.backendTraits[w.Index])&(traitTerminateUDP|traitTerminateTCP) == 0 {
 		return nil
 	}
+	d.sayGone()
+	return nil
+}
+
+func (d *Datapath) sayGone() {
 	select {
 	case d.gone <- struct{}{}:
 	default: // somebody is to look already
 	}
-	return nil
 }
 
 // setCellInfo names a cell. A freed cell's counters go with its name.

@@ -85,6 +85,7 @@ static __always_inline void origin_remember(struct bpf_sock_addr *ctx, struct sl
 	o->backend_index = index;
 	o->backend_gen = b->generation;
 	o->group = d->group;
+	o->group_check = d->group_check;
 	o->connect_ns = time_until ? bpf_ktime_get_ns() : 0;
 	o->cell = d->cell;
 	o->layout = SLB_LAYOUT;

@@ -65,7 +65,25 @@ func (d *Datapath) setPolicy(w SetPolicy) error {
 		}
 	}
 	atomic.StoreUint64(d.policyWord, encodePolicyWord(w.Word))
+	d.sayGone() // of sockets that it denies
 	return nil
+}
+
+// policyInForce is the policy's word and what it says; nil where there is none, or
+// where it cannot be read: each call has its group's default then.
+func (d *Datapath) policyInForce() (uint64, *PolicyIndex) {
+	d.write.Lock()
+	defer d.write.Unlock()
+	word := atomic.LoadUint64(d.policyWord)
+	base := decodePolicyWord(word).Base
+	if base == 0 {
+		return word, nil
+	}
+	lines, err := policyAt(d.policyLines, base)
+	if err != nil {
+		return word, nil
+	}
+	return word, decodePolicy(lines).Index()
 }
 
 // RuleHits is how often each rule of the policy in force has decided, from the

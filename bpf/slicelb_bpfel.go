@@ -199,7 +199,8 @@ type slicelbSlbOrigin struct {
 	Group         uint32
 	Cell          uint32
 	Counted       uint8
-	Pad           [7]uint8
+	Pad           [3]uint8
+	GroupCheck    uint32
 	ConnectNs     uint64
 }
 

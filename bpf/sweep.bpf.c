@@ -17,31 +17,36 @@ const struct {
 
 extern int bpf_sock_destroy(struct sock_common *sk) __ksym;
 
-/*
- * Has the backend that connect chose gone, or is it down, and does its VIP want
- * such sockets closed? A draining backend has not gone.
- */
-static __always_inline bool origin_doomed(const struct slb_origin *o)
+/* Has the backend that connect chose gone, or is it down? A draining one has not gone. */
+static __always_inline bool backend_gone(const struct slb_origin *o)
 {
 	__u32 index = o->backend_index;
-	__u64 *word, w;
+	__u64 *word = bpf_map_lookup_elem(&backend_cells, &index), w;
 
-	if (o->layout != SLB_LAYOUT)
-		return false;
-	word = bpf_map_lookup_elem(&backend_cells, &index);
 	if (!word)
 		return false;
 	w = READ_ONCE(*word);
-	if (SLB_BACKEND_GEN(w) == o->backend_gen && SLB_BACKEND_STATE(w) != SLB_BACKEND_FREE &&
-	    SLB_BACKEND_STATE(w) != SLB_BACKEND_DOWN)
-		return false;
-	word = bpf_map_lookup_elem(&backend_traits, &index);
+	return SLB_BACKEND_GEN(w) != o->backend_gen || SLB_BACKEND_STATE(w) == SLB_BACKEND_FREE ||
+	       SLB_BACKEND_STATE(w) == SLB_BACKEND_DOWN;
+}
+
+/* Does its VIP want such a socket closed when it may not go on? */
+static __always_inline bool vip_terminates(const struct slb_origin *o)
+{
+	__u32 index = o->backend_index;
+	__u64 *word = bpf_map_lookup_elem(&backend_traits, &index), w;
+
 	if (!word)
 		return false;
 	w = READ_ONCE(*word);
 	if (SLB_TRAITS_GEN(w) != o->backend_gen)
 		w = o->terminate; /* the index is another's; what held when it connected */
 	return w & (o->proto == IPPROTO_UDP ? SLB_TRAIT_TERMINATE_UDP : SLB_TRAIT_TERMINATE_TCP);
+}
+
+static __always_inline bool origin_doomed(const struct slb_origin *o)
+{
+	return o->layout == SLB_LAYOUT && backend_gone(o) && vip_terminates(o);
 }
 
 /*
@@ -61,16 +66,11 @@ static __always_inline bool origin_is_peer(const struct slb_origin *o, struct so
 	       sk->skc_v6_daddr.in6_u.u6_addr32[3] == o->backend.word_be[3];
 }
 
-/* All sockets that a VIP ever sent, in every network namespace. */
-SEC("iter/bpf_sk_storage_map")
-int slb_doomed(struct bpf_iter__bpf_sk_storage_map *ctx)
+static __always_inline int write_socket(struct bpf_iter__bpf_sk_storage_map *ctx,
+					const struct slb_origin *o, struct sock *sk)
 {
-	struct slb_origin *o = ctx->value;
-	struct sock *sk = ctx->sk;
 	struct slb_doomed_socket out = {};
 
-	if (!sk || !o || !origin_doomed(o) || !origin_is_peer(o, &sk->__sk_common))
-		return 0;
 	out.netns = sk->__sk_common.skc_net.net->net_cookie;
 	out.cookie = bpf_get_socket_cookie(sk);
 	out.family = sk->__sk_common.skc_family;
@@ -78,6 +78,12 @@ int slb_doomed(struct bpf_iter__bpf_sk_storage_map *ctx)
 	out.device = sk->__sk_common.skc_bound_dev_if;
 	out.remote = o->backend;
 	out.remote_port_be = o->backend_port_be;
+	out.vip = o->vip;
+	out.vip_port_be = o->vip_port_be;
+	out.group = o->group;
+	out.group_check = o->group_check;
+	out.frontend = o->frontend;
+	out.frontend_gen = o->frontend_gen;
 	out.local_port_be = bpf_htons(sk->__sk_common.skc_num);
 	if (out.family == AF_INET) {
 		out.local.word_be[2] = bpf_htonl(0xffff);
@@ -90,6 +96,30 @@ int slb_doomed(struct bpf_iter__bpf_sk_storage_map *ctx)
 	}
 	bpf_seq_write(ctx->meta->seq, &out, sizeof(out));
 	return 0;
+}
+
+/* Of all sockets that a VIP ever sent, in every network namespace. */
+SEC("iter/bpf_sk_storage_map")
+int slb_doomed(struct bpf_iter__bpf_sk_storage_map *ctx)
+{
+	struct slb_origin *o = ctx->value;
+	struct sock *sk = ctx->sk;
+
+	if (!sk || !o || !origin_doomed(o) || !origin_is_peer(o, &sk->__sk_common))
+		return 0;
+	return write_socket(ctx, o, sk);
+}
+
+SEC("iter/bpf_sk_storage_map")
+int slb_sent(struct bpf_iter__bpf_sk_storage_map *ctx)
+{
+	struct slb_origin *o = ctx->value;
+	struct sock *sk = ctx->sk;
+
+	if (!sk || !o || o->layout != SLB_LAYOUT || !vip_terminates(o) ||
+	    !origin_is_peer(o, &sk->__sk_common))
+		return 0;
+	return write_socket(ctx, o, sk);
 }
 
 /* ---- of the network namespace in which the iterator was opened ---------------- */

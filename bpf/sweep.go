@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -16,7 +17,8 @@ import (
 )
 
 // Swept is what came of one Sweep. Sockets are counted that are connected to a
-// backend that is gone or down, whose VIP wants them closed.
+// backend that is gone or down, or to a VIP that policy denies to the group that
+// connected them, and whose VIP wants them closed.
 type Swept struct {
 	Closed int
 	Left   int // in the daemon's network namespace: their closing failed
@@ -26,11 +28,13 @@ type Swept struct {
 }
 
 // Gone delivers a value when backends that have sockets worth closing have gone,
-// or are down, and no call is on its way to them any more.
+// or are down, and no call is on its way to them any more; or when there is another
+// policy.
 func (d *Datapath) Gone() <-chan struct{} { return d.gone }
 
 // Sweep closes sockets that are connected to backends that are gone: those that
-// connect chose it for, that are still connected to it, and whose VIP wants it.
+// connect chose it for, that are still connected to it, and whose VIP wants it; and
+// such whose call for the VIP policy would deny now to the group that made it.
 // It looks at every socket that a VIP sent, in every network namespace; where it
 // finds such, at every socket of their namespace. Other namespaces than the
 // caller's, which must be the daemon's, need CAP_SYS_ADMIN and CAP_SYS_PTRACE.
@@ -95,14 +99,19 @@ type doomedSocket struct {
 	local, remote netip.AddrPort
 	family, proto uint8
 	device        uint32
+	denied        bool // its backend has not gone
 }
 
 // sweep holds the iterators.
 type sweep struct {
 	sync.Mutex
 	list     *ebpf.Program
+	sent     *ebpf.Program
 	tcp, udp *ebpf.Program           // nil: the kernel has no bpf_sock_destroy
 	lacks    atomic.Pointer[Feature] // anyone may load it
+
+	word   uint64       // that puts policy in force
+	policy *PolicyIndex // nil: there is none
 }
 
 // sockDestroy is the name of a Feature.
@@ -137,6 +146,7 @@ func (s *sweep) load(d *Datapath) error {
 	}
 	defer coll.Close()
 	s.list = coll.DetachProgram(sweepProgSlbDoomed)
+	s.sent = coll.DetachProgram(sweepProgSlbSent)
 	s.tcp = coll.DetachProgram(sweepProgSlbCloseTcp)
 	s.udp = coll.DetachProgram(sweepProgSlbCloseUdp)
 	if s.tcp == nil {
@@ -147,7 +157,7 @@ func (s *sweep) load(d *Datapath) error {
 
 func (s *sweep) end() error {
 	var errs []error
-	for _, p := range []*ebpf.Program{s.list, s.tcp, s.udp} {
+	for _, p := range []*ebpf.Program{s.list, s.sent, s.tcp, s.udp} {
 		if p != nil {
 			errs = append(errs, p.Close())
 		}
@@ -176,26 +186,79 @@ func iterate(p *ebpf.Program, m *ebpf.Map) ([]byte, error) {
 
 // doomed lists the sockets that are to be closed, in every network namespace.
 func (s *sweep) doomed(d *Datapath) ([]doomedSocket, error) {
-	b, err := iterate(s.list, d.maps[slicelbMapOrigins])
+	var out []doomedSocket
+	err := s.each(d, s.list, func(r *sweepSlbDoomedSocket) { out = append(out, decodeDoomed(r)) })
 	if err != nil {
 		return nil, err
 	}
+	have := make(map[uint64]bool, len(out))
+	for _, socket := range out {
+		have[socket.cookie] = true
+	}
+	denies := s.denies(d)
+	if denies == nil {
+		return out, nil
+	}
+	err = s.each(d, s.sent, func(r *sweepSlbDoomedSocket) {
+		if socket := decodeDoomed(r); !have[socket.cookie] && denies(r) {
+			socket.denied = true
+			out = append(out, socket)
+		}
+	})
+	return out, err
+}
+
+// each calls f for what an iterator over sockets writes.
+func (s *sweep) each(d *Datapath, p *ebpf.Program, f func(*sweepSlbDoomedSocket)) error {
+	b, err := iterate(p, d.maps[slicelbMapOrigins])
+	if err != nil {
+		return err
+	}
 	size := binary.Size(sweepSlbDoomedSocket{})
-	var out []doomedSocket
 	for ; len(b) >= size; b = b[size:] {
 		var r sweepSlbDoomedSocket
 		if _, err := binary.Decode(b, binary.NativeEndian, &r); err != nil {
-			return nil, err
+			return err
 		}
-		addr := func(words [4]uint32, port uint16) netip.AddrPort {
-			return netip.AddrPortFrom(decodeAddr(slicelbSlbAddr{WordBe: words}), swapPort(port))
-		}
-		out = append(out, doomedSocket{
-			netns: r.Netns, cookie: r.Cookie, family: r.Family, proto: r.Proto, device: r.Device,
-			local: addr(r.Local.WordBe, r.LocalPortBe), remote: addr(r.Remote.WordBe, r.RemotePortBe),
-		})
+		f(&r)
 	}
-	return out, nil
+	return nil
+}
+
+func decodeDoomed(r *sweepSlbDoomedSocket) doomedSocket {
+	return doomedSocket{
+		netns: r.Netns, cookie: r.Cookie, family: r.Family, proto: r.Proto, device: r.Device,
+		local:  addrPort(r.Local.WordBe, r.LocalPortBe),
+		remote: addrPort(r.Remote.WordBe, r.RemotePortBe),
+	}
+}
+
+func addrPort(words [4]uint32, port uint16) netip.AddrPort {
+	return netip.AddrPortFrom(decodeAddr(slicelbSlbAddr{WordBe: words}), swapPort(port))
+}
+
+// denies says whether the policy in force denies the call that connected a socket;
+// nil: it denies nothing. What a group is called, and not its index, says that it is
+// still the one that called.
+func (s *sweep) denies(d *Datapath) func(*sweepSlbDoomedSocket) bool {
+	if word := atomic.LoadUint64(d.policyWord); word != s.word {
+		s.word, s.policy = d.policyInForce()
+	}
+	if s.policy == nil {
+		return nil
+	}
+	return func(r *sweepSlbDoomedSocket) bool {
+		if int(r.Group) >= len(d.groups) || uint32(atomic.LoadUint64(&d.groups[r.Group])>>groupHashShift) != r.GroupCheck {
+			return false
+		}
+		frontend := false
+		if int(r.Frontend) < len(d.frontendRefs) {
+			ref := decodeFrontendRef(atomic.LoadUint64(&d.frontendRefs[r.Frontend]))
+			frontend = ref.Cell != 0 && ref.Gen == r.FrontendGen
+		}
+		action, _ := s.policy.Decide(r.Group, addrPort(r.Vip.WordBe, r.VipPortBe), r.Proto, frontend)
+		return action == PolicyDeny
+	}
 }
 
 // close closes sockets of the calling thread's network namespace.
@@ -204,9 +267,12 @@ func (s *sweep) close(list []doomedSocket) error {
 		return diagDestroy(list)
 	}
 	var errs []error
+	if denied := deniedOf(list); len(denied) > 0 { // of which the iterators know nothing
+		errs = append(errs, diagDestroy(denied))
+	}
 	for proto, p := range map[uint8]*ebpf.Program{unix.IPPROTO_TCP: s.tcp, unix.IPPROTO_UDP: s.udp} {
 		for _, socket := range list {
-			if socket.proto == proto {
+			if socket.proto == proto && !socket.denied {
 				_, err := iterate(p, nil)
 				errs = append(errs, err)
 				break
@@ -214,4 +280,8 @@ func (s *sweep) close(list []doomedSocket) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+func deniedOf(list []doomedSocket) []doomedSocket {
+	return slices.DeleteFunc(slices.Clone(list), func(s doomedSocket) bool { return !s.denied })
 }

@@ -29,9 +29,17 @@ type sweepSlbDoomedSocket struct {
 	RemotePortBe uint16
 	Family       uint8
 	Proto        uint8
-	Pad          [2]uint8
+	VipPortBe    uint16
 	Device       uint32
-	Pad2         uint32
+	Group        uint32
+	GroupCheck   uint32
+	Frontend     uint32
+	FrontendGen  uint32
+	Vip          struct {
+		_      structs.HostLayout
+		WordBe [4]uint32
+	}
+	Pad uint32
 }
 
 // Names of all BPF objects in the ELF.
@@ -44,6 +52,7 @@ const (
 	sweepProgSlbCloseTcp  = "slb_close_tcp"
 	sweepProgSlbCloseUdp  = "slb_close_udp"
 	sweepProgSlbDoomed    = "slb_doomed"
+	sweepProgSlbSent      = "slb_sent"
 	sweepVarSlbSweepTypes = "slb_sweep_types"
 )
 
@@ -92,6 +101,7 @@ type sweepProgramSpecs struct {
 	SlbCloseTcp *ebpf.ProgramSpec `ebpf:"slb_close_tcp"`
 	SlbCloseUdp *ebpf.ProgramSpec `ebpf:"slb_close_udp"`
 	SlbDoomed   *ebpf.ProgramSpec `ebpf:"slb_doomed"`
+	SlbSent     *ebpf.ProgramSpec `ebpf:"slb_sent"`
 }
 
 // sweepMapSpecs contains maps before they are loaded into the kernel.
@@ -157,6 +167,7 @@ type sweepPrograms struct {
 	SlbCloseTcp *ebpf.Program `ebpf:"slb_close_tcp"`
 	SlbCloseUdp *ebpf.Program `ebpf:"slb_close_udp"`
 	SlbDoomed   *ebpf.Program `ebpf:"slb_doomed"`
+	SlbSent     *ebpf.Program `ebpf:"slb_sent"`
 }
 
 func (p *sweepPrograms) Close() error {
@@ -164,6 +175,7 @@ func (p *sweepPrograms) Close() error {
 		p.SlbCloseTcp,
 		p.SlbCloseUdp,
 		p.SlbDoomed,
+		p.SlbSent,
 	)
 }
 

@@ -22,14 +22,14 @@ const (
 	stuckInterval = 10 * time.Second
 )
 
-// terminated is what became of sockets whose backends are gone.
+// terminated is what became of sockets whose backends are gone, or that policy denies.
 type terminated struct {
 	closed      uint64 // since the start
 	left, stuck int    // by the newest sweep: see bpf.Swept
 	err         error  // of the newest sweep, or why some are left
 }
 
-// terminate closes sockets of backends that are gone, beside the loop: nothing
+// terminate closes sockets of backends that are gone, and such that policy denies, beside the loop: nothing
 // waits for it. It begins with what a process before this one may have left.
 func (d *daemon) terminate(ctx context.Context, dp dataPath) {
 	timer := time.NewTimer(0)
@@ -71,10 +71,10 @@ func (d *daemon) noteSwept(s bpf.Swept, err error, took time.Duration) {
 		next.left, next.stuck, next.err = before.left, before.stuck, err
 	}
 	if s.Closed > 0 {
-		d.log.Info("sockets of backends that are gone were closed", "number", s.Closed, "took", took.Round(time.Microsecond).String())
+		d.log.Info("sockets were closed whose backend is gone, or that policy denies", "number", s.Closed, "took", took.Round(time.Microsecond).String())
 	}
 	if next.err != nil && (before.err == nil || before.err.Error() != next.err.Error()) {
-		d.log.Warn("sockets of backends that are gone", "err", next.err)
+		d.log.Warn("close sockets whose backend is gone, or that policy denies", "err", next.err)
 	}
 	d.swept.Store(next)
 }
@@ -88,16 +88,16 @@ func (d *daemon) sweptNotes(out *api.Sockets, notes []string) []string {
 	out.Closed, out.Stuck = t.closed, t.left+t.stuck
 	switch {
 	case t.stuck > 0:
-		text := fmt.Sprintf("%s in other network namespaces is connected to a backend that is gone", prose.Plural(t.stuck, "socket"))
+		text := fmt.Sprintf("%s in other network namespaces is connected to a backend that is gone, or that policy denies", prose.Plural(t.stuck, "socket"))
 		if t.stuck > 1 {
-			text = fmt.Sprintf("%s in other network namespaces are connected to backends that are gone", prose.Plural(t.stuck, "socket"))
+			text = fmt.Sprintf("%s in other network namespaces are connected to backends that are gone, or that policy denies", prose.Plural(t.stuck, "socket"))
 		}
 		if t.err != nil {
 			text += fmt.Sprintf(" (%v)", t.err)
 		}
 		notes = append(notes, text+": closing them takes the unit's drop-in terminate.conf, or a restart of who holds them")
 	case t.err != nil:
-		notes = append(notes, fmt.Sprintf("sockets of backends that are gone are not closed: %v", t.err))
+		notes = append(notes, fmt.Sprintf("sockets whose backend is gone, or that policy denies, are not closed: %v", t.err))
 	}
 	return notes
 }

@@ -24,8 +24,8 @@ func TestSweptNotes(t *testing.T) {
 	}{
 		{bpf.Swept{Closed: 3}, nil, api.Sockets{Closed: 3}, ""},
 		// Also where nothing says why: processes may be hidden.
-		{bpf.Swept{Stuck: 1}, nil, api.Sockets{Closed: 3, Stuck: 1}, "1 socket in other network namespaces is connected to a backend that is gone: closing them takes the unit's drop-in terminate.conf"},
-		{bpf.Swept{Closed: 1, Stuck: 2, Err: errors.New("no")}, nil, api.Sockets{Closed: 4, Stuck: 2}, "2 sockets in other network namespaces are connected to backends that are gone (no): closing"},
+		{bpf.Swept{Stuck: 1}, nil, api.Sockets{Closed: 3, Stuck: 1}, "1 socket in other network namespaces is connected to a backend that is gone, or that policy denies: closing them takes the unit's drop-in terminate.conf"},
+		{bpf.Swept{Closed: 1, Stuck: 2, Err: errors.New("no")}, nil, api.Sockets{Closed: 4, Stuck: 2}, "2 sockets in other network namespaces are connected to backends that are gone, or that policy denies (no): closing"},
 		{bpf.Swept{}, errors.New("no iterators"), api.Sockets{Closed: 4, Stuck: 2}, "no iterators"},
 		{bpf.Swept{Left: 1, Err: errors.New("no module")}, nil, api.Sockets{Closed: 4, Stuck: 1}, "are not closed: no module"},
 		{bpf.Swept{}, nil, api.Sockets{Closed: 4}, ""},

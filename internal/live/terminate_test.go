@@ -154,6 +154,36 @@ func TestTerminate(t *testing.T) {
 	}
 }
 
+// A policy that comes to deny a VIP closes what went through it, as the VIP says, and
+// what is not denied stays; when it is gone they may connect again. // threat P10
+func TestTerminateDenied(t *testing.T) {
+	h := newHost(t)
+	h.unit = true
+	server := kerneltest.Serve(t, "a", "127.0.0.1:0").Addr.String()
+	allowed := vipOf("web", fmt.Sprintf("%q, %q", vip, vip+"/udp"), "terminate = \"all\"", server)
+	h.serve(allowed)
+	c := kerneltest.Start(t, h.root)
+	sockets := hold(t, c, "a")
+	h.reload(allowed + "\n[policy]\n[[policy.rule]]\nfrom = [\"any\"]\nto = [\"192.0.2.0/24\"]\naction = \"deny\"\n")
+	for _, s := range sockets {
+		if err := s.works(); err != nil {
+			t.Errorf("%s, which is not denied: %v", s, err)
+		}
+	}
+	h.reload(allowed + "\n[policy]\n[[policy.rule]]\nfrom = [\"any\"]\nto = [\"web\"]\naction = \"deny\"\n")
+	h.until("what is denied is closed", func() bool { return closedSockets(h) == 2 }, h.log.String)
+	for _, s := range sockets {
+		if _, err := s.Receive(); err != unix.ECONNABORTED {
+			t.Errorf("%s: %v", s, err)
+		}
+		if err := s.Connect(vip); s.udp && err != unix.EPERM {
+			t.Errorf("%s: connect again: %v", s, err)
+		}
+	}
+	h.reload(allowed)
+	hold(t, c, "a")
+}
+
 // Sockets in another network namespace are counted by a daemon that has no
 // privileges but the unit's, and closed by one that may enter it. // edge D38
 func TestTerminateElsewhere(t *testing.T) {

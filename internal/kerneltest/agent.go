@@ -47,6 +47,11 @@ func (r request) serve(answer *reply) (err error) {
 		return connect(r.FD, sockaddr(r.Addr))
 	case "bind":
 		return unix.Bind(r.FD, sockaddr(r.Addr))
+	case "loopback":
+		if err := loopbackUp(); err != nil {
+			return err
+		}
+		return addLoopback(r.Addr.Addr())
 	case "uring":
 		return uringConnect(r.FD, r.Addr, r.Args[0] != 0)
 	case "heir":

@@ -61,6 +61,30 @@ type reply struct {
 // namespace. It ends with the test.
 func Start(t testing.TB, c *Cgroup) *Client {
 	t.Helper()
+	return start(t, c, &syscall.SysProcAttr{})
+}
+
+// rootlessID is root's in the user namespace of a StartRootless: nobody's here.
+const rootlessID = 165536
+
+// StartRootless is Start in a user namespace of its own, and in a network namespace
+// that belongs to that, as a rootless container's; its loopback device is up and has
+// an address more.
+func StartRootless(t testing.TB, c *Cgroup, addr string) *Client {
+	t.Helper()
+	ids := []syscall.SysProcIDMap{{HostID: rootlessID, Size: 1}}
+	client := start(t, c, &syscall.SysProcAttr{
+		Cloneflags: unix.CLONE_NEWUSER | unix.CLONE_NEWNET, UidMappings: ids, GidMappings: ids,
+		Credential: &syscall.Credential{NoSetGroups: true},
+	})
+	if _, err := client.do(request{Op: "loopback", Addr: netip.AddrPortFrom(netip.MustParseAddr(addr), 0)}); err != nil {
+		t.Fatalf("network of a user namespace: %v", err)
+	}
+	return client
+}
+
+func start(t testing.TB, c *Cgroup, attr *syscall.SysProcAttr) *Client {
+	t.Helper()
 	dir, err := os.Open(c.Path)
 	if err != nil {
 		t.Fatal(err)
@@ -70,7 +94,8 @@ func Start(t testing.TB, c *Cgroup) *Client {
 	// The runtime's signals would interrupt calls on sockets that have a time limit.
 	cmd.Env = append(os.Environ(), clientEnv+"=1", "GODEBUG=asyncpreemptoff=1")
 	cmd.Stderr = os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(dir.Fd())}
+	attr.UseCgroupFD, attr.CgroupFD = true, int(dir.Fd())
+	cmd.SysProcAttr = attr
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)

@@ -105,24 +105,26 @@ func (n *Netns) Do(t testing.TB, f func()) {
 // address more.
 func AddAddress(t testing.TB, addr string) {
 	t.Helper()
+	if err := addLoopback(netip.MustParseAddr(addr)); err != nil {
+		t.Fatalf("add address %s: %v", addr, err)
+	}
+}
+
+func addLoopback(a netip.Addr) error {
 	lo, err := netlink.LinkByName("lo")
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
-	a := netip.MustParseAddr(addr)
 	address, err := netlink.ParseAddr(netip.PrefixFrom(a, a.BitLen()).String())
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
 	address.Flags = unix.IFA_F_NODAD
 	if err := netlink.AddrAdd(lo, address); err != nil && !errors.Is(err, unix.EEXIST) {
-		t.Fatalf("add address %s: %v", addr, err)
+		return err
 	}
 	// IPv6 adds the local route in a kernel worker; what is sent before is lost.
-	err = until(func() error { return reachable(a) })
-	if err != nil {
-		t.Fatalf("reach address %s: %v", addr, err)
-	}
+	return until(func() error { return reachable(a) })
 }
 
 // AddDevice makes a device that is up and has an address, in the calling goroutine's

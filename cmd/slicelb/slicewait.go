@@ -16,8 +16,7 @@ import (
 
 const ownUnit = "slicelb.service"
 
-// mostAsked bounds what doctor asks the service manager, which loads a unit to
-// answer for it.
+// mostAsked bounds what doctor asks the service manager.
 const mostAsked = 500
 
 // selfOrdered are slices whose contents another unit starts, which the unit
@@ -39,7 +38,8 @@ func bootOrder(ctx context.Context, g *globals) []finding {
 }
 
 // slicesThatDoNotWait says which of the slices that the configuration names
-// may start something at boot before the VIPs are in the kernel.
+// may start something at boot before the VIPs are in the kernel. A slice that systemd
+// has not loaded holds nothing, and is not loaded for an answer: show leaves it out.
 func slicesThatDoNotWait(ctx context.Context, cfg *config.Config, show func(context.Context, []string) (string, error)) finding {
 	f := finding{Check: "order at boot", Verdict: verdictOK}
 	names := literalSlices(cfg)
@@ -60,21 +60,36 @@ func slicesThatDoNotWait(ctx context.Context, cfg *config.Config, show func(cont
 		return f
 	}
 	waits := ordered(out)
-	var missing []string
+	var first, missing, absent []string
 	for _, name := range names {
-		if !slices.ContainsFunc(chain(name), func(s string) bool { return waits[s] }) {
+		_, loaded := waits[name]
+		switch {
+		case slices.ContainsFunc(chain(name), func(s string) bool { return waits[s] }):
+			first = append(first, name)
+		case loaded:
 			missing = append(missing, name)
+		default:
+			absent = append(absent, name)
 		}
 	}
 	if len(rest) > 0 {
 		f.Verdict, f.Hint = verdictNote, fmt.Sprintf("%d more slices were not looked at", len(rest))
 	}
-	if len(missing) == 0 {
-		f.Text = "what starts in " + strings.Join(names, ", ") + " waits for " + ownUnit
+	unknown := ""
+	if len(absent) > 0 {
+		unknown = "; not loaded now, and so not known: " + strings.Join(absent, ", ")
+	}
+	switch {
+	case len(missing) > 0:
+	case len(first) > 0:
+		f.Text = "what starts in " + strings.Join(first, ", ") + " waits for " + ownUnit + unknown
+		return f
+	default:
+		f.Text = strings.TrimPrefix(unknown, "; ")
 		return f
 	}
 	f.Verdict = verdictNote
-	f.Text = "not after " + ownUnit + ": " + strings.Join(missing, ", ")
+	f.Text = "not after " + ownUnit + ": " + strings.Join(missing, ", ") + unknown
 	f.Hint = "what starts there at boot may come before the VIPs: see web.slice.d in /usr/share/doc/slicelb/examples"
 	return f
 }
@@ -106,7 +121,8 @@ func chain(name string) (all []string) {
 	}
 }
 
-// ordered reads what systemctl show prints: which units are after ours.
+// ordered reads what systemctl show prints: which units there are, and whether they are
+// after ours.
 func ordered(out string) map[string]bool {
 	waits := make(map[string]bool)
 	for _, unit := range strings.Split(out, "\n\n") {
@@ -121,18 +137,36 @@ func ordered(out string) map[string]bool {
 				after = slices.Contains(strings.Fields(value), ownUnit)
 			}
 		}
-		if after {
-			waits[id] = true
+		if id != "" {
+			waits[id] = after
 		}
 	}
 	return waits
 }
 
-// showOrder asks the service manager.
+// showOrder asks the service manager about those units that it has loaded: a list by
+// patterns loads none, and a question about properties of one does.
 func showOrder(ctx context.Context, units []string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "systemctl", append([]string{"show", "--no-pager", "--property=Id,After", "--"}, units...)...)
+	list, err := systemctl(ctx, append([]string{"list-units", "--all", "--plain", "--no-legend", "--no-pager", "--full", "--"}, units...)...)
+	if err != nil {
+		return "", err
+	}
+	var loaded []string
+	for line := range strings.Lines(list) {
+		if f := strings.Fields(line); len(f) > 0 && slices.Contains(units, f[0]) {
+			loaded = append(loaded, f[0])
+		}
+	}
+	if len(loaded) == 0 {
+		return "", nil
+	}
+	return systemctl(ctx, append([]string{"show", "--no-pager", "--property=Id,After", "--"}, loaded...)...)
+}
+
+func systemctl(ctx context.Context, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, "systemctl", args...)
 	var out, text bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &text
 	if err := cmd.Run(); err != nil {

@@ -25,6 +25,9 @@ func TestSlicesThatDoNotWait(t *testing.T) {
 	show := func(_ context.Context, units []string) (string, error) {
 		var out []string
 		for _, u := range units {
+			if strings.HasPrefix(u, "absent") {
+				continue
+			}
 			after := "-.slice"
 			if u == "web.slice" || u == "a.slice" {
 				after += " slicelb.service system.slice"
@@ -37,6 +40,9 @@ func TestSlicesThatDoNotWait(t *testing.T) {
 		{`"web.slice"`, verdictOK, "what starts in web.slice waits for slicelb.service"},
 		{`"web.slice", "a-b-c.slice"`, verdictOK, "what starts in a-b-c.slice, web.slice waits for slicelb.service"},
 		{`"web.slice", "jobs.slice", "b-a.slice"`, verdictNote, "not after slicelb.service: b-a.slice, jobs.slice"},
+		{`"web.slice", "absent-a.slice"`, verdictOK, "what starts in web.slice waits for slicelb.service; not loaded now, and so not known: absent-a.slice"},
+		{`"absent.slice"`, verdictOK, "not loaded now, and so not known: absent.slice"},
+		{`"a-absent.slice", "absent.slice", "b.slice"`, verdictNote, "not after slicelb.service: b.slice; not loaded now, and so not known: absent.slice"},
 		{`"nomad.slice", "system.slice", "/x.slice", "w-*.slice"`, verdictOK, "no slices by name in the configuration"},
 	} {
 		got := slicesThatDoNotWait(t.Context(), parse(tt.slices), show)

@@ -124,7 +124,7 @@ func playUnits(args []string) int {
 	got := answers{}
 	for i := range n[0] {
 		slice := strings.ReplaceAll(args[2], "%d", fmt.Sprint(i))
-		unit := fmt.Sprintf("first-%d-%d.service", os.Getpid(), i)
+		unit := fmt.Sprintf("first-%d@%d.service", os.Getpid(), 20_000+i)
 		argv := []string{first, vip.Addr().String(), fmt.Sprint(vip.Port()), told, unit}
 		type exec struct {
 			Path   string

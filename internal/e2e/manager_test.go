@@ -157,7 +157,16 @@ for i in 1 2 3 4 5 6 7 8 9 10; do busctl call org.freedesktop.systemd1 /org/free
 func TestLoadsNoUnits(t *testing.T) {
 	h := install(t)
 	h.echo()
-	h.configure(strings.Replace(oldTOML, `["web.slice"]`, `["web.slice", "ghost.slice", "ghost-a.slice"]`, 1))
+	h.compileFirst()
+	h.configure(strings.Replace(oldTOML, `["web.slice"]`, `["web.slice", "storm.slice", "ghost.slice", "ghost-a.slice"]`, 1) + `
+[vip.units]
+frontends = ["10.96.0.11:7000"]
+backend = [
+	{ unit = "ghost.service", address = "127.0.0.1:7001" },
+	{ unit = "never@*.service", address = "127.0.0.1:%i" },
+	{ unit = "first-*@*.service", address = "127.0.0.1:%i" },
+]
+`)
 	h.start()
 	h.healthy()
 	monitor := h.Command(context.Background(), "busctl", "--match=type='signal',member='UnitNew'", "monitor")
@@ -200,8 +209,32 @@ func TestLoadsNoUnits(t *testing.T) {
 		h.exit("slicelb", "explain", vip, "--unit", name)
 	}
 	h.must("slicelb", "group", "show", "web")
+	if _, out := h.exit("slicelb", "doctor", "--cgroup-root", "/sys/fs/cgroup"); !strings.Contains(out, "not known: ghost-a.slice, ghost.slice") {
+		t.Errorf("doctor says:\n%s", out)
+	}
+	h.settled()
+
+	// Units that come and go: who asks of one that is gone has it loaded once more.
+	storm := max(20, scale.Count(1000))
+	calls = h.status().Tracking.Sources["calls"]
+	h.run("units", vip, strconv.Itoa(storm), "storm.slice", "", "")
+	h.eventually(time.Minute, "systemd is asked of units", func() bool { return h.status().Tracking.Sources["calls"] > calls })
 	h.settled()
 	heard()
+	times := map[string]int{}
+	for line := range strings.Lines(loaded()) {
+		if name := strings.TrimSpace(line); strings.Contains(name, "STRING") && strings.Contains(name, "first-") {
+			times[name]++
+		}
+	}
+	if len(times) != storm {
+		t.Errorf("%d units were heard of, want %d", len(times), storm)
+	}
+	for name, n := range times {
+		if n > 1 {
+			t.Errorf("systemd has loaded %s %d times", name, n)
+		}
+	}
 	for line := range strings.Lines(loaded()) {
 		if strings.Contains(line, "STRING") && (strings.Contains(line, "ghost") || strings.Contains(line, "never") || strings.Contains(line, "web.slice")) {
 			t.Errorf("systemd has loaded %s", strings.TrimSpace(line))

@@ -31,6 +31,7 @@ var pkgs = []pkg{
 	{"busybox-static", "busybox", "other kernels, a small client", []string{"test"}},
 	{"xz-utils", "xz", "other kernels' modules", []string{"test"}},
 	{"curl", "curl", "a real client", []string{"test"}},
+	{"jq", "jq", "examples of the manual", []string{"test"}},
 	{"wrk", "wrk", "a real load of HTTP", []string{"test"}},
 	{"musl-tools", "musl-gcc", "a real client, with musl's resolver", []string{"test"}},
 	{"dnsmasq-base", "dnsmasq", "a real name server", []string{"test"}},

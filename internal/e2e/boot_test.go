@@ -26,7 +26,8 @@ func TestOrderAtBoot(t *testing.T) {
 	// Each is a workload whose only call is at its start.
 	call := "[Service]\nType=oneshot\nRemainAfterExit=yes\nEnvironment=" + roleVar + "=load\n" +
 		"ExecStart=/bin/sh -c '" + actor + " " + vip + " 1 " + strings.Join(oldOnes, " ") + " </dev/null 2>&1'\n"
-	runtimes := []string{"nomad.service", "podman.service", "docker.service", "lxc.service"}
+	runtimes := []string{"nomad.service", "podman.service", "docker.service", "lxc.service",
+		"incus.service", "lxd.service", "snap.lxd.daemon.service"}
 	for _, name := range runtimes {
 		file("/run/systemd/system/"+name, call+"Slice=web.slice\n")
 	}

@@ -219,8 +219,9 @@ func TestDeb(t *testing.T) {
 	h.dpkg("--purge", "slicelb")
 }
 
-// Installations that go wrong leave nothing behind, and take nothing away.
-func TestDebAborts(t *testing.T) {
+// Installations on hosts that are not like others, and that go wrong: they leave
+// nothing behind, and take nothing away.
+func TestDebElsewhere(t *testing.T) {
 	h := bare(t, "dpkg", "deb-systemd-helper")
 	deb, _ := packed(t, release2)
 	h.put(deb, "/tmp/slicelb.deb")
@@ -240,6 +241,11 @@ dpkg-deb --build /tmp/other "/tmp/$1.deb"`, "sh", name)
 		}
 	}
 
+	// A user of that name is there, of a group of all users.
+	h.exit("userdel", "slicelb")
+	h.exit("groupdel", "slicelb")
+	h.must("useradd", "--system", "--gid=users", "slicelb")
+
 	// A file of it belongs to another package: the first one, since dpkg cannot put back
 	// what it has unpacked on the overlay that a lab has.
 	h.dpkg("--install", other("squatter", "mkdir -p etc/slicelb; touch etc/slicelb/slicelb.toml"))
@@ -255,6 +261,9 @@ dpkg-deb --build /tmp/other "/tmp/$1.deb"`, "sh", name)
 	h.configure(oldTOML)
 	h.must("systemctl", "reload", unit)
 	h.healthy()
+	if got := h.must("stat", "-c", "%U %G", "/run/slicelb/api.sock"); got != "slicelb slicelb" {
+		t.Errorf("the socket is %s's", got)
+	}
 	before := h.property("MainPID")
 	fails("--auto-deconfigure", "--install", other("rival", `printf 'Conflicts: slicelb\nReplaces: slicelb\nProvides: slicelb\n' >>DEBIAN/control
 printf '#!/bin/sh\nexit 1\n' >DEBIAN/preinst; chmod 755 DEBIAN/preinst`))

@@ -1,10 +1,12 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 )
@@ -68,29 +70,52 @@ func parseChangelog(text string) ([]entry, error) {
 	return entries, nil
 }
 
-// formatChangelog writes the entries as nfpm reads them. What is unreleased is
-// that of the version that is packed.
-func formatChangelog(entries []entry, version string, at time.Time) ([]byte, error) {
+// packed gives each entry the version and time that it has in a package. What is
+// unreleased is that of the version that is packed.
+func packed(entries []entry, version string, at time.Time) []entry {
+	list := slices.Clone(entries)
+	for i := range list {
+		if list[i].version == unreleased {
+			list[i].version, list[i].date = version, at
+		}
+		list[i].version += "-1" // the packages' own revision
+	}
+	return list
+}
+
+// debianChangelog writes packed entries as /usr/share/doc has them on Debian.
+func debianChangelog(entries []entry) []byte {
+	var b bytes.Buffer
+	for i, e := range entries {
+		if i > 0 {
+			b.WriteByte('\n')
+		}
+		fmt.Fprintf(&b, "slicelb (%s) unstable; urgency=medium\n\n", e.version)
+		for _, c := range e.changes {
+			fmt.Fprintf(&b, "  * %s\n", strings.ReplaceAll(wrap(c, 74), "\n", "\n    "))
+		}
+		fmt.Fprintf(&b, "\n -- %s  %s\n", maintainer, e.date.Format(time.RFC1123Z))
+	}
+	return b.Bytes()
+}
+
+// rpmChangelog writes packed entries as nfpm reads them. It puts a dash in front of
+// a change, and passes its lines on as they are.
+func rpmChangelog(entries []entry) ([]byte, error) {
 	type change struct {
 		Note string `json:"note"`
 	}
 	type section struct {
-		Semver   string         `json:"semver"`
-		Date     time.Time      `json:"date"`
-		Packager string         `json:"packager"`
-		Deb      map[string]any `json:"deb"`
-		Changes  []change       `json:"changes"`
+		Semver   string    `json:"semver"`
+		Date     time.Time `json:"date"`
+		Packager string    `json:"packager"`
+		Changes  []change  `json:"changes"`
 	}
 	var list []section
 	for _, e := range entries {
 		s := section{Semver: e.version, Date: e.date, Packager: maintainer}
-		if e.version == unreleased {
-			s.Semver, s.Date = version, at
-		}
-		s.Semver += "-1" // the packages' own revision
-		s.Deb = map[string]any{"urgency": "medium", "distributions": []string{"unstable"}}
 		for _, c := range e.changes {
-			s.Changes = append(s.Changes, change{wrap(c, 74)})
+			s.Changes = append(s.Changes, change{strings.ReplaceAll(wrap(c, 76), "\n", "\n  ")})
 		}
 		list = append(list, s)
 	}

@@ -45,13 +45,34 @@ First version.
 	}
 }
 
-func TestFormatChangelog(t *testing.T) {
+func TestChangelogs(t *testing.T) {
 	at := time.Date(2027, 2, 1, 12, 0, 0, 0, time.UTC)
-	got, err := formatChangelog([]entry{{version: unreleased, changes: []string{strings.Repeat("word ", 16)}}}, "0.0.0~git1.abc", at)
+	entries := packed([]entry{
+		{version: unreleased, changes: []string{strings.TrimSpace(strings.Repeat("word ", 16)), "Another."}},
+		{version: "1.2.0", date: time.Date(2027, 1, 31, 0, 0, 0, 0, time.UTC), changes: []string{"Older."}},
+	}, "1.2.0+3.abc", at)
+	const debian = `slicelb (1.2.0+3.abc-1) unstable; urgency=medium
+
+  * word word word word word word word word word word word word word word word
+    word
+  * Another.
+
+ -- slicelb maintainers <slicelb@users.noreply.github.com>  Mon, 01 Feb 2027 12:00:00 +0000
+
+slicelb (1.2.0-1) unstable; urgency=medium
+
+  * Older.
+
+ -- slicelb maintainers <slicelb@users.noreply.github.com>  Sun, 31 Jan 2027 00:00:00 +0000
+`
+	if diff := cmp.Diff(debian, string(debianChangelog(entries))); diff != "" {
+		t.Error(diff)
+	}
+	got, err := rpmChangelog(entries)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{`"semver": "0.0.0~git1.abc-1"`, `"date": "2027-02-01T12:00:00Z"`, `word\nword`} {
+	for _, want := range []string{`"semver": "1.2.0+3.abc-1"`, `"date": "2027-02-01T12:00:00Z"`, `word\n  word`} {
 		if !strings.Contains(string(got), want) {
 			t.Errorf("no %s in\n%s", want, got)
 		}

@@ -144,11 +144,18 @@ func (p *pack) prepare(ctx context.Context) error {
 	if err := p.copyTree("packaging/examples", "examples"); err != nil {
 		return err
 	}
+	if err := p.docs(); err != nil {
+		return err
+	}
 	entries, err := p.changelog()
 	if err != nil {
 		return err
 	}
-	list, err := formatChangelog(entries, p.version, p.time)
+	entries = packed(entries, p.version, p.time)
+	if err := p.write("changelog.Debian.gz", gzipped(debianChangelog(entries))); err != nil {
+		return err
+	}
+	list, err := rpmChangelog(entries)
 	if err != nil {
 		return err
 	}
@@ -248,9 +255,10 @@ func (p *pack) make(ctx context.Context, arch, format string) error {
 		return err
 	}
 	var unknown []string
-	values := map[string]string{"ARCH": arch, "VERSION": p.version, "TIME": p.time.Format(time.RFC3339), "STAGE": p.stage, "RPM_PAGES": p.rpmPages(), "SYNOPSIS": ""}
-	if format == "deb" { // an rpm has a field for it
+	values := map[string]string{"ARCH": arch, "VERSION": p.version, "TIME": p.time.Format(time.RFC3339), "STAGE": p.stage, "RPM_PAGES": p.rpmPages(), "SYNOPSIS": "", "CHANGELOG": "changelog: " + filepath.Join(p.stage, "changelog.yaml")}
+	if format == "deb" { // an rpm has fields for both
 		values["SYNOPSIS"] = "service addresses for hosts without Kubernetes\n  "
+		values["CHANGELOG"] = ""
 	}
 	list := os.Expand(string(text), func(name string) string {
 		value, ok := values[name]

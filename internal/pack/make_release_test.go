@@ -85,7 +85,7 @@ func TestRelease(t *testing.T) {
 			says(t, binary, version)
 		}
 		changes := gunzip(t, root, "usr/share/doc/slicelb/changelog.Debian.gz")
-		if !strings.HasPrefix(changes, "slicelb (1.2.0-1) ") || !strings.Contains(changes, "One thing on two lines.") || !strings.Contains(changes, "slicelb (1.1.0-1) ") {
+		if !strings.HasPrefix(changes, "slicelb (1.2.0-1) unstable; urgency=medium\n\n  * One thing on two lines.\n  * Another.\n\n -- ") || !strings.Contains(changes, "\n\nslicelb (1.1.0-1) ") {
 			t.Errorf("changelog:\n%s", changes)
 		}
 		sum := fmt.Sprintf("%x", sha256.Sum256([]byte(read(t, root, "usr/sbin/slicelb"))))
@@ -100,6 +100,9 @@ func TestRelease(t *testing.T) {
 		rpm := filepath.Join(dist, "slicelb-1.2.0-1."+map[string]string{"amd64": "x86_64", "arm64": "aarch64"}[arch]+".rpm")
 		if got := in(t, dist, "rpm", "--query", "--package", "--queryformat", `%{VERSION}-%{RELEASE}\n`, rpm); got != "1.2.0-1\n" {
 			t.Errorf("%s: %s", rpm, got)
+		}
+		if got := in(t, dist, "rpm", "--query", "--package", "--changelog", rpm); !strings.Contains(got, "- 1.2.0-1\n- One thing on two lines.\n- Another.\n") {
+			t.Errorf("changelog:\n%s", got)
 		}
 		if dump := in(t, dist, "rpm", "--query", "--package", "--dump", rpm); !strings.Contains(dump, sum) {
 			t.Errorf("%s has another program than %s:\n%s", rpm, deb, dump)

@@ -21,6 +21,9 @@ func (d *daemon) apply(ctx context.Context, src *source, snap *unitwatch.Snapsho
 		if errors.As(err, &limit) && d.leaveOut(src, limit) {
 			continue
 		}
+		if unfit(err) != nil {
+			d.trim.Store(true) // what came to nothing
+		}
 		if writes > 0 && d.part != nil {
 			d.part.again = time.Time{} // what was replaced is free in a moment
 		}
@@ -80,6 +83,9 @@ func (d *daemon) compile(src *source, snap *unitwatch.Snapshot) (*lb.State, erro
 	if same && d.desiredOf == b.version && !b.due(now) {
 		return d.desired.WithMembers(members), nil
 	}
+	if d.broken.of == src {
+		return nil, d.broken.err
+	}
 	rt := b.runtime(src, now)
 	var state *lb.State
 	var err error
@@ -89,7 +95,8 @@ func (d *daemon) compile(src *source, snap *unitwatch.Snapshot) (*lb.State, erro
 		state, err = lb.Compile(src.cfg, src.tree, members, rt)
 	}
 	if err != nil {
-		return nil, err
+		d.broken = broken{src, &compileError{err}}
+		return nil, d.broken.err
 	}
 	d.desired, d.desiredFor, d.desiredOf = state, src, b.version
 	return state, nil

@@ -64,6 +64,7 @@ type daemon struct {
 	heirless  []fdstore.FD // memfds that were handed over, until one of this process takes their place
 	good      *lastGood    // what is in it
 	fallback  *lastGood    // what the process before served, until this one is ready
+	files     *source      // what a start read, while the kernel cannot be given it; nil else
 	states    uint64       // generation of the newest memfd that the store has seen
 	kept      kept
 
@@ -79,6 +80,8 @@ type daemon struct {
 	desiredOf  uint64    // the backends' version that it is of
 	kernel     *lb.State // the newest that the kernel took
 	part       *part     // what there is room for, of what had none; nil: there is room
+	room       room
+	broken     broken
 	ready      bool
 	pending    *reload // waits for a snapshot of its tree
 
@@ -201,14 +204,14 @@ func (d *daemon) loop(ctx context.Context) error {
 }
 
 // hopeless is why a first start cannot succeed by trying again: the kernel or
-// the process lacks something, which is a bpf.ErrNotSupported, or the tables have
-// no room for the configuration. One that was handed a data plane goes on trying.
+// the process lacks something, which is a bpf.ErrNotSupported, or the kernel cannot be
+// given the configuration. One that was handed a data plane goes on trying.
 func (d *daemon) hopeless() error {
-	switch unfit := d.unfit(); {
+	switch why := unfit(d.applyErr); {
 	case d.ready || d.inherited:
 		return nil
-	case unfit != nil:
-		return &ConfigError{unfit.Error()}
+	case why != nil:
+		return &ConfigError{why.Error()}
 	case errors.Is(d.applyErr, bpf.ErrNotSupported):
 		return d.applyErr
 	}
@@ -244,8 +247,8 @@ func (d *daemon) settle(ctx context.Context) {
 	} else {
 		d.note(d.adoptOnly(ctx))
 	}
-	if unfit := d.unfit(); unfit != nil && d.inherited && d.running != nil {
-		d.fallBack(unfit)
+	if why := unfit(d.applyErr); why != nil && !d.ready && d.inherited && d.running != nil {
+		d.fallBack(ctx, why)
 		return
 	}
 	// A data plane that this version does not know serves on as it is: the start has
@@ -257,13 +260,18 @@ func (d *daemon) settle(ctx context.Context) {
 		return
 	}
 	if !d.ready && (d.running == nil || d.snap.Complete) {
-		d.keep(ctx, false)
-		d.ready, d.fallback = true, nil
-		d.tell("READY=1", "STATUS="+d.summary())
-		d.log.Info("ready", "summary", d.summary(), "took", time.Since(d.started).Round(time.Millisecond).String())
+		d.nowReady(ctx)
 	} else if d.ready && d.kept.behind {
 		d.keep(ctx, false) // attached after a reload that could not
 	}
+	d.settled(ctx)
+}
+
+func (d *daemon) nowReady(ctx context.Context) {
+	d.keep(ctx, false)
+	d.ready, d.fallback = true, nil
+	d.tell("READY=1", "STATUS="+d.summary())
+	d.log.Info("ready", "summary", d.summary(), "took", time.Since(d.started).Round(time.Millisecond).String())
 }
 
 // timed counts how long it took from the kernel's event to the maps.

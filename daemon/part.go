@@ -28,6 +28,12 @@ type part struct {
 	again time.Time // when more may be tried
 }
 
+// room is how many units a VIP of a source may have: see daemon.largest.
+type room struct {
+	of    *source
+	units int
+}
+
 // partRetry is how often more is tried where there was no room for a change: what was
 // replaced makes some.
 const partRetry = 10 * time.Second
@@ -52,7 +58,10 @@ func (d *daemon) leaveOut(src *source, why *lb.LimitError) bool {
 	}
 	next := part{of: src, why: why, again: time.Now().Add(partRetry)}
 	if tried := d.part; tried == nil || tried.of != src {
-		next.fits = d.largest(src)
+		if d.room.of != src {
+			d.room = room{src, d.largest(src)}
+		}
+		next.fits = d.room.units
 		next.most = next.fits
 		if next.fits == src.ends.Most(nil) {
 			next.most = d.fewer(src, next.fits) // all of it was tried

@@ -10,7 +10,6 @@ import (
 	"github.com/slicelb/slicelb/api"
 	"github.com/slicelb/slicelb/config"
 	"github.com/slicelb/slicelb/internal/fdstore"
-	"github.com/slicelb/slicelb/lb"
 	"github.com/slicelb/slicelb/unitwatch"
 )
 
@@ -154,7 +153,7 @@ func (d *daemon) finish(ctx context.Context, snap *unitwatch.Snapshot) {
 			}
 		}
 		code := api.Failed
-		if limit := (*lb.LimitError)(nil); errors.As(err, &limit) {
+		if unfit(err) != nil {
 			code = api.BadConfig
 		}
 		d.giveUp(api.Errorf(code, "apply: %v; running configuration unchanged", err))
@@ -165,7 +164,7 @@ func (d *daemon) finish(ctx context.Context, snap *unitwatch.Snapshot) {
 	r.source.after(d.running)
 	d.use(r.source)
 	d.snap = snap
-	d.failed, d.reloadErr = time.Time{}, nil
+	d.files, d.failed, d.reloadErr = nil, time.Time{}, nil
 	d.note(nil)
 	d.backends.watch(d.running, nil)
 	for _, text := range d.backends.forget(d.running) {

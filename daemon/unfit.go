@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"time"
@@ -8,54 +9,117 @@ import (
 	"github.com/slicelb/slicelb/lb"
 )
 
-// unfit is why what is to run does not fit the kernel's tables; nil: it does, or
-// nobody has tried. Nothing was written then.
-func (d *daemon) unfit() error {
+// compileError is why no state can be made of a configuration. Trying again changes
+// nothing.
+type compileError struct{ error }
+
+func (e *compileError) Unwrap() error { return e.error }
+
+// broken is a source that no state can be made of.
+type broken struct {
+	of  *source
+	err error
+}
+
+// unfit is why the kernel cannot be given what is to run, now or later: it does not fit
+// the tables, or no state can be made of it; nil: it can be, or nobody has tried.
+// Nothing was written then.
+func unfit(err error) error {
 	var limit *lb.LimitError
-	if !d.ready && errors.As(d.applyErr, &limit) {
+	var broken *compileError
+	switch {
+	case errors.As(err, &limit):
 		return fmt.Errorf("the configuration does not fit: %w", limit)
+	case errors.As(err, &broken):
+		return fmt.Errorf("the configuration cannot be used: %w", broken)
 	}
 	return nil
 }
 
-// fallBack has a start serve what the process before did, where the files do not
-// fit: the last good configuration, or, where none is known, what the kernel has.
-func (d *daemon) fallBack(unfit error) {
+// fallBack has a start serve what the process before did, where the kernel cannot be
+// given the files: the last good configuration, or, where none is known or the kernel
+// cannot be given that either, what the kernel has.
+func (d *daemon) fallBack(ctx context.Context, unfit error) {
 	good := d.fallback
 	d.fallback = nil
 	if !d.running.lastGood {
-		d.failed, d.reloadErr = time.Now(), unfit
+		d.failed, d.reloadErr, d.files = time.Now(), unfit, d.running
 	}
-	d.running, d.snap = nil, nil
 	if good != nil {
-		d.log.Error("the files do not fit the kernel's tables: serving the last good configuration", "loaded", good.Loaded, "err", unfit)
+		d.log.Error("the kernel cannot be given the files: serving the last good configuration", "loaded", good.Loaded, "err", unfit)
 		if err := d.restore(good); err != nil {
 			d.log.Error("last good configuration", "err", err)
 		}
-	}
-	tree := emptyTree()
-	if d.running != nil {
-		tree = d.running.tree
-	} else {
-		d.log.Error("no last good configuration fits: what the kernel has goes on", "err", unfit)
-		if d.state != nil {
-			// The process after this one must not take it for one that was served.
-			if err := d.state.Close(); err != nil {
-				d.log.Warn("last good configuration", "err", err)
-			}
-			d.state = nil
+		if d.running != d.files {
+			d.follow(d.running)
+			d.applyErr, d.applied = nil, false // the next snapshot
+			return
 		}
 	}
-	if d.watcher != nil {
-		d.watcher.SetTree(tree)
+	d.standBy(ctx, unfit)
+}
+
+// standBy leaves the kernel what it has, and has the files tried again with whatever
+// changes.
+func (d *daemon) standBy(ctx context.Context, unfit error) {
+	if err := d.adoptOnly(ctx); err != nil {
+		d.note(err)
+		return // at the next tick
 	}
-	d.applyErr, d.applied = nil, false // the next tick, or the next snapshot
+	d.log.Error("no last good configuration fits: what the kernel has goes on", "err", unfit)
+	if d.state != nil {
+		// The process after this one must not take it for one that was served.
+		if err := d.state.Close(); err != nil {
+			d.log.Warn("last good configuration", "err", err)
+		}
+		d.state = nil
+	}
+	if d.running != d.files {
+		d.use(d.files.with(d.units))
+		d.backends.watch(d.running, nil)
+		d.follow(d.running)
+	}
+	d.nowReady(ctx)
+}
+
+// standsBy reports whether the kernel still has what the process before left, because
+// nothing could take its place.
+func (d *daemon) standsBy() bool { return d.ready && d.files != nil && !d.running.lastGood }
+
+// follow has the watcher look for the cgroups of src.
+func (d *daemon) follow(src *source) {
+	d.snap = nil
+	if d.watcher != nil {
+		d.watcher.SetTree(src.tree)
+	}
+}
+
+// settled takes note that the kernel has what runs. Where it did not at the start, the
+// next process may know it for good from here on.
+func (d *daemon) settled(ctx context.Context) {
+	if !d.standsBy() {
+		return
+	}
+	d.files = nil
+	if unfit(d.reloadErr) != nil {
+		d.failed, d.reloadErr = time.Time{}, nil
+	}
+	if err := d.remember(); err != nil {
+		d.log.Error("remember the configuration", "err", err)
+		return
+	}
+	d.keep(ctx, false)
 }
 
 // whyLastGood is what the files lack while the last good configuration is served.
 func (d *daemon) whyLastGood() string {
-	if limit := (*lb.LimitError)(nil); errors.As(d.reloadErr, &limit) {
+	var limit *lb.LimitError
+	var broken *compileError
+	switch {
+	case errors.As(d.reloadErr, &limit):
 		return "the files do not fit the kernel's tables"
+	case errors.As(d.reloadErr, &broken):
+		return "the files cannot be used"
 	}
 	return "the files have errors"
 }

@@ -16,9 +16,9 @@ import (
 	"github.com/slicelb/slicelb/internal/fdstore"
 	"github.com/slicelb/slicelb/internal/fdstore/fdstoretest"
 	"github.com/slicelb/slicelb/internal/kerneltest"
-	"github.com/slicelb/slicelb/lb"
 	"github.com/slicelb/slicelb/lb/lbtest"
 	"github.com/slicelb/slicelb/unitwatch"
+	"github.com/slicelb/slicelb/unitwatch/anchor"
 )
 
 // manyFrontends takes more than smallLimits have.
@@ -38,16 +38,19 @@ func smallLimits() bpf.Limits {
 	return l
 }
 
-// A restart with files that do not fit serves what the process before did, and is
-// ready: what the manager would kill in its place serves nothing.
+// A restart with files that the kernel cannot be given serves what the process before
+// did, and is ready: what the manager would kill in its place serves nothing.
 func TestRestartThatDoesNotFit(t *testing.T) {
 	for _, test := range []struct {
 		name, good string // "": nobody knows what ran
 		served     string
+		spoil      bool // no state can be made of the files
 	}{
-		{"the last good one fits", oneVIP, "db"},
-		{"nobody knows it", "", ""},
-		{"it does not fit either", strings.ReplaceAll(manyFrontends(), "vip.many", "vip.before"), ""},
+		{"the last good one fits", oneVIP, "db", false},
+		{"nobody knows it", "", "", false},
+		{"it does not fit either", strings.ReplaceAll(manyFrontends(), "vip.many", "vip.before"), "", false},
+		{"no state can be made of the files", oneVIP, "db", true},
+		{"and nobody knows what ran", "", "", true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			m := fdstoretest.New(t)
@@ -83,30 +86,32 @@ func TestRestartThatDoesNotFit(t *testing.T) {
 			if err := d.start(); err != nil {
 				t.Fatal(err)
 			}
+			said := "table frontends has 8 entries"
+			if test.spoil {
+				d.running.cfg.VIPs[0].Except = []string{"nobody"}
+				said = `unknown group "nobody"`
+			}
 			for range 3 { // of the ticks and walks of the loop
-				if d.running != nil {
-					d.see(ctx, &unitwatch.Snapshot{Tree: d.running.tree, Complete: true})
-				} else {
-					d.settle(ctx)
-				}
+				d.see(ctx, &unitwatch.Snapshot{Tree: d.running.tree, Complete: true})
+				d.settle(ctx)
 			}
 			if d.state != nil {
 				defer d.state.Close()
 			}
 			served := ""
-			if d.running != nil {
+			if d.applied {
 				served = strings.Join(vipNames(d.running.cfg), " ")
 			}
-			if served != test.served || !d.ready || d.hopeless() != nil {
+			if served != test.served || !d.ready || !d.attached || d.hopeless() != nil {
 				t.Errorf("serves %q, ready: %t, %v", served, d.ready, d.applyErr)
 			}
-			var limit *lb.LimitError
-			if !errors.As(d.reloadErr, &limit) || limit.Table != "frontends" {
+			if d.reloadErr == nil || !strings.Contains(d.reloadErr.Error(), said) {
 				t.Errorf("told: %v", d.reloadErr)
 			}
 			d.publish()
 			problems := strings.Join(d.view.Load().problems, "\n")
-			if !strings.Contains(problems, "table frontends has 8 entries") || test.served != "" && !strings.Contains(problems, "the last good configuration") {
+			if !strings.Contains(problems, said) || strings.Contains(problems, "the last good configuration") != (test.served != "") ||
+				strings.Contains(problems, "what the process before left serves on") != (test.served == "") || !strings.Contains(problems, "the start at ") {
 				t.Errorf("problems:\n%s", problems)
 			}
 			// What the next process takes for good is what is served.
@@ -116,7 +121,7 @@ func TestRestartThatDoesNotFit(t *testing.T) {
 			if err := d.notify.Barrier(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			if said := strings.Join(m.Said(), "\n"); !strings.Contains(said, "READY=1") || strings.Contains(said, "have errors") {
+			if said := strings.Join(m.Said(), "\n"); !strings.Contains(said, "READY=1") || strings.Contains(said, "have errors") || strings.Contains(said, "without a configuration") {
 				t.Errorf("said\n%s", said)
 			}
 		})
@@ -140,5 +145,55 @@ func TestFirstStartThatDoesNotFit(t *testing.T) {
 	var bad *ConfigError
 	if !errors.As(err, &bad) || !strings.Contains(err.Error(), "table frontends has 8 entries, 20 are wanted") {
 		t.Errorf("%v", err)
+	}
+}
+
+// A first start with files that no state can be made of ends, too.
+func TestFirstStartThatCannotBeCompiled(t *testing.T) {
+	d := bare(t, fdstoretest.New(t), newMemoryPath(lbtest.DefaultLimits))
+	d.running = sourceOf(t, oneVIP)
+	d.running.cfg.VIPs[0].Except = []string{"nobody"}
+	d.see(t.Context(), &unitwatch.Snapshot{Tree: d.running.tree, Complete: true})
+	var bad *ConfigError
+	if err := d.hopeless(); !errors.As(err, &bad) || !strings.Contains(err.Error(), `unknown group "nobody"`) {
+		t.Errorf("%v", err)
+	}
+	if !d.trim.Load() {
+		t.Error("the memory that it took stays")
+	}
+}
+
+// Where nothing could be served but what the kernel has, the files are tried again
+// when what stood in the way is gone, and are known for good from then on.
+func TestFilesThatFitLater(t *testing.T) {
+	limits := lbtest.DefaultLimits
+	limits.Cgroups = 16
+	d := bare(t, fdstoretest.New(t), newMemoryPath(limits))
+	ctx, cancel := context.WithCancel(t.Context())
+	defer d.tasks.Wait()
+	defer cancel()
+	d.inherited, d.lockHeld = true, true
+	d.running = sourceOf(t, "[group.web]\nslices = [\"/web.slice/*\"]\n"+oneVIP)
+	see := func(cgroups int) {
+		s := &unitwatch.Snapshot{Tree: d.running.tree, Complete: true}
+		for i := range cgroups {
+			s.Cgroups = append(s.Cgroups, unitwatch.Cgroup{
+				ID: uint64(100 + i), Path: fmt.Sprintf("/web.slice/%d", i), Match: &anchor.Match{Group: "web", Anchor: true}, Group: "web",
+			})
+		}
+		d.see(ctx, s)
+		d.publish()
+	}
+	see(20)
+	if !d.ready || d.applied || d.state != nil || !strings.Contains(strings.Join(d.view.Load().problems, "\n"), "table cgroups has 16 entries") {
+		t.Errorf("ready %t, %v, problems %q", d.ready, d.applyErr, d.view.Load().problems)
+	}
+	see(3)
+	if d.state == nil {
+		t.Fatal("nothing is kept for the next process")
+	}
+	defer d.state.Close()
+	if problems := d.view.Load().problems; !d.applied || len(problems) > 0 {
+		t.Errorf("%v, problems %q", d.applyErr, problems)
 	}
 }

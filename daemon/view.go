@@ -86,7 +86,11 @@ func (v *view) addConfig(d *daemon) {
 		if e := (*api.Error)(nil); errors.As(d.reloadErr, &e) && e.Hint != "" {
 			text += " (" + e.Hint + ")"
 		}
-		v.problem("the reload at %s failed: %s", d.failed.Format("15:04:05"), text)
+		what := "reload"
+		if unfit(d.reloadErr) != nil {
+			what = "start" // a reload's is told to who asked for it
+		}
+		v.problem("the %s at %s failed: %s", what, d.failed.Format("15:04:05"), text)
 	}
 }
 
@@ -95,6 +99,8 @@ func (v *view) addServing(d *daemon) {
 	switch {
 	case errors.Is(d.applyErr, bpf.ErrLayout):
 		v.problem("this version cannot take over the data plane of the one before, which serves on as it was: %v; install that version again, or run systemctl stop and start: connects to VIPs go to the wire in between", d.applyErr)
+	case d.applyErr != nil && d.standsBy():
+		v.problem("what the process before left serves on as it was, whatever becomes of backends: the files cannot take its place; they are tried again when units or cgroups change: %v", d.applyErr)
 	case d.applyErr != nil:
 		v.problem("the kernel does not have the newest state: %v", d.applyErr)
 	}

@@ -41,9 +41,7 @@ Exit status 0 when it could be loaded, with warnings or without, 78 when not.`,
 				bad = notFound(g.config, err)
 			}
 			if err == nil {
-				if bad, err = unfit(cfg); err != nil {
-					return err
-				}
+				bad = unfit(cfg)
 			}
 			if out.format == "json" {
 				return checkJSON(g, cfg, warnings, bad)
@@ -66,21 +64,24 @@ func notFound(name string, err error) *config.Error {
 }
 
 // unfit says, in the form of a problem, what the tables of a new data plane have no
-// room for.
-func unfit(cfg *config.Config) (*config.Error, error) {
+// room for, or why no state of them can be made.
+func unfit(cfg *config.Config) *config.Error {
 	err := lb.Fits(cfg)
-	var limit *lb.LimitError
-	if !errors.As(err, &limit) {
-		return nil, err
+	if err == nil {
+		return nil
 	}
-	p := config.Problem{Severity: config.SeverityError, Message: "does not fit: " + limit.Error()}
+	p := config.Problem{Severity: config.SeverityError, Message: "cannot be used: " + err.Error()}
 	if len(cfg.Files) > 0 {
 		p.Pos.File = cfg.Files[len(cfg.Files)-1]
 	}
-	if limit.Table == "slots" {
-		p.Hint = "slots in [daemon] says how many there are"
+	var limit *lb.LimitError
+	if errors.As(err, &limit) {
+		p.Message = "does not fit: " + limit.Error()
+		if limit.Table == "slots" {
+			p.Hint = "slots in [daemon] says how many there are"
+		}
 	}
-	return &config.Error{Problems: []config.Problem{p}}, nil
+	return &config.Error{Problems: []config.Problem{p}}
 }
 
 // checked is the answer of check -o json.

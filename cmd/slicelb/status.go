@@ -91,7 +91,7 @@ func printStatus(g *globals, s *api.Status, wide bool, now time.Time) error {
 func serving(line func(name, format string, args ...any), s *api.Status, wide bool, now time.Time) {
 	files := prose.Plural(len(s.Config.Files), "file")
 	if s.Config.LastGood {
-		line("config", "%s: the last good one, loaded %s ago; the files have errors", s.Config.Path, since(s.Config.Loaded, now))
+		line("config", "%s: the last good one, loaded %s ago; the files are not in use", s.Config.Path, since(s.Config.Loaded, now))
 	} else {
 		line("config", "%s (%s), loaded %s ago", s.Config.Path, files, since(s.Config.Loaded, now))
 	}

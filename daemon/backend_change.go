@@ -96,7 +96,8 @@ func (d *daemon) meant(c *backendChange) ([]lb.Endpoint, error) {
 	if vip == nil {
 		return nil, noVIP(c.vip)
 	}
-	found := false
+	// A unit that is stopped is no backend, and what was said of it can be taken back.
+	_, found := d.backends.operator[lb.Endpoint{VIP: c.vip, Addr: c.addr}]
 	endpoints(vip, func(b config.Backend) { found = found || b.Addr == c.addr })
 	if !found {
 		return nil, &api.Error{
@@ -201,6 +202,8 @@ func (d *daemon) ordered(c *backendChange, all []lb.Endpoint) (next map[lb.Endpo
 		}
 		if u := d.running.unit(e); u != nil {
 			o.Unit, o.Run = u.Name, u.Run
+		} else {
+			o.Unit = was.Unit
 		}
 		next[e] = o
 	}

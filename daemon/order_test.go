@@ -102,3 +102,24 @@ func TestOrdersOfBothKinds(t *testing.T) {
 		}
 	}
 }
+
+// What was said of a backend whose unit is stopped can be taken back.
+func TestOrderOfStoppedUnit(t *testing.T) {
+	e := endpointOf("db", "127.0.0.1:1")
+	d := &daemon{backends: newBackendStates(), running: parse(t, unitVIP).with(unitsAre())}
+	c := &backendChange{vip: e.VIP, addr: e.Addr, state: api.OrderReady}
+	if _, err := d.meant(c); err == nil {
+		t.Error("nothing was said of it, and it is not there")
+	}
+	d.backends.operator[e] = order{State: api.OrderDrain, Unit: "web@1.service"}
+	all, err := d.meant(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if next, _, _ := d.ordered(&backendChange{state: api.OrderMaint}, all); next[e].Unit != "web@1.service" {
+		t.Errorf("whose unit it is is forgotten: %+v", next[e])
+	}
+	if next, _, _ := d.ordered(c, all); len(next) != 0 {
+		t.Errorf("%+v", next)
+	}
+}

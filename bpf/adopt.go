@@ -12,10 +12,10 @@ import (
 )
 
 // Adopt takes over what an earlier process left in a descriptor store: the
-// newest set that is complete and of this layout. From the moment a name is one
-// of ours its descriptor is Adopt's: used, or closed. Programs of another build
-// are replaced in place, hook by hook, readers before writers, and no hook is
-// empty in between; where the new programs do not load, the old ones go on.
+// newest set that is complete and of this layout. The descriptors are Adopt's:
+// used, or closed, whatever comes of it and whatever their names. Programs of
+// another build are replaced in place, hook by hook, readers before writers, and no
+// hook is empty in between; where the new programs do not load, the old ones go on.
 // Capacities are those that the maps have, whatever opts says. Programs of
 // opts.Build are not loaded again to be compared, where that is this build.
 //

@@ -1,6 +1,7 @@
 package bpf
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 
@@ -18,12 +19,13 @@ type storedFD struct {
 	fd   int
 }
 
-// storedSets sorts what is ours into sets, the newest first.
+// storedSets sorts what is ours into sets, the newest first, and closes the rest.
 func storedSets(fds []NamedFD) []*storedSet {
 	byName := make(map[string]*storedSet)
 	for _, f := range fds {
 		n, ok := parseStoredName(f.Name)
 		if !ok {
+			unix.Close(f.FD)
 			continue
 		}
 		key := n.layout + "-" + n.set
@@ -38,7 +40,7 @@ func storedSets(fds []NamedFD) []*storedSet {
 	var sets []*storedSet
 	for _, s := range byName {
 		for _, same := range s.fds {
-			slices.SortFunc(same, func(a, b storedFD) int { return int(b.name.id) - int(a.name.id) })
+			slices.SortFunc(same, func(a, b storedFD) int { return cmp.Compare(b.name.id, a.name.id) })
 		}
 		sets = append(sets, s)
 	}

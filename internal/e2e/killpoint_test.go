@@ -17,13 +17,7 @@ import (
 // everything right. fault F2, edge D40
 func TestKillPoints(t *testing.T) {
 	h := install(t)
-	const killer = "/usr/local/bin/slicelb-killer"
-	const trigger = "/run/slicelb/kill"
-	if err := h.Install(binary(t, "slicelb_kill"), killer, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	h.exec(killer + " serve --cgroup-root " + lab.CgroupRoot)
-	h.dropin("kill", "[Service]\nEnvironment=SLICELB_KILL_FILE="+trigger+"\n")
+	trigger := h.installKiller()
 	h.must("systemctl", "daemon-reload")
 	h.echo()
 
@@ -113,6 +107,65 @@ func TestKillPoints(t *testing.T) {
 	if len(killed) == 0 {
 		t.Error("no kill point was met")
 	}
+}
+
+// installKiller has the unit run the build with kill points. It returns the file that
+// triggers one.
+func (h *host) installKiller() (trigger string) {
+	h.t.Helper()
+	const killer = "/usr/local/bin/slicelb-killer"
+	trigger = "/run/slicelb/kill"
+	if err := h.Install(binary(h.t, "slicelb_kill"), killer, 0o755); err != nil {
+		h.t.Fatal(err)
+	}
+	h.exec(killer + " serve --cgroup-root " + lab.CgroupRoot)
+	h.dropin("kill", "[Service]\nEnvironment=SLICELB_KILL_FILE="+trigger+"\n")
+	return trigger
+}
+
+// The loop hangs, in a write to the kernel or in a word to the descriptor store, while
+// the rest of the process lives and answers: the watchdog has it restarted, nothing
+// fails meanwhile, and the next process does what was under way. fault F24
+func TestLoopHangs(t *testing.T) {
+	h := install(t)
+	trigger := h.installKiller()
+	h.dropin("watchdog", "[Service]\nWatchdogSec=2s\n")
+	h.must("systemctl", "daemon-reload")
+	h.echo()
+	h.configure(oldTOML)
+	h.start()
+	h.healthy()
+	l := h.load(all...)
+	configs := []string{newTOML, oldTOML}
+	watchdogs := func() int {
+		return strings.Count(h.must("journalctl", "--unit="+unit, "--output=cat", "--no-pager"), "Watchdog timeout")
+	}
+	for i, point := range []string{"", "store ", "barrier"} {
+		pid := h.property("MainPID")
+		before := watchdogs()
+		h.configure(configs[i%2])
+		l.losesBackends()
+		h.must("sh", "-c", fmt.Sprintf("printf 'hang %s' >%s", point, trigger))
+		h.must("sh", "-c", "slicelb reload >/dev/null 2>&1 &") // it does not come back
+		h.eventually(10*time.Second, "it hangs", func() bool { code, _ := h.exit("test", "-e", trigger); return code != 0 })
+		hung := time.Now()
+		if s := h.status(); s == nil || fmt.Sprint(s.PID) != pid {
+			t.Errorf("at %q: the process that hangs does not answer: %+v", point, s)
+		}
+		h.eventually(20*time.Second, "restarted", func() bool {
+			next := h.property("MainPID")
+			return next != pid && next != "0" && h.property("ActiveState") == "active"
+		})
+		t.Logf("at %q: restarted after %v", point, time.Since(hung).Round(time.Millisecond))
+		h.eventually(10*time.Second, "the watchdog did it", func() bool { return watchdogs() == before+1 })
+		if s := h.healthy(); !s.DataPlane.Adopted {
+			t.Errorf("at %q: not adopted: %q", point, s.Notes)
+		}
+		if code, out := h.exit("slicelb", "diff"); code != 0 {
+			t.Errorf("at %q: the next process does not serve the files:\n%s", point, out)
+		}
+	}
+	l.flawless()
 }
 
 // killedAt is the kind of the newest kill point, as the daemon said it.

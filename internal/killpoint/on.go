@@ -6,13 +6,16 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"strings"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
 
 // count is of the kill points since the file appeared that SLICELB_KILL_FILE names. It
-// holds a number n; the n-th ends the process, once: the file is removed first.
+// holds a number n; the n-th ends the process, once: the file is removed first. Or it
+// holds "hang" and a word: the first one that begins with that never ends, and the rest of
+// the process goes on.
 var count atomic.Int64
 
 // Here is such a moment: what has just been done.
@@ -25,6 +28,11 @@ func Here(what string) {
 	if err != nil {
 		count.Store(0)
 		return
+	}
+	if begin, ok := strings.CutPrefix(string(b), "hang "); ok && strings.HasPrefix(what, begin) {
+		fmt.Fprintf(os.Stderr, "hangs at: %s\n", what)
+		os.Remove(path)
+		select {}
 	}
 	n, err := strconv.ParseInt(string(b), 10, 64)
 	if err != nil || count.Add(1) < n {

@@ -46,6 +46,7 @@ type DataPlane struct {
 	CgroupRoot string   `json:"cgroup_root"`
 	Namespaced bool     `json:"namespaced"` // the root is not the hierarchy's own
 	Adopted    bool     `json:"adopted"`    // this process took it over from the one before
+	Before     bool     `json:"before"`     // what the process before left serves on: this one has not attached its own yet
 	Hooks      []string `json:"hooks"`
 	Missing    []string `json:"missing"` // kernel features that are not there
 	Held       Held     `json:"held"`

@@ -59,6 +59,7 @@ type daemon struct {
 
 	handed    []fdstore.FD // of a data plane, until one is opened
 	build     string       // bpf.Build of what was handed
+	before    bool         // a data plane was among it, which serves on
 	inherited bool         // this process was handed something: it must not exit 78 or 2
 	state     *os.File     // the sealed memfd of the newest last good
 	heirless  []fdstore.FD // memfds that were handed over, until one of this process takes their place

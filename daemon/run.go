@@ -172,6 +172,7 @@ func (d *daemon) start() error {
 		}
 		return state
 	})
+	d.before = len(d.handed) > 0
 	before := d.served(good)
 	cfg, warnings, err := readConfig(d.configPath)
 	if err == nil && (before != nil || len(d.handed) > 0) {

@@ -86,6 +86,9 @@ func TestRestartThatDoesNotFit(t *testing.T) {
 			if err := d.start(); err != nil {
 				t.Fatal(err)
 			}
+			if d.publish(); !d.view.Load().status.DataPlane.Before {
+				t.Error("it is not said that what the process before left serves on")
+			}
 			said := "table frontends has 8 entries"
 			if test.spoil {
 				d.running.cfg.VIPs[0].Except = []string{"nobody"}
@@ -109,6 +112,9 @@ func TestRestartThatDoesNotFit(t *testing.T) {
 				t.Errorf("told: %v", d.reloadErr)
 			}
 			d.publish()
+			if d.view.Load().status.DataPlane.Before {
+				t.Error("attached, and said not to be")
+			}
 			problems := strings.Join(d.view.Load().problems, "\n")
 			if !strings.Contains(problems, said) || strings.Contains(problems, "the last good configuration") != (test.served != "") ||
 				strings.Contains(problems, "what the process before left serves on") != (test.served == "") || !strings.Contains(problems, "the start at ") {

@@ -38,7 +38,7 @@ func (d *daemon) publish() {
 		Version: d.version, PID: os.Getpid(), Started: d.started,
 		Config:    api.Config{Path: d.path(), Files: []string{}},
 		HTTP:      d.web.address(),
-		DataPlane: api.DataPlane{Attached: d.attached, CgroupRoot: d.root.Path, Namespaced: d.root.Namespaced, Adopted: d.dp.adopted, Hooks: []string{}, Missing: []string{}, Held: d.held(), Writes: d.writes},
+		DataPlane: api.DataPlane{Attached: d.attached, CgroupRoot: d.root.Path, Namespaced: d.root.Namespaced, Adopted: d.dp.adopted, Before: d.before && !d.attached, Hooks: []string{}, Missing: []string{}, Held: d.held(), Writes: d.writes},
 		Tracking:  api.Tracking{Mode: unitwatch.CgroupfsOnly.String(), Pending: []string{}, Lost: []string{}},
 	}
 	v.addConfig(d)

@@ -124,6 +124,7 @@ func (c canned) Status(ctx context.Context) (*api.Status, error) {
 	}
 	if c.is("starting") {
 		s.State, s.DataPlane.Attached, s.DataPlane.Hooks, s.DataPlane.Held = api.Degraded, false, nil, api.Held{}
+		s.DataPlane.Before = c.is("again")
 		s.Problems = []string{"not ready: the VIPs are not in the kernel yet"}
 	}
 	if c.is("degraded") {

@@ -100,6 +100,8 @@ func serving(line func(name, format string, args ...any), s *api.Status, wide bo
 	}
 	d := s.DataPlane
 	switch {
+	case d.Before:
+		line("data plane", "what the process before left serves on; nothing newer is attached yet")
 	case !d.Attached && len(s.VIPs) == 0 && summaryText(s.Policy) == "":
 		line("data plane", "nothing attached: no VIP is configured")
 	case !d.Attached:

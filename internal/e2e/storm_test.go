@@ -50,9 +50,7 @@ func TestStormOfCgroups(t *testing.T) {
 	after := h.status()
 	t.Logf("%d cgroups made and removed a second, %d in all: %d hints, %d overflows, %d walks, %d MiB resident at most", pace, scale.Count(60*rate),
 		difference(before, after, "kernel"), difference(before, after, "overflows"), after.Tracking.Resync.Count-before.Tracking.Resync.Count, h.memory("VmHWM")>>20)
-	if pace < rate/5 {
-		t.Errorf("%d cgroups a second are no storm", pace)
-	}
+	h.stormy(pace, rate)
 	if most := h.memory("VmHWM"); most > bound {
 		t.Errorf("%d MiB resident", most>>20)
 	}
@@ -100,6 +98,19 @@ func (h *host) startWithoutBus() {
 		st := h.status()
 		return st != nil && st.DataPlane.Attached && st.Tracking.Mode != "bus"
 	})
+}
+
+// stormy checks that a storm was one: half as much as is wanted where the counts are whole,
+// a tenth on a machine that does much else.
+func (h *host) stormy(pace, want int) {
+	h.t.Helper()
+	least := want / 10
+	if scale.Factor() >= 1 {
+		least = want / 2
+	}
+	if pace < least {
+		h.t.Errorf("%d a second are no storm of %d", pace, want)
+	}
 }
 
 // nothingByTheClock checks that the watcher's clock has found nothing that should have
@@ -155,6 +166,15 @@ func TestStormOfSignals(t *testing.T) {
 	if most > bound {
 		t.Errorf("%d MiB resident", most>>20)
 	}
+	pace, err := numbers(bus.out.last())
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.stormy(pace[0], rate)
+	// Where the kernel hints as well, signals lead to a look each 5 seconds.
+	if walks, most := st.Tracking.Resync.Count, uint64(time.Since(begun)/(5*time.Second)*3+10); walks > most {
+		t.Errorf("%d walks, %d at most", walks, most)
+	}
 	h.converges("after the storm")
 }
 
@@ -180,7 +200,7 @@ func TestForger(t *testing.T) {
 	})
 	t.Logf("%d forged signals, %s a second: %d counted as forged, %d as oversized; %.1f%% of a processor", n, rate,
 		difference(before, after, "signals_forged"), difference(before, after, "signals_malformed"), 100*used.Seconds()/took.Seconds())
-	if share := used.Seconds() / took.Seconds(); share > 0.3 && scale.Factor() >= 1 {
+	if share := used.Seconds() / took.Seconds(); share > 0.2 && scale.Factor() >= 1 {
 		t.Errorf("%.1f%% of a processor", 100*share)
 	}
 	for _, source := range []string{"signals", "calls", "connects", "looks"} {
@@ -200,6 +220,11 @@ func TestForger(t *testing.T) {
 	h.must("systemctl", "start", "after-forgery.slice")
 	h.eventually(10*time.Second, "signals arrive", func() bool { return h.status().Tracking.Sources["signals"] > heard })
 	h.must("systemctl", "stop", "after-forgery.slice")
+	// What was sent to all has not arrived: our match rules name their sender.
+	after = h.status()
+	if got := difference(before, after, "signals_forged") + difference(before, after, "signals_malformed"); got != uint64(n) {
+		t.Errorf("%d were counted", got)
+	}
 	s.steady()
 	l.flawless()
 }

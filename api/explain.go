@@ -40,8 +40,9 @@ type Explanation struct {
 // Ancestor is a cgroup on the way from a caller's up to the root.
 type Ancestor struct {
 	Path    string `json:"path"`
-	ID      uint64 `json:"id"`             // 0 = it is gone
-	Kind    string `json:"kind,omitempty"` // anchor, split, member, way, new (not looked at yet); "" = not mapped
+	ID      uint64 `json:"id"`               // 0 = it is gone, or hidden
+	Hidden  bool   `json:"hidden,omitempty"` // it lies in a cgroup that may not be looked into
+	Kind    string `json:"kind,omitempty"`   // anchor, split, member, way, new (not looked at yet); "" = not mapped
 	Group   string `json:"group,omitempty"`
 	Unit    string `json:"unit,omitempty"`
 	Decides bool   `json:"decides"`

@@ -3,6 +3,8 @@ package daemon
 import (
 	"errors"
 	"fmt"
+	"io/fs"
+	"math"
 	"path"
 	"path/filepath"
 	"strings"
@@ -24,6 +26,9 @@ type ancestor struct {
 	id   uint64 // 0 = it does not exist any more
 }
 
+// hidden is no cgroup's id: this one lies in a closed cgroup, if it is there at all.
+const hidden = math.MaxUint64
+
 // deleted is what /proc/PID/cgroup puts behind the path of a cgroup that is gone.
 // It may also be the end of a living one's name.
 const deleted = " (deleted)"
@@ -41,6 +46,8 @@ func ancestry(root, cgroup string, process bool) ([]ancestor, error) {
 	for p := cgroup; ; p = path.Dir(p) {
 		id, err := cgroupID(root, p)
 		switch {
+		case errors.Is(err, fs.ErrPermission):
+			id = hidden
 		case errors.Is(err, errNoCgroup) && process && p != "/":
 			id = 0
 		case errors.Is(err, errNoCgroup):
@@ -119,8 +126,12 @@ func callerOf(d *bpf.Dump, line []ancestor, snap *unitwatch.Snapshot) caller {
 func (c caller) explanation() *api.Explanation {
 	own := c.line[0]
 	x := &api.Explanation{Cgroup: own.path, Gone: own.id == 0, Group: c.name, Backends: []api.Backend{}}
+	closed := -1
 	for i, at := range c.line {
 		a := api.Ancestor{Path: at.path, ID: at.id, Decides: i == c.by}
+		if at.id == hidden {
+			a.ID, a.Hidden, closed = 0, true, i+1
+		}
 		rule, mapped := c.rules[at.id]
 		if mapped {
 			a.Kind = "way"
@@ -154,6 +165,11 @@ func (c caller) explanation() *api.Explanation {
 		found = "this cgroup is gone; " + found
 	}
 	x.Steps = append(x.Steps, api.Step{Look: "caller " + prose.Foreign(own.path), Found: found})
+	if closed >= 0 {
+		x.Steps = append(x.Steps, api.Step{
+			Look: "cgroup " + prose.Foreign(c.line[closed].path), Found: "may not be looked into: what the kernel has mapped there decides first, and is not seen here",
+		})
+	}
 	return x
 }
 

@@ -114,6 +114,8 @@ func TestCaller(t *testing.T) {
 			"jobs/x.scope", "/jobs.slice" + strings.Repeat("/d", 30) + "/x.scope", "*.scope", "split " + ways + "anchor way", "group jobs/x.scope", false},
 		{"below that, where the programs do not look", deep(2),
 			"jobs", "/jobs.slice", "/jobs.slice", "- - split " + ways + "anchor way", "group jobs, by /jobs.slice", false},
+		{"in one that is closed", []ancestor{{"/jobs.slice/own/z.scope", hidden}, {"/jobs.slice/own", 23}, {"/jobs.slice", 20}, {"/", 1}},
+			"jobs", "/jobs.slice", "/jobs.slice", "- - anchor way", "group jobs, by /jobs.slice; cgroup /jobs.slice/own may not be looked into", false},
 		{"its cgroup is gone", []ancestor{{"/web.slice/z.scope", 0}, {"/web.slice", 10}, {"/", 1}},
 			"web", "/web.slice", "/web.slice", "- anchor way", "this cgroup is gone; group web, by /web.slice", true},
 	} {
@@ -130,8 +132,12 @@ func TestCaller(t *testing.T) {
 			if diff := cmp.Diff(want, []string{x.Group, x.Decided, x.Pattern, strings.Join(kinds, " ")}); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
-			if !strings.Contains(x.Steps[0].Found, test.said) || x.Gone != test.gone {
-				t.Errorf("%q, gone %t", x.Steps[0].Found, x.Gone)
+			said := x.Steps[0].Found
+			for _, s := range x.Steps[1:] {
+				said += "; " + s.Look + " " + s.Found
+			}
+			if !strings.Contains(said, test.said) || x.Gone != test.gone {
+				t.Errorf("%q, gone %t", said, x.Gone)
 			}
 		})
 	}

@@ -135,9 +135,6 @@ func (d *daemon) watched(t *api.Tracking, notes []string) []string {
 	if n := st.HintsLost; n > 0 {
 		notes = append(notes, fmt.Sprintf("periodic looks at all cgroups found %d that came or went unannounced", n))
 	}
-	if n := st.Closed; n > 0 {
-		notes = append(notes, fmt.Sprintf("%s may not be looked into, %s for one: what lies there is in the group around it, but for what the kernel maps itself", prose.Plural(n, "cgroup"), prose.Foreign(st.FirstClosed)))
-	}
 	if n := st.ForgedSignals; n > 0 {
 		notes = append(notes, fmt.Sprintf("signals on the message bus that pretended to be systemd's were dropped: %d", n))
 	}

@@ -106,7 +106,7 @@ func (d *daemon) compile(src *source, snap *unitwatch.Snapshot) (*lb.State, erro
 func membership(s *unitwatch.Snapshot) lb.Membership {
 	m := lb.Membership{Complete: s.Complete, Walked: s.Walked, Cgroups: make([]lb.Member, len(s.Cgroups))}
 	for i, c := range s.Cgroups {
-		m.Cgroups[i] = lb.Member{ID: c.ID, Path: c.Path, Match: c.Match, Group: c.Group, Foreign: c.Foreign}
+		m.Cgroups[i] = lb.Member{ID: c.ID, Path: c.Path, Match: c.Match, Group: c.Group, Foreign: c.Foreign, Closed: c.Closed}
 	}
 	return m
 }

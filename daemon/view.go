@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -166,8 +167,17 @@ func (v *view) addDataPlane(d *daemon) {
 // addTracking says how cgroups are followed.
 func (v *view) addTracking(s *unitwatch.Snapshot) {
 	t := &v.status.Tracking
-	t.Mode, t.Complete, t.Cause = s.Mode.String(), s.Complete, s.Cause
+	t.Mode, t.Complete, t.Cause = s.Mode.String(), s.Complete, cmp.Or(s.Failed, s.Cause)
+	if s.Failed != "" {
+		v.problem("%s cannot be looked into: %s; until then groups that a reload removes stay in force, and no start is ready", prose.Plural(s.Failures, "cgroup"), s.Failed)
+	}
+	closed, first := 0, ""
 	for _, c := range s.Cgroups {
+		if c.Closed {
+			if closed++; closed == 1 {
+				first = c.Path
+			}
+		}
 		switch {
 		case c.Match.Anchor:
 			t.Anchors++
@@ -186,6 +196,9 @@ func (v *view) addTracking(s *unitwatch.Snapshot) {
 			break
 		}
 		v.note("%s", l)
+	}
+	if closed > 0 {
+		v.note("%s may not be looked into, %s for one: what lies there is in the group around it, but for what the kernel maps itself", prose.Plural(closed, "cgroup"), prose.Foreign(first))
 	}
 	if s.Mode == unitwatch.CgroupfsOnly {
 		v.note("systemd is not asked: %s", s.Cause)

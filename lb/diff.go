@@ -285,8 +285,9 @@ func (p *planner) gone() []uint64 {
 		p.plan.cgroupsDone = false
 		return nil
 	}
-	var ids []uint64
-	for id := range h.maps.Cgroups {
+	var ids, hidden []uint64
+	closed := p.closed()
+	for id, r := range h.maps.Cgroups {
 		if _, wanted := slices.BinarySearchFunc(p.want.Cgroups, id, func(c Cgroup, id uint64) int { return cmp.Compare(c.ID, id) }); wanted {
 			continue
 		}
@@ -297,9 +298,20 @@ func (p *planner) gone() []uint64 {
 			p.plan.cgroupsDone = false
 			continue
 		}
+		if closed.holds(id, r) {
+			hidden = append(hidden, id)
+			continue
+		}
 		ids = append(ids, id)
 	}
-	return ids
+	if len(hidden) == 0 {
+		return ids
+	}
+	// They have the room that others leave; the older stay.
+	p.plan.cgroupsDone = false
+	room := h.limits.OthersCgroups() - min(h.limits.OthersCgroups(), uint64(len(p.want.Cgroups)))
+	slices.Sort(hidden)
+	return append(ids, hidden[min(uint64(len(hidden)), room):]...)
 }
 
 func sameSlice[E comparable](a, b []E) bool {

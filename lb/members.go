@@ -20,9 +20,12 @@ func (s *State) WithMembers(m Membership) *State {
 func (s *State) join(m Membership) {
 	known := s.known()
 	s.Complete, s.Walked = m.Complete, m.Walked
-	s.Cgroups = make([]Cgroup, 0, len(m.Cgroups))
+	s.Cgroups, s.Closed = make([]Cgroup, 0, len(m.Cgroups)), nil
 	self := Cgroup{ID: m.Self, Rule: Rule{Group: DaemonGroup}}
 	for _, c := range m.Cgroups {
+		if c.Closed {
+			s.Closed = append(s.Closed, Cgroup{ID: c.ID, Path: c.Path, Rule: Rule{Node: uint32(c.match().Node)}})
+		}
 		if c.ID == m.Self {
 			// What is expected below it stays.
 			self.Path, self.Rule.Node = c.Path, uint32(c.match().Node)

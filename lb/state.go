@@ -26,6 +26,10 @@ type Member struct {
 
 	// Foreign is set where others than root can make such directories.
 	Foreign bool
+
+	// Closed is set where nobody could look into it. What the kernel has mapped
+	// below it is in no Membership, and stays.
+	Closed bool
 }
 
 // unmatched is what the anchor tree says of a directory that it does not know.
@@ -98,6 +102,7 @@ type State struct {
 	Edges   []Edge   // by node, then key
 	Policy  *Policy  // nil: everything is allowed
 
+	Closed   []Cgroup  // see Member; what is in one is none of Cgroups
 	Complete bool      // see Membership
 	Walked   time.Time // see Membership
 

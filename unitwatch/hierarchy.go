@@ -11,7 +11,7 @@ import (
 )
 
 // maxDepth bounds the descriptors that a walk holds open at once. Deeper
-// directories belong to their nearest ancestor's group.
+// directories are closed.
 const maxDepth = 256
 
 // hierarchy is the watched part of the cgroup tree as it was when last looked
@@ -29,6 +29,7 @@ type hierarchy struct {
 	renamed        bool   // so did names, and nothing else
 	added, removed []*dir // since a look began
 	err            error  // the first of a look that was not a vanished directory
+	failures       int    // how many there were
 	reads          int    // of marks, since a look began
 	unread         []*dir // whose marks are left to readMarks
 	opened         []*dir // were closed when last looked at, since a look began
@@ -136,9 +137,13 @@ func (h *hierarchy) look(d *dir) {
 		if !d.walk {
 			return
 		}
+		level := depth(d)
+		if beyond(d, level) {
+			return // as it was found
+		}
 		fd, err := h.open(d)
 		if err == nil {
-			err = h.scan(fd, d, false, depth(d))
+			err = h.scan(fd, d, false, level)
 			_ = unix.Close(fd)
 		}
 		switch {
@@ -146,7 +151,7 @@ func (h *hierarchy) look(d *dir) {
 			return
 		case gone(err) && d != h.top:
 			// the parent's listing says what is there instead
-		case denied(err) && d != h.top:
+		case d != h.top && h.closes(h.fd, d.path[1:], d, err):
 			h.shut(d)
 			return
 		default:
@@ -194,6 +199,11 @@ func (h *hierarchy) scan(fd int, d *dir, deep bool, level int) error {
 		return err
 	}
 	h.reopen(d)
+	for _, c := range d.children {
+		if foreign := d.foreign || d.delegated; foreign != c.foreign {
+			c.foreign, h.changed = foreign, true
+		}
+	}
 	old := d.children
 	var kept []*dir
 	for _, e := range entries {
@@ -215,11 +225,6 @@ func (h *hierarchy) scan(fd int, d *dir, deep bool, level int) error {
 	}
 	for _, o := range old {
 		h.drop(o)
-	}
-	for _, k := range kept {
-		if foreign := d.foreign || d.delegated; foreign != k.foreign {
-			k.foreign, h.changed = foreign, true
-		}
 	}
 	d.children = kept
 	return nil
@@ -255,7 +260,7 @@ func (h *hierarchy) same(at int, d *dir) bool {
 func (h *hierarchy) visit(at int, d *dir, e entry, had *dir, level int) *dir {
 	now := had
 	if now == nil || now.id != e.ino {
-		if now = h.child(d, e.name); now == nil || level > maxDepth {
+		if now = h.child(d, e.name); now == nil {
 			if had != nil {
 				h.drop(had)
 			}
@@ -269,8 +274,13 @@ func (h *hierarchy) visit(at int, d *dir, e entry, had *dir, level int) *dir {
 	if now == had && h.same(at, now) {
 		return now
 	}
+	if beyond(now, level) {
+		h.take(at, now, e.ino, had)
+		h.shut(now)
+		return now
+	}
 	fd, err := openDir(at, e.name)
-	if denied(err) {
+	if err != nil && h.closes(at, e.name, now, err) {
 		h.take(at, now, e.ino, had)
 		h.shut(now)
 		return now
@@ -358,6 +368,7 @@ func (h *hierarchy) drop(d *dir) {
 }
 
 func (h *hierarchy) fail(d *dir, err error) {
+	h.failures++
 	if h.err == nil {
 		h.err = fmt.Errorf("cgroup %q: %w", d.path, err)
 	}
@@ -393,7 +404,7 @@ func (h *hierarchy) begin() {
 	clear(h.added)
 	clear(h.removed)
 	clear(h.opened)
-	h.added, h.removed, h.opened, h.err, h.reads = h.added[:0], h.removed[:0], h.opened[:0], nil, 0
+	h.added, h.removed, h.opened, h.err, h.failures, h.reads = h.added[:0], h.removed[:0], h.opened[:0], nil, 0, 0
 }
 
 // rebuild is a hierarchy for another tree, whose names need not be asked again.

@@ -31,8 +31,10 @@ type Snapshot struct {
 	Cgroups  []Cgroup     // sorted by path; the root is among them
 	Pending  []string     // patterns that name no directory now, in load order
 	Mode     Mode
-	Complete bool   // every directory was looked at: what is not here does not exist, or lies where nobody lets us look
-	Cause    string // why not Bus, or why not Complete; "" = all is well
+	Cause    string // why not Bus; "" = all is well
+	Complete bool   // every directory was looked at: what is not here does not exist, or lies in a closed one
+	Failed   string // why not Complete, for the first of Failures directories
+	Failures int
 	Reloads  uint64 // how often systemd said that it reloaded its units
 
 	// Walked is when the newest walk over everything began. What existed then
@@ -42,13 +44,10 @@ type Snapshot struct {
 	// Hinted is when the oldest event happened that announced a directory which
 	// no Snapshot had before this one. Zero = there is none.
 	Hinted time.Time
-
-	closed      int    // directories that may not be looked into
-	firstClosed string // the path of one
 }
 
 // Cgroup is a directory that the tree knows (on the way, anchor, split child,
-// searched for split children), or a member.
+// searched for split children), a member, or closed.
 type Cgroup struct {
 	ID     uint64        // the directory's inode number, which is the kernel's cgroup id
 	Path   string        // below the root, "/web.slice"
@@ -58,6 +57,10 @@ type Cgroup struct {
 	// Foreign is set below a directory that was delegated: others than root can make
 	// such a cgroup, and any number of them.
 	Foreign bool
+
+	// Closed is set where its owner does not let it be looked into, and where it lies
+	// too deep: what is in it is not here, but may be in the kernel's table.
+	Closed bool
 
 	// What systemd's own manager calls it: "" for what it does not know, such as
 	// directories made by others and units of a user's manager.
@@ -104,14 +107,9 @@ func (h *hierarchy) snapshot() *Snapshot {
 				named[p] = true
 			}
 		}
-		if d.closed {
-			if s.closed++; s.closed == 1 {
-				s.firstClosed = d.path
-			}
-		}
-		if d.known || d.member {
+		if d.known || d.member || d.closed {
 			s.Cgroups = append(s.Cgroups, Cgroup{
-				ID: d.id, Path: d.path, Match: d.match, Member: d.member, Foreign: d.foreign,
+				ID: d.id, Path: d.path, Match: d.match, Member: d.member, Foreign: d.foreign, Closed: d.closed,
 				Unit: d.unit(), Group: group, about: d.about,
 			})
 		}

@@ -14,9 +14,6 @@ type Stats struct {
 
 	Dirs, Members, Anchors, Pending int // in the last snapshot
 
-	Closed      int    // directories that may not be looked into
-	FirstClosed string // the path of one of them: other people's text
-
 	Hints        uint64 // received
 	HintsIgnored uint64 // for directories that do not matter
 	HintsLost    uint64 // differences that a periodic resync found and nothing had announced

@@ -72,6 +72,7 @@ type watch struct {
 	asked    bool      // a snapshot is to follow the next walk in any case
 	later    bool      // and the next periodic one: until then an entry may be of what no walk could see yet
 	failed   error     // of the last walk, or of a look since
+	failures int       // how many directories
 }
 
 func newWatch(w *Watcher, h *hierarchy) *watch {
@@ -376,7 +377,7 @@ func (v *watch) looked(begun time.Time) {
 		if v.failed == nil {
 			v.w.options.Log.Warn("look at cgroups, trying again", "error", err)
 		}
-		v.failed, v.stale = err, true
+		v.failed, v.failures, v.stale = err, v.h.failures, true
 		v.walkFor("errors", false)
 		v.nextWalk = time.Now().Add(failGap)
 	}
@@ -434,7 +435,7 @@ func (v *watch) send() {
 	v.hinted = time.Time{}
 	s.Complete = v.walked && v.failed == nil
 	if v.failed != nil {
-		s.Cause = v.failed.Error()
+		s.Failed, s.Failures = v.failed.Error(), v.failures
 	}
 	v.stale, v.h.changed, v.h.renamed = false, false, false
 	v.w.count.snapshots.Add(1)
@@ -450,7 +451,6 @@ func (v *watch) send() {
 	v.w.count.set(func(st *Stats) {
 		st.Mode, st.Cause = s.Mode, s.Cause
 		st.Dirs, st.Members, st.Anchors, st.Pending = len(s.Cgroups), members, anchors, len(s.Pending)
-		st.Closed, st.FirstClosed = s.closed, s.firstClosed
 	})
 	v.w.publish(s)
 	v.nextSend = time.Now().Add(gap(sendGap, time.Since(begun)))

@@ -67,7 +67,10 @@ func printExplanation(g *globals, out *output, x *api.Explanation) error {
 	}
 	for _, a := range x.Ancestors {
 		id, mark := strconv.FormatUint(a.ID, 10), ""
-		if a.ID == 0 {
+		switch {
+		case a.Hidden:
+			id = "hidden"
+		case a.ID == 0:
 			id = "gone"
 		}
 		if a.Decides {

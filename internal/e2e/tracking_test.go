@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/slicelb/slicelb/api"
 	"github.com/slicelb/slicelb/internal/lab"
 	"github.com/slicelb/slicelb/internal/scale"
 )
@@ -195,23 +196,58 @@ func (h *host) converges(what string) time.Duration {
 	return took
 }
 
-// Who owns a delegated cgroup forbids that it is looked into: the daemon starts all the
-// same and says so, and processes in it are in the group around it.
+// A user closes the cgroup that was delegated to him: the daemon starts all the same and
+// says so, what a reload removes is removed, and what the kernel has mapped in there
+// stays. Of root's own it is a problem. edge T26
 func TestClosedCgroup(t *testing.T) {
 	h := identify(t)
-	own := lab.CgroupRoot + "/nomad.slice/own"
-	h.must("sh", "-c", "mkdir -p "+own+" && chown -R nobody "+own+" && chmod 700 "+own)
-	t.Cleanup(func() {
-		h.Run(context.Background(), "find", lab.CgroupRoot+"/nomad.slice", "-depth", "-type", "d", "-delete")
-	})
+	const own, inner = "/nomad.slice/own.service", "/nomad.slice/own.service/inner.slice"
+	mapped := strings.Replace(identities, `"fresh.slice"`, `"fresh.slice", "`+inner+`"`, 1)
+	unwebbed := strings.NewReplacer("[group.web]", "[group.gone]", "for.web.", "for.gone.", `"web.slice"`, `"gone.slice"`).Replace(mapped)
+	h.configure(mapped)
 	h.start()
-	h.eventually(10*time.Second, "status tells of the cgroup", func() bool {
+	h.must("systemd-run", "--unit=own", "--slice=nomad.slice", "--uid=nobody", "-p", "Delegate=yes",
+		"sh", "-c", "cd "+lab.CgroupRoot+own+" && chmod 700 . && mkdir inner.slice && exec sleep infinity")
+	t.Cleanup(func() { h.Run(context.Background(), "systemctl", "stop", "own") })
+	told := func() bool {
 		s := h.healthy()
-		return s.Tracking.Complete && strings.Contains(strings.Join(s.Notes, "\n"), "1 cgroup may not be looked into, /nomad.slice/own for one")
-	})
-	got := h.answered("below it", h.run("firsts", vip, "2", "nomad.slice/own", "deep"))
-	h.right("below a closed cgroup", got, "127.0.0.1:7004", 2)
-	h.must("chmod", "755", own)
+		return s.Tracking.Complete && strings.Contains(strings.Join(s.Notes, "\n"), "1 cgroup may not be looked into, "+own+" for one")
+	}
+	right := func(what, cgroup, who string) {
+		t.Helper()
+		h.right(what, h.answered(what, h.run("firsts", vip, "2", cgroup, "d%d")), who, 2)
+	}
+	h.eventually(10*time.Second, "the user has closed his cgroup, and status tells of it", told)
+	right("mapped by the kernel", inner, "127.0.0.1:7002")
+	right("in the group around it", own+"/other", "127.0.0.1:7004")
+
 	h.must("systemctl", "restart", unit)
+	h.eventually(10*time.Second, "status tells of it after a restart", told)
+	right("in web", "web.slice", "127.0.0.1:7001")
+	for s := h.status(); s.Tracking.Resync.At.Sub(s.Started) < 3*time.Second; s = h.healthy() {
+		h.configure(mapped)
+		h.must("slicelb", "reload")
+		h.configure(unwebbed)
+		h.must("slicelb", "reload")
+	}
+	right("in web, which is no group any more", "web.slice", "127.0.0.1:7005")
+	right("mapped by the kernel, after many walks", inner, "127.0.0.1:7002")
+	if n := h.healthy().Tracking.Sources["walk_errors"]; n != 0 {
+		t.Errorf("%d walks were tried again", n)
+	}
+	if text, x := h.explanation("--cgroup", inner); !strings.Contains(text, "may not be looked into") || !strings.Contains(text, "hidden") || !x.Ancestors[0].Hidden || x.Gone {
+		t.Errorf("explain: %s", text)
+	}
+	h.must("systemctl", "stop", "own")
 	h.eventually(10*time.Second, "nothing to tell", func() bool { return !strings.Contains(strings.Join(h.healthy().Notes, "\n"), "looked into") })
+
+	nomad := lab.CgroupRoot + "/nomad.slice"
+	h.must("sh", "-c", "mkdir -p "+nomad+" && chmod 700 "+nomad+" && mkdir "+nomad+"/a.scope")
+	t.Cleanup(func() { h.Run(context.Background(), "find", nomad, "-depth", "-type", "d", "-delete") })
+	h.eventually(10*time.Second, "a directory of root's is a problem", func() bool {
+		s := h.status()
+		return s.State == api.Degraded && strings.Contains(strings.Join(s.Problems, "\n"), `1 cgroup cannot be looked into: cgroup "/nomad.slice": permission denied`)
+	})
+	h.must("chmod", "755", nomad)
+	h.eventually(10*time.Second, "well again", func() bool { return h.status().State == api.OK })
 }

@@ -327,7 +327,7 @@ func (d *Datapath) setGroup(w SetGroup) error {
 		err = d.reuse(d.freedGroups, w.Index)
 	case d.groupInfos[w.Index].Name[0] != 0:
 		d.free(d.freedGroups, w.Index)
-		err = d.forgetSeen(w.Index)
+		err = d.forgetSeen(func(group uint32) bool { return group == w.Index })
 	}
 	if err != nil {
 		return err

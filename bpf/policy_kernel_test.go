@@ -289,4 +289,12 @@ func TestKernelSeenFull(t *testing.T) {
 	if st := p.stats(); err != nil || len(seen) != 8 || st.SeenFull != 12 {
 		t.Errorf("%d recorded, %d not, %v", len(seen), st.SeenFull, err)
 	}
+	if err := p.ForgetSeen(); err != nil {
+		t.Fatal(err)
+	}
+	succeeds(t, "connect", c.UDP("127.0.2.1:9").Connect("127.0.2.1:9"))
+	seen, err = p.Seen()
+	if st := p.stats(); err != nil || len(seen) != 1 || seen[0].Addr.String() != "127.0.2.1:9" || st.SeenFull != 0 {
+		t.Errorf("after it was emptied: %v recorded, %d not, %v", seen, st.SeenFull, err)
+	}
 }

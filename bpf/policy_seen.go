@@ -1,8 +1,11 @@
 package bpf
 
 import (
+	"fmt"
 	"net/netip"
 	"time"
+
+	"github.com/cilium/ebpf"
 )
 
 // Seen is a call that a rule with the action audit let through, and how often.
@@ -32,11 +35,32 @@ func (d *Datapath) Seen() ([]Seen, error) {
 	return out, err
 }
 
-// forgetSeen deletes what was recorded of a group whose index is given up.
-func (d *Datapath) forgetSeen(group uint32) error {
+// ForgetSeen empties Seen and Stats.SeenFull. What is recorded meanwhile may go, too.
+func (d *Datapath) ForgetSeen() error {
+	if err := d.acquire(); err != nil {
+		return err
+	}
+	defer d.release()
+	d.write.Lock()
+	defer d.write.Unlock()
+	if err := d.forgetSeen(func(uint32) bool { return true }); err != nil {
+		return err
+	}
+	cpus, err := ebpf.PossibleCPU()
+	if err != nil {
+		return err
+	}
+	if err := d.maps[slicelbMapStats].Put(uint32(slicelbSlbStatSLB_STAT_SEEN_FULL), make([]uint64, cpus)); err != nil {
+		return fmt.Errorf("clear %s: %w", slicelbMapStats, err)
+	}
+	return nil
+}
+
+// forgetSeen deletes what was recorded of groups, as of one whose index is given up.
+func (d *Datapath) forgetSeen(of func(group uint32) bool) error {
 	var keys []slicelbSlbSeenKey
 	err := each(d.maps[slicelbMapPolicySeen], func(k slicelbSlbSeenKey, _ slicelbSlbSeen) {
-		if k.Group == group {
+		if of(k.Group) {
 			keys = append(keys, k)
 		}
 	})

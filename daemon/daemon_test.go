@@ -45,6 +45,7 @@ type memoryPath struct {
 	once     sync.Once
 	fds      []bpf.NamedFD
 	told     memoryDecisions
+	forgot   atomic.Int64 // ForgetSeen
 }
 
 func newMemoryPath(limits bpf.Limits) *memoryPath {
@@ -112,6 +113,7 @@ func (m *memoryPath) Missing() []bpf.Feature      { return nil }
 func (m *memoryPath) Close() error                { m.once.Do(func() { close(m.closed) }); return nil }
 func (m *memoryPath) RuleHits() ([]uint64, error) { return nil, nil }
 func (m *memoryPath) Seen() ([]bpf.Seen, error)   { return nil, nil }
+func (m *memoryPath) ForgetSeen() error           { m.forgot.Add(1); return nil }
 
 // process is a daemon in this process, with a data plane in memory.
 type process struct {

@@ -31,6 +31,7 @@ type dataPath interface {
 	LiveOf(index uint32) (uint64, error)
 	RuleHits() ([]uint64, error)
 	Seen() ([]bpf.Seen, error)
+	ForgetSeen() error
 	Missing() []bpf.Feature
 	Close() error
 }

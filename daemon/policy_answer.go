@@ -76,6 +76,22 @@ func (a answers) Policy(context.Context) (*api.Policy, error) {
 	return out, addSeen(out, c.dump, v.dp)
 }
 
+// beginAudits forgets what the audits before saw, when another configuration brings
+// audits and the one that runs has none: they are others, and somebody may have
+// filled the table of those.
+func (d *daemon) beginAudits(next *source) {
+	if d.dp.dataPath == nil || d.running == nil || audits(d.running.cfg) || !audits(next.cfg) {
+		return
+	}
+	if err := d.dp.ForgetSeen(); err != nil {
+		d.log.Warn("forget what audits have seen", "err", err)
+	}
+}
+
+func audits(cfg *config.Config) bool {
+	return slices.ContainsFunc(cfg.Policy.Rules, func(r config.Rule) bool { return r.Action == config.Audit })
+}
+
 // rulesOf is the rules of a configuration, in its words; nobody has counted yet.
 func rulesOf(cfg *config.Config) []api.Rule {
 	rules := make([]api.Rule, 0, len(cfg.Policy.Rules))

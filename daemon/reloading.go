@@ -144,6 +144,7 @@ func (d *daemon) tryFinish(ctx context.Context) {
 func (d *daemon) finish(ctx context.Context, snap *unitwatch.Snapshot) {
 	r := d.pending
 	d.publishLeaving(r.source)
+	d.beginAudits(r.source)
 	n, err := d.apply(ctx, r.source, snap)
 	if err != nil {
 		if d.running != nil && d.snap != nil {

@@ -140,6 +140,30 @@ func TestNoteOfLostAudits(t *testing.T) {
 	})
 }
 
+// Audits that begin find an empty table; those that go on, and those that end, leave it.
+func TestAuditsBegin(t *testing.T) {
+	dp := newMemoryPath(lbtest.DefaultLimits)
+	p := start(t, oneVIP, dp, nil)
+	p.await("well", well)
+	rule := func(action string) string {
+		return oneVIP + "[policy]\n[[policy.rule]]\nfrom = [\"any\"]\nto = [\"10.0.0.0/8\"]\naction = \"" + action + "\"\n"
+	}
+	for i, step := range []struct {
+		toml   string
+		forgot int64
+	}{
+		{rule("deny"), 0}, {rule("audit"), 1}, {rule("audit") + "[group.g]\nslices = [\"g.slice\"]\n", 1}, {rule("deny"), 1}, {oneVIP, 1}, {rule("audit"), 2},
+	} {
+		p.configure(step.toml)
+		if _, err := p.client.Reload(t.Context(), 10*time.Second); err != nil {
+			t.Fatal(err)
+		}
+		if n := dp.forgot.Load(); n != step.forgot {
+			t.Errorf("reload %d: the table was emptied %d times, want %d", i, n, step.forgot)
+		}
+	}
+}
+
 // The page explains each event that the programs count.
 func TestPageOfEvents(t *testing.T) {
 	page, err := os.ReadFile("../docs/observability.md")

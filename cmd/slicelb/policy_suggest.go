@@ -18,14 +18,14 @@ func newPolicySuggest(g *globals) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "suggest",
 		Short: "Print the rules that allow what was seen",
-		Long: `Print, as TOML, the rules that allow what was seen since the data plane was made,
-and nothing else: for each group the VIPs that it called, and the addresses that
-rules with the action "audit" let it call. Where an audit saw some of a VIP's
-frontends called, and not all, those are named instead of the VIP; without an audit
-nobody knows which. What was denied is left out. What a
-UDP server answers is a call too, to a port that is another one each time: where
-a group sent to eight or more ports of an address that clients are given, they
-stand in one line, as "192.0.2.1:32768-65535/udp".
+		Long: `Print, as TOML, the rules that allow what was seen, and nothing else: for each group
+the VIPs that it called since the data plane was made, and the addresses that rules
+with the action "audit" let it call, since a reload brought the first such rule.
+Where an audit saw some of a VIP's frontends called, and not all, those are named
+instead of the VIP; without an audit nobody knows which. What was denied is left
+out. What a UDP server answers is a call too, to a port that is another one each
+time: where a group sent to eight or more ports of an address that clients are
+given, they stand in one line, as "192.0.2.1:32768-65535/udp".
 
 To get from no policy to one that denies by default: audit the networks that
 matter ("from = [\"any\"]", "to = [\"0.0.0.0/0\", \"::/0\"]"), wait, put what this

@@ -172,7 +172,10 @@ func healthText(h *config.Health) string {
 	if h.Type != config.HealthTCP {
 		what += " " + h.Path
 	}
-	text := fmt.Sprintf("%s every %v, timeout %v, fall %d, rise %d", what, h.Interval, h.Timeout, h.Fall, h.Rise)
+	text := fmt.Sprintf("%s every %v, timeout %v, fall %d, rise %d, initial %s, panic_threshold %d", what, h.Interval, h.Timeout, h.Fall, h.Rise, h.Initial, h.PanicThreshold)
+	if h.SlowStart > 0 {
+		text += fmt.Sprintf(", slow_start %v", h.SlowStart)
+	}
 	if h.Passive {
 		text += ", passive"
 	}

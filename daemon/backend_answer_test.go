@@ -38,3 +38,26 @@ func TestKernelIsBehind(t *testing.T) {
 		}
 	}
 }
+
+// How backends are checked is said with everything that decides.
+func TestHealthText(t *testing.T) {
+	for toml, want := range map[string]string{
+		"": "tcp every 2s, timeout 1s, fall 3, rise 2, initial down, panic_threshold 100",
+		"type = \"http\"\npath = \"/ok\"\ninitial = \"up\"\npanic_threshold = 50\nslow_start = \"30s\"\npassive = true\n": "http /ok every 2s, timeout 1s, fall 3, rise 2, initial up, panic_threshold 50, slow_start 30s, passive",
+	} {
+		if got := healthText(parse(t, checkedVIP+toml).cfg.VIPs[0].Health); got != want {
+			t.Errorf("%q\nwant %q", got, want)
+		}
+	}
+	if got := healthText(nil); got != "" {
+		t.Errorf("no checks: %q", got)
+	}
+}
+
+// What the daemon itself calls is nobody's: no group of that name was ever configured.
+func TestDaemonIsNoGroup(t *testing.T) {
+	c := &counted{calls: map[pair]api.Counters{{"db", "web"}: {Connects: 1}, {"db", lb.DaemonGroup}: {Passed: 2}, {"", "web"}: {Denied: 3}}}
+	if top := topGroups(c); len(top) != 2 || top[0].Group != "web" || top[0].VIP != "" || top[1].Counters.Connects != 1 {
+		t.Errorf("%+v", top)
+	}
+}

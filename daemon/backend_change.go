@@ -72,7 +72,7 @@ func (a answers) SetBackend(ctx context.Context, q api.BackendChange) (*api.Back
 
 // parseBackend reads the address of a backend, which is never v4-mapped.
 func parseBackend(text string) (netip.AddrPort, error) {
-	addr, err := netip.ParseAddrPort(text)
+	addr, err := parseAddrPort(text)
 	if err != nil {
 		return addr, api.Errorf(api.BadRequest, "backend %q: want ADDRESS:PORT", text)
 	}

@@ -366,7 +366,7 @@ func TestOrders(t *testing.T) {
 	}
 	for _, bad := range []api.BackendChange{
 		{VIP: "nope", Address: one.addr, State: "drain"}, {VIP: "db", Address: "192.0.2.99:1", State: "drain"},
-		{VIP: "db", Address: "nonsense", State: "drain"}, {VIP: "db", Address: one.addr, State: "gone"},
+		{VIP: "db", Address: "nonsense", State: "drain"}, {VIP: "db", Address: "192.0.2.1:080", State: "drain"}, {VIP: "db", Address: one.addr, State: "gone"},
 	} {
 		_, err := p.client.SetBackend(t.Context(), bad)
 		var e *api.Error

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -69,12 +70,21 @@ func parseFrontend(text string) (bpf.FrontendKey, error) {
 			return k, errFrontend
 		}
 	}
-	ap, err := netip.ParseAddrPort(addr)
+	ap, err := parseAddrPort(addr)
 	if err != nil || ap.Addr().Zone() != "" {
 		return k, errFrontend
 	}
 	k.Addr = netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
 	return k, nil
+}
+
+// parseAddrPort is netip's, without zeros in front of a port, which some read as octal.
+func parseAddrPort(text string) (netip.AddrPort, error) {
+	addr, err := netip.ParseAddrPort(text)
+	if err == nil && !strings.HasSuffix(text, ":"+strconv.Itoa(int(addr.Port()))) {
+		err = fmt.Errorf("the port of %q begins with a zero", text)
+	}
+	return addr, err
 }
 
 // explain follows a call through the maps, as decide() in the programs does.

@@ -50,11 +50,17 @@ func (a answers) Top(context.Context) (*api.Top, error) {
 			})
 		}
 	}
-	for key, counters := range c.calls {
-		top.Groups = append(top.Groups, api.TopGroup{VIP: key.vip, Group: key.group, Counters: counters})
+	top.Groups = topGroups(c)
+	return top, nil
+}
+
+func topGroups(c *counted) []api.TopGroup {
+	out := []api.TopGroup{}
+	for _, n := range callsOf(c, func(pair, api.Counters) bool { return true }) {
+		out = append(out, api.TopGroup{VIP: n.VIP, Group: n.Group, Counters: n.Counters})
 	}
-	slices.SortFunc(top.Groups, func(a, b api.TopGroup) int {
+	slices.SortFunc(out, func(a, b api.TopGroup) int {
 		return cmp.Or(strings.Compare(a.Group, b.Group), strings.Compare(a.VIP, b.VIP))
 	})
-	return top, nil
+	return out
 }

@@ -2,7 +2,8 @@
 # it installs from the distribution's packages, and says so.
 
 GO      ?= go
-VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+# What is built, as git describes it; the program and the packages make one version of it.
+VERSION ?= $(shell git describe --tags --always --dirty --abbrev=12 2>/dev/null)
 # Where Debian keeps <asm/types.h>: clang for BPF does not look there.
 MULTIARCH := /usr/include/$(shell uname -m)-linux-gnu
 
@@ -10,7 +11,8 @@ MULTIARCH := /usr/include/$(shell uname -m)-linux-gnu
 
 .PHONY: build
 build: need-go ## bin/slicelb, with Go alone
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/slicelb ./cmd/slicelb
+	@version=$$($(GO) run ./internal/pack -print-version -version "$(VERSION)") && set -x && \
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w -X main.version=$$version" -o bin/slicelb ./cmd/slicelb
 
 .PHONY: demo
 demo: need-go ## boot a throwaway systemd, run slicelb in it and show what it does

@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"strconv"
 	"strings"
@@ -29,11 +30,22 @@ func main() {
 	arch := flag.String("arch", "amd64,arm64", "`architectures`")
 	format := flag.String("format", "deb,rpm", "`formats`")
 	flag.BoolVar(&p.release, "release", false, "refuse what is no release; add checksums and notes")
+	printVersion := flag.Bool("print-version", false, "print the packages' version, or nothing without git, and pack nothing")
 	flag.Parse()
 	p.arches, p.formats = strings.Split(*arch, ","), strings.Split(*format, ",")
 	if flag.NArg() > 0 {
 		flag.Usage()
 		os.Exit(2)
+	}
+	if *printVersion {
+		asked := p.describe
+		if err := p.identify(ctx); err != nil && asked != "" {
+			fmt.Fprintln(os.Stderr, "pack:", err)
+			stop()
+			os.Exit(1)
+		}
+		fmt.Println(p.version) // a tree without git has none
+		return
 	}
 	if err := p.run(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "pack:", err)
@@ -115,7 +127,7 @@ func (p *pack) identify(ctx context.Context) error {
 	}
 	p.time = time.Unix(seconds, 0).UTC()
 	if p.describe == "" {
-		if p.describe, err = output(ctx, p.top, "git", "describe", "--tags", "--always", "--dirty"); err != nil {
+		if p.describe, err = output(ctx, p.top, "git", "describe", "--tags", "--always", "--dirty", "--abbrev=12"); err != nil {
 			return fmt.Errorf("which version is this: %w", err)
 		}
 	}
@@ -165,11 +177,14 @@ func (p *pack) prepare(ctx context.Context) error {
 // manual stages the pages that are written by hand, and those of the commands,
 // which the program writes itself.
 func (p *pack) manual(ctx context.Context, native string) error {
+	date := regexp.MustCompile(`(?m)^\.Dd .*$`)
 	for _, page := range []string{"slicelb.8", "slicelb.toml.5"} {
 		text, err := os.ReadFile(filepath.Join(p.top, "packaging/man", page))
 		if err != nil {
 			return err
 		}
+		// As those of the commands have it.
+		text = date.ReplaceAll(text, []byte(".Dd "+p.time.Format("January 2, 2006")))
 		if err := p.write("man/"+page+".gz", gzipped(text)); err != nil {
 			return err
 		}

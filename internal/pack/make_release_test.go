@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -114,6 +115,24 @@ func TestRelease(t *testing.T) {
 	says(t, filepath.Join(clone, "bin/slicelb"), version)
 	if got := in(t, clone, "git", "status", "--porcelain"); got != "" {
 		t.Errorf("the clone is not clean any more:\n%s", got)
+	}
+}
+
+// What is built by hand after a tag has the version that a package of it would have.
+func TestOneVersion(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds the program")
+	}
+	clone := tagged(t, "v1.2.0", "# Changelog\n\n## Unreleased\n\n- New.\n")
+	in(t, clone, "git", "-c", "user.name=nobody", "-c", "user.email=nobody@localhost", "commit", "--quiet", "--allow-empty", "--message=next")
+	version := strings.TrimSpace(in(t, clone, "go", "run", "./internal/pack", "-print-version"))
+	if !regexp.MustCompile(`^1\.2\.0\+1\.g[0-9a-f]{12}$`).MatchString(version) {
+		t.Errorf("the version is %q", version)
+	}
+	in(t, clone, "make", "--no-print-directory", "build")
+	says(t, filepath.Join(clone, "bin/slicelb"), version)
+	if got := in(t, clone, "go", "run", "./internal/pack", "-print-version", "-version=v3.0.0"); got != "3.0.0\n" {
+		t.Errorf("asked for v3.0.0, it is %q", got)
 	}
 }
 

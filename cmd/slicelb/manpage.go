@@ -132,7 +132,7 @@ func options(b *strings.Builder, line func(format string, args ...any), cmd *cob
 	line(".Fl -config")
 	line("and")
 	line(".Fl -cgroup-root ,")
-	line("which every command takes, and the exit statuses are explained in")
+	line("of all commands, and the exit statuses are explained in")
 	line(".Xr slicelb 8 .")
 }
 

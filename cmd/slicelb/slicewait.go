@@ -44,7 +44,7 @@ func slicesThatDoNotWait(ctx context.Context, cfg *config.Config, show func(cont
 	f := finding{Check: "order at boot", Verdict: verdictOK}
 	names := literalSlices(cfg)
 	if len(names) == 0 {
-		f.Text = "no slices by name in the configuration"
+		f.Text = "no slice of the configuration has to be told to wait"
 		return f
 	}
 	rest := names[min(len(names), mostAsked):]

@@ -43,7 +43,7 @@ func TestSlicesThatDoNotWait(t *testing.T) {
 		{`"web.slice", "absent-a.slice"`, verdictOK, "what starts in web.slice waits for slicelb.service; not loaded now, and so not known: absent-a.slice"},
 		{`"absent.slice"`, verdictOK, "not loaded now, and so not known: absent.slice"},
 		{`"a-absent.slice", "absent.slice", "b.slice"`, verdictNote, "not after slicelb.service: b.slice; not loaded now, and so not known: absent.slice"},
-		{`"nomad.slice", "system.slice", "/x.slice", "w-*.slice"`, verdictOK, "no slices by name in the configuration"},
+		{`"nomad.slice", "system.slice", "/x.slice", "w-*.slice"`, verdictOK, "no slice of the configuration has to be told to wait"},
 	} {
 		got := slicesThatDoNotWait(t.Context(), parse(tt.slices), show)
 		if got.Verdict != tt.verdict || got.Text != tt.text || (got.Hint != "") != (tt.verdict == verdictNote) {

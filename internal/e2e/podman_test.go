@@ -53,7 +53,7 @@ func TestPodmanPage(t *testing.T) {
 	h.start()
 	guide := h.follow("../../docs/podman.md")
 	t.Cleanup(func() {
-		for _, args := range [][]string{{"systemctl", "stop", "shop@8081", "shop@8082"}, {"podman", "rm", "--all", "--force"},
+		for _, args := range [][]string{{"systemctl", "disable", "--now", "shop@8081", "shop@8082"}, {"podman", "rm", "--all", "--force"},
 			{"rm", "-rf", "/etc/systemd/system/shop@.service", "/etc/slicelb/conf.d"}, {"systemctl", "daemon-reload"}} {
 			h.Run(context.Background(), args[0], args[1:]...)
 		}

@@ -99,6 +99,9 @@ func explain(d *bpf.Dump, n *bpf.CounterSnapshot, key bpf.FrontendKey, c caller)
 		return x
 	}
 
+	if d.Groups[group].Strict {
+		step("group "+who, "strict = true: it can make no sockets but those of TCP, UDP and ICMP echo")
+	}
 	if to, ok := settled(key); ok && c.policy != nil {
 		step("address "+frontendText(key), "the one that the socket is bound to, else %s", to.Addr.Addr())
 		key = to

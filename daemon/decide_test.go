@@ -4,12 +4,14 @@ import (
 	"context"
 	"log/slog"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/slicelb/slicelb/api"
 	"github.com/slicelb/slicelb/bpf"
 	"github.com/slicelb/slicelb/config"
 	"github.com/slicelb/slicelb/lb"
@@ -172,6 +174,24 @@ address = "127.0.0.1:8001"
 				t.Errorf("%s: %s, want %s with %q", x.Action, x.Reason, test.action, test.reason)
 			}
 		})
+	}
+}
+
+// What a strict group cannot do is part of what it gets.
+func TestExplainStrict(t *testing.T) {
+	d, err := filled(t, "[group.jobs]\nslices = [\"jobs.slice\"]\nstrict = true\n[group.web]\nslices = [\"web.slice\"]\n", map[uint64]string{10: "jobs.slice", 11: "web.slice"}).Dump()
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := parseFrontend("192.0.2.1:80")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for id, want := range map[uint64]bool{10: true, 11: false} {
+		x := explain(d, &bpf.CounterSnapshot{}, key, callerOf(d, []ancestor{{"/x.slice", id}, {"/", 1}}, nil))
+		if said := slices.ContainsFunc(x.Steps, func(s api.Step) bool { return strings.HasPrefix(s.Found, "strict = true") }); said != want {
+			t.Errorf("group %s: %+v", x.Group, x.Steps)
+		}
 	}
 }
 

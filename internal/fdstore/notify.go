@@ -104,7 +104,8 @@ func usec(d time.Duration) string {
 	return "WATCHDOG_USEC=" + strconv.FormatInt(d.Microseconds(), 10)
 }
 
-// Barrier returns when the manager has worked off all that was sent before.
+// Barrier returns when the manager has worked off all that was sent before, with an
+// error when ctx ends first, or after notifyTimeout.
 func (n *Notifier) Barrier(ctx context.Context) error {
 	if n.addr == nil {
 		return nil
@@ -119,15 +120,16 @@ func (n *Notifier) Barrier(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// The manager closes its end when it comes to the message; so the read ends.
-	deadline := time.Now().Add(notifyTimeout)
-	if d, ok := ctx.Deadline(); ok && d.Before(deadline) {
-		deadline = d
-	}
-	if err := r.SetReadDeadline(deadline); err != nil {
+	if err := r.SetReadDeadline(time.Now().Add(notifyTimeout)); err != nil {
 		return fmt.Errorf("notify barrier: %w", err)
 	}
+	stop := context.AfterFunc(ctx, func() { _ = r.SetReadDeadline(time.Now()) }) // r may be closed
+	defer stop()
+	// The manager closes its end when it comes to the message; so the read ends.
 	if _, err := r.Read(make([]byte, 1)); err != nil && !errors.Is(err, io.EOF) {
+		if ctx.Err() != nil {
+			err = ctx.Err()
+		}
 		return fmt.Errorf("notify barrier: %w", err)
 	}
 	return nil

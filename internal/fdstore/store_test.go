@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -69,13 +70,45 @@ func TestSyncWithoutAnswer(t *testing.T) {
 	s := fdstore.New(fdstore.NewNotifier(fdstoretest.LookupIn(m.Environment())), []fdstore.FD{{Name: "old"}}, m.Ask)
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	if err := s.Sync(ctx, []fdstore.FD{fdstoretest.Memfd(t, "new")}, false); err == nil {
-		t.Error("no error")
+	if err := s.Sync(ctx, []fdstore.FD{fdstoretest.Memfd(t, "new")}, false); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("error: %v", err)
 	}
 	for _, l := range m.Said() {
 		if strings.Contains(l, "REMOVE") {
 			t.Errorf("said %q", l)
 		}
+	}
+}
+
+// Who stops does not wait for a manager that does not answer.
+func TestCounterEndsWithoutAnswer(t *testing.T) {
+	m := fdstoretest.New(t)
+	m.Mute()
+	s := fdstore.New(fdstore.NewNotifier(fdstoretest.LookupIn(m.Environment())), nil, m.Ask)
+	if err := s.Offer(fdstoretest.Memfd(t, "new")); err != nil {
+		t.Fatal(err)
+	}
+	c := fdstore.NewCounter(s)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- c.Run(ctx) }()
+	c.Poke()
+	deadline := time.After(4 * time.Second) // sooner than the wait for an answer
+	for tick := time.Tick(time.Millisecond); !slices.Contains(m.Said(), "BARRIER=1"); {
+		select {
+		case <-tick:
+		case <-deadline:
+			t.Fatal("nobody asked")
+		}
+	}
+	cancel()
+	select {
+	case err := <-ended:
+		if err != nil {
+			t.Errorf("error: %v", err)
+		}
+	case <-deadline:
+		t.Error("it waits for the answer")
 	}
 }
 

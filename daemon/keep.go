@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -32,6 +33,8 @@ type kept struct {
 	counted time.Time
 	short   bool // the newest count that was of all that was sent found too few
 	refill  refill
+
+	unsealed bool // what runs is not what the newest memfd has
 }
 
 func newKept(s *fdstore.Store) kept { return kept{store: s, counter: fdstore.NewCounter(s)} }
@@ -70,12 +73,17 @@ func (d *daemon) replaced(f fdstore.FD) bool {
 	return isLastGood(f.Name) && d.state != nil || isRuntime(f.Name) && d.backends.stateFile != nil
 }
 
-// keep brings the descriptor store up to date.
+// keep brings the descriptor store up to date. What could not be sealed is tried again
+// each time.
 func (d *daemon) keep(ctx context.Context, refill bool) {
+	var err error
+	if d.kept.unsealed {
+		err = d.remember()
+	}
 	want := d.wanted()
 	d.kept.want, d.kept.behind = len(want), false
 	d.bury()
-	err := d.kept.store.Sync(ctx, want, refill)
+	err = errors.Join(err, d.kept.store.Sync(ctx, want, refill))
 	if err != nil && (d.kept.err == nil || err.Error() != d.kept.err.Error()) {
 		d.log.Error("keep the data plane in the descriptor store", "err", err)
 	}

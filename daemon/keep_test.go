@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/slicelb/slicelb/internal/fdstore"
 	"github.com/slicelb/slicelb/internal/fdstore/fdstoretest"
+	"github.com/slicelb/slicelb/unitwatch"
 )
 
 // What is known of backends goes into the store without a receipt; the old one
@@ -87,6 +89,53 @@ func handedRuntime(t *testing.T, generation uint64) fdstore.FD {
 		t.Fatal(err)
 	}
 	return fdstore.FD{Name: b.wanted()[0].Name, FD: fd}
+}
+
+// A reload whose configuration could not be sealed is done, and says so; the next
+// process gets it as soon as it can be.
+func TestReloadIsSealedLater(t *testing.T) {
+	m := fdstoretest.New(t)
+	d := bare(t, m, nil)
+	d.running = sourceOf(t, "[group.before]\nslices = [\"before.slice\"]\n")
+	if err := d.remember(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { d.state.Close() }()
+	d.keep(t.Context(), false)
+
+	r := &reload{source: sourceOf(t, "[group.after]\nslices = [\"after.slice\"]\n"), done: make(chan reloaded, 1)}
+	d.pending = r
+	withoutDescriptors(t, func() { d.finish(t.Context(), &unitwatch.Snapshot{Complete: true, Tree: r.source.tree}) })
+	if answer := <-r.done; answer.err != nil {
+		t.Errorf("the reload: %v", answer.err)
+	}
+	if !errors.Is(d.kept.err, unix.EMFILE) || d.held().Store {
+		t.Errorf("said of the store: %v, %+v", d.kept.err, d.held())
+	}
+	d.kept.at = time.Time{} // long ago
+	d.lookAtStore(t.Context())
+	if d.kept.err != nil || !d.good.Loaded.Equal(r.source.loaded) {
+		t.Errorf("sealed is the configuration of %v, want that of %v: %v", d.good.Loaded, r.source.loaded, d.kept.err)
+	}
+	if diff := cmp.Diff([]string{d.good.name()}, awaitNames(t, m, 1)); diff != "" {
+		t.Errorf("held (-want +got):\n%s", diff)
+	}
+}
+
+// withoutDescriptors calls f while this process gets no descriptor.
+func withoutDescriptors(t *testing.T, f func()) {
+	t.Helper()
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Max: limit.Max}); err != nil {
+		t.Fatal(err)
+	}
+	f()
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // awaitNames waits until the manager holds so many.

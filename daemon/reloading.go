@@ -171,12 +171,8 @@ func (d *daemon) finish(ctx context.Context, snap *unitwatch.Snapshot) {
 	for _, text := range d.backends.forget(d.running) {
 		d.log.Info("the backend is gone, and what was said of it", "order", text)
 	}
-	if err := d.remember(); err != nil {
-		d.log.Error("remember the configuration", "err", err)
-		d.kept.err = err
-	} else {
-		d.keep(ctx, false)
-	}
+	d.kept.unsealed = true
+	d.keep(ctx, false)
 	if d.attached {
 		// What was made between the watcher's look and the kernel's having the new
 		// rules was announced by nobody.
@@ -260,7 +256,7 @@ func (d *daemon) remember() error {
 		defer old.Close()
 	}
 	next.TOML = "" // the memfd has it
-	d.state, d.good = f, next
+	d.state, d.good, d.kept.unsealed = f, next, false
 	d.trim.Store(true)
 	return nil
 }

@@ -104,10 +104,7 @@ func (d *daemon) settled(ctx context.Context) {
 	if unfit(d.reloadErr) != nil {
 		d.failed, d.reloadErr = time.Time{}, nil
 	}
-	if err := d.remember(); err != nil {
-		d.log.Error("remember the configuration", "err", err)
-		return
-	}
+	d.kept.unsealed = true
 	d.keep(ctx, false)
 }
 

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -34,7 +35,11 @@ func (f fake) VIP(_ context.Context, name string) (*VIP, error) {
 func (f fake) Group(_ context.Context, name string) (*Group, error) { return &Group{Name: name}, nil }
 
 func (f fake) Explain(_ context.Context, q Question) (*Explanation, error) {
-	return &Explanation{Address: q.Address, Cgroup: q.Cgroup, Gone: q.Process}, nil
+	x := &Explanation{Address: q.Address, Cgroup: q.Cgroup, Gone: q.Process}
+	for _, id := range q.IDs {
+		x.Ancestors = append(x.Ancestors, Ancestor{ID: id})
+	}
+	return x, nil
 }
 
 func (f fake) Reload(ctx context.Context) (*Reloaded, error) { return f.reload(ctx) }
@@ -86,9 +91,9 @@ func TestAnswers(t *testing.T) {
 	if err != nil || g.Name != `jobs/a\x2db.scope` {
 		t.Errorf("Group = %+v, %v", g, err)
 	}
-	q := Question{Address: "[fd00::1]:53/udp", Cgroup: "/a b/?&=%.scope", Process: true}
+	q := Question{Address: "[fd00::1]:53/udp", Cgroup: "/a b/?&=%.scope", Process: true, IDs: []uint64{7, 1<<64 - 1}}
 	x, err := c.Explain(ctx, q)
-	if err != nil || x.Address != q.Address || x.Cgroup != q.Cgroup || !x.Gone {
+	if err != nil || x.Address != q.Address || x.Cgroup != q.Cgroup || !x.Gone || len(x.Ancestors) != 2 || x.Ancestors[1].ID != q.IDs[1] {
 		t.Errorf("Explain = %+v, %v", x, err)
 	}
 	var e *Error
@@ -238,5 +243,11 @@ func TestConnectionsPerUser(t *testing.T) {
 	l.leave(1000)
 	if !l.admit(1000) {
 		t.Error("a connection that ended still counts")
+	}
+}
+
+func TestExplainRefusesWhatIsNoID(t *testing.T) {
+	if _, err := question(url.Values{"id": {"7", "-1"}}); err == nil || !strings.Contains(err.Error(), `id "-1"`) {
+		t.Errorf("%v", err)
 	}
 }

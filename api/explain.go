@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"net/url"
+	"strconv"
 )
 
 // Question is what explain asks: what a call from a cgroup to an address gets.
@@ -13,6 +14,23 @@ type Question struct {
 	// Process says that Cgroup is what /proc/PID/cgroup had: the directory may
 	// be gone, and " (deleted)" may stand behind its path.
 	Process bool `json:"process"`
+
+	// IDs are those of Cgroup and of what it lies in, innermost first, where an answer
+	// has said that they are hidden from the daemon and not from who asks.
+	IDs []uint64 `json:"ids,omitempty"`
+}
+
+// question reads what Client.Explain asks.
+func question(v url.Values) (Question, error) {
+	q := Question{Address: v.Get("address"), Cgroup: v.Get("cgroup"), Process: v.Get("process") == "true"}
+	for _, text := range v["id"] {
+		id, err := strconv.ParseUint(text, 10, 64)
+		if err != nil {
+			return q, Errorf(BadRequest, "id %q: want a cgroup's id", text)
+		}
+		q.IDs = append(q.IDs, id)
+	}
+	return q, nil
 }
 
 // Explanation is the answer, from what the kernel's maps hold.
@@ -67,6 +85,9 @@ func (c *Client) Explain(ctx context.Context, q Question) (*Explanation, error) 
 	v := url.Values{"address": {q.Address}, "cgroup": {q.Cgroup}}
 	if q.Process {
 		v.Set("process", "true")
+	}
+	for _, id := range q.IDs {
+		v.Add("id", strconv.FormatUint(id, 10))
 	}
 	return get[Explanation](ctx, c, "/explain?"+v.Encode())
 }

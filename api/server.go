@@ -123,8 +123,11 @@ func (s *Server) routes() *mux {
 	read("/policy", func(r *http.Request) (any, error) { return s.Daemon.Policy(r.Context()) })
 	read("/dump", func(r *http.Request) (any, error) { return s.Daemon.Dump(r.Context()) })
 	read("/explain", func(r *http.Request) (any, error) {
-		q := r.URL.Query()
-		return s.Daemon.Explain(r.Context(), Question{Address: q.Get("address"), Cgroup: q.Get("cgroup"), Process: q.Get("process") == "true"})
+		q, err := question(r.URL.Query())
+		if err != nil {
+			return nil, err
+		}
+		return s.Daemon.Explain(r.Context(), q)
 	})
 	if s.Metrics != nil {
 		mux.Handle("GET /metrics", s.Metrics)

@@ -35,8 +35,8 @@ const deleted = " (deleted)"
 
 // ancestry is a cgroup and all above it, innermost first. No component may be a
 // link; cgroupfs has none. A process may outlive its cgroup, so what is missing
-// then is part of the answer.
-func ancestry(root, cgroup string, process bool) ([]ancestor, error) {
+// then is part of the answer. ids are of those that this process may not see.
+func ancestry(root, cgroup string, process bool, ids []uint64) ([]ancestor, error) {
 	if living, ok := strings.CutSuffix(cgroup, deleted); ok && process {
 		if _, err := cgroupID(root, cgroup); errors.Is(err, errNoCgroup) && living != "/" {
 			cgroup = living
@@ -48,6 +48,9 @@ func ancestry(root, cgroup string, process bool) ([]ancestor, error) {
 		switch {
 		case errors.Is(err, fs.ErrPermission):
 			id = hidden
+			if n := len(line); n < len(ids) {
+				id = ids[n]
+			}
 		case errors.Is(err, errNoCgroup) && process && p != "/":
 			id = 0
 		case errors.Is(err, errNoCgroup):

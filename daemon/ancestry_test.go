@@ -45,7 +45,7 @@ func TestAncestry(t *testing.T) {
 		{"/file/x", false, "cgroup /file/x does not exist"},
 		{"/" + strings.Repeat("x", 300), false, "cgroup /" + strings.Repeat("x", 300) + " does not exist"},
 	} {
-		line, err := ancestry(root, test.cgroup, test.process)
+		line, err := ancestry(root, test.cgroup, test.process, nil)
 		var parts []string
 		for _, a := range line {
 			if a.id == 0 {

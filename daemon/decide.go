@@ -31,7 +31,7 @@ func (a answers) Explain(_ context.Context, q api.Question) (*api.Explanation, e
 		return nil, api.Errorf(api.BadRequest, "cgroup %q: want an absolute path below the cgroup root", q.Cgroup)
 	}
 	v := a.d.view.Load()
-	line, err := ancestry(v.status.DataPlane.CgroupRoot, q.Cgroup, q.Process)
+	line, err := ancestry(v.status.DataPlane.CgroupRoot, q.Cgroup, q.Process, q.IDs)
 	if err != nil {
 		return nil, err
 	}

@@ -9,18 +9,19 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/slicelb/slicelb/api"
 	"github.com/slicelb/slicelb/internal/prose"
 	"github.com/slicelb/slicelb/unitwatch"
 )
 
-// caller is the cgroup that the flags name. It is resolved here, because the
-// daemon's sandbox hides other users' processes from it.
-func (g *globals) caller(ctx context.Context, pid int, unit, cgroup string) (string, error) {
+// caller is the cgroup that the flags name, below the root that the daemon has. It is
+// resolved here, because the daemon's sandbox hides other users' processes from it.
+func (g *globals) caller(ctx context.Context, pid int, unit, cgroup string) (path, root string, err error) {
 	if said := btoi(pid != 0) + btoi(unit != "") + btoi(cgroup != ""); said > 1 {
-		return "", usageErrorf("explain: --pid, --unit and --cgroup: only one of them")
+		return "", "", usageErrorf("explain: --pid, --unit and --cgroup: only one of them")
 	}
-	var path string
-	var err error
 	switch {
 	case cgroup != "":
 		path = filepath.Clean("/" + cgroup)
@@ -37,20 +38,34 @@ func (g *globals) caller(ctx context.Context, pid int, unit, cgroup string) (str
 		}
 	}
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	s, err := g.client().Status(ctx)
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
-	root := s.DataPlane.CgroupRoot
+	root = s.DataPlane.CgroupRoot
 	if cgroup != "" {
 		if rest, ok := below(path, root); ok {
 			path = rest // it was said with the root
 		}
-		return path, nil
+		return path, root, nil
 	}
-	return servedPath(path, root)
+	path, err = servedPath(path, root)
+	return path, root, err
+}
+
+// idsOf are those of cgroups that the daemon may not see, from the innermost outwards,
+// as far as who runs this may see them.
+func idsOf(root string, line []api.Ancestor) (ids []uint64) {
+	for _, a := range line {
+		var st unix.Stat_t
+		if !a.Hidden || unix.Lstat(filepath.Join(root, a.Path), &st) != nil {
+			break
+		}
+		ids = append(ids, st.Ino)
+	}
+	return ids
 }
 
 // servedPath is the path of a process's cgroup as the daemon has it, whose root may

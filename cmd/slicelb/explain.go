@@ -35,7 +35,7 @@ the kernel would. A process of another user is found only where /proc shows it.`
 			return exactly("ADDRESS:PORT")(cmd, args)
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			path, err := g.caller(cmd.Context(), pid, unit, cgroup)
+			path, root, err := g.caller(cmd.Context(), pid, unit, cgroup)
 			if err != nil {
 				return err
 			}
@@ -44,6 +44,11 @@ the kernel would. A process of another user is found only where /proc shows it.`
 				q.Address = args[0]
 			}
 			x, err := g.client().Explain(cmd.Context(), q)
+			if err == nil && len(x.Ancestors) > 0 && x.Ancestors[0].Hidden {
+				if q.IDs = idsOf(root, x.Ancestors); q.IDs != nil {
+					x, err = g.client().Explain(cmd.Context(), q)
+				}
+			}
 			if err != nil {
 				return err
 			}

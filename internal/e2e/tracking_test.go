@@ -235,8 +235,12 @@ func TestClosedCgroup(t *testing.T) {
 	if n := h.healthy().Tracking.Sources["walk_errors"]; n != 0 {
 		t.Errorf("%d walks were tried again", n)
 	}
-	if text, x := h.explanation("--cgroup", inner); !strings.Contains(text, "may not be looked into") || !strings.Contains(text, "hidden") || !x.Ancestors[0].Hidden || x.Gone {
-		t.Errorf("explain: %s", text)
+	if text, x := h.explanation("--cgroup", inner); x.Group != "fresh" || x.Decided != inner || x.Gone {
+		t.Errorf("explain to root: %s", text)
+	}
+	text := h.must("setpriv", "--reuid=daemon", "--regid=slicelb", "--clear-groups", "slicelb", "explain", vip, "--cgroup", inner)
+	if !strings.Contains(text, own+"  ") || !strings.Contains(text, "may not be looked into") || !strings.Contains(text, "hidden") {
+		t.Errorf("explain to one who may not see it: %s", text)
 	}
 	h.must("systemctl", "stop", "own")
 	h.eventually(10*time.Second, "nothing to tell", func() bool { return !strings.Contains(strings.Join(h.healthy().Notes, "\n"), "looked into") })

@@ -273,6 +273,10 @@ func (f *fakeSystemd) stop(unit string) {
 	f.mu.Lock()
 	dir := f.units[unit]
 	delete(f.units, unit)
+	if f.runs == nil {
+		f.runs = map[string]byte{}
+	}
+	f.runs[unit]++
 	f.mu.Unlock()
 	removeCgroups(f.t, dir)
 	f.emit("JobRemoved", uint32(2), systemdPath+"/job/2", unit, "done")

@@ -141,6 +141,13 @@ func TestUnits(t *testing.T) {
 		if want := cgroupID(t, s.path("/t16.slice/t16a.service")); c.ID != want || c.ID == first.ID {
 			t.Errorf("id %d, want %d, which was %d before", c.ID, want, first.ID)
 		}
+		r.await("named anew", func(snap *Snapshot) bool {
+			c, _ := snap.find("/t16.slice/t16a.service")
+			if c.InvocationID() == first.InvocationID() {
+				t.Errorf("its run is called %s, as the one before", c.InvocationID())
+			}
+			return named(snap, "/t16.slice/t16a.service", "t16a.service")
+		})
 	})
 }
 

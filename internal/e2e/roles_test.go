@@ -33,6 +33,7 @@ var parts = map[string]func(args []string) int{
 	"hooks":        playHooks,
 	"insist":       playInsist,
 	"moved":        playMoved,
+	"cycled":       playCycled,
 }
 
 // run has the test binary play a part to its end, and returns what it printed.

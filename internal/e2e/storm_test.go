@@ -27,7 +27,7 @@ func (h *host) ticks() time.Duration {
 
 // Cgroups that come and go by the ten thousand each second: bounded memory, every
 // connect in its group meanwhile, and what is there is known soon after, by the
-// kernel's hints alone. fault F10, edge T17
+// kernel's hints alone, without a bus. fault F10, edge T17, edge T11
 func TestStormOfCgroups(t *testing.T) {
 	h := identify(t)
 	h.startWithoutBus()

@@ -136,7 +136,7 @@ func TestFirstInstructionOfUnits(t *testing.T) {
 	h.must("systemctl", "daemon-reload")
 	h.start()
 	h.healthy()
-	n := scale.Count(1000)
+	n := scale.Count(1700) // of each kind, ten thousand in all
 	for _, when := range []string{"running", "stopped"} {
 		pid := h.property("MainPID")
 		if when == "stopped" {
@@ -166,8 +166,21 @@ func TestSliceCycles(t *testing.T) {
 	h.start()
 	h.healthy()
 	n := scale.Count(1000)
+	looker := h.play("/roles", "cycled", h.property("MainPID"), "fresh.slice")
+	t.Cleanup(func() { looker.stdin.Close(); looker.cmd.Wait() })
+	h.eventually(10*time.Second, "somebody looks", func() bool { return looker.out.last() == "looking" })
 	got := h.answered("cycles", h.run("units", vip, strconv.Itoa(n), "fresh.slice", "stop", h.property("MainPID")))
 	h.right("a slice stopped and started", got, "127.0.0.1:7002", n)
+	looker.stdin.Close()
+	looker.cmd.Wait()
+	var saw cycled
+	if err := json.Unmarshal(looker.stderr.Bytes(), &saw); err != nil {
+		t.Fatalf("%v: %s", err, looker.stderr.Bytes())
+	}
+	if saw.Missing+saw.Wrong+saw.Stale > 0 || saw.IDs < n/2 {
+		t.Errorf("between the cycles: %+v", saw)
+	}
+	t.Logf("between the cycles: %+v", saw)
 	h.converges("after the cycles")
 }
 

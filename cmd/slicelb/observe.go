@@ -164,9 +164,17 @@ func (p *observed) print(line *api.Observed) error {
 	if p.format == "table" && d.Reason != "chosen" {
 		verdict += " (" + d.Reason + ")"
 	}
-	return p.row(d.Time.Local().Format("15:04:05.000000"), verdict, prose.Foreign(d.Group), d.VIP,
+	return p.row(moment(d.Time.Local(), time.Now()), verdict, prose.Foreign(d.Group), d.VIP,
 		d.Target(), d.Backend, took(d.Took), prose.Foreign(d.Unit), prose.Foreign(d.Command), strconv.FormatUint(uint64(d.PID), 10),
 		d.Reason, rule, d.View, d.Call, prose.Foreign(d.Cgroup))
+}
+
+// moment leaves the date out of what is today's.
+func moment(at, now time.Time) string {
+	if at.Format(time.DateOnly) == now.Format(time.DateOnly) {
+		return at.Format("15:04:05.000000")
+	}
+	return at.Format("2006-01-02 15:04:05.000000")
 }
 
 // widths of the columns; what is wider moves what follows.

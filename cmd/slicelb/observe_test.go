@@ -76,3 +76,14 @@ func TestObserveFollows(t *testing.T) {
 		t.Errorf("interrupted: %v", err)
 	}
 }
+
+func TestMoment(t *testing.T) {
+	at := time.Date(2026, 3, 4, 23, 59, 59, 123456789, time.UTC)
+	for now, want := range map[time.Time]string{
+		at.Add(time.Millisecond): "23:59:59.123456", at.Add(time.Second): "2026-03-04 23:59:59.123456", at.AddDate(1, 0, 0): "2026-03-04 23:59:59.123456",
+	} {
+		if got := moment(at, now); got != want {
+			t.Errorf("at %v: %s, want %s", now, got, want)
+		}
+	}
+}

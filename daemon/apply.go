@@ -52,7 +52,7 @@ func (d *daemon) write(ctx context.Context, src *source, snap *unitwatch.Snapsho
 	writes = result.Writes
 	d.reconciled.add(result.Duration)
 	if err == nil {
-		d.kernel, d.left = state, result.Left
+		d.kernel, d.found, d.left = state, nil, result.Left
 	}
 	d.writes += uint64(writes)
 	if writes > 0 {

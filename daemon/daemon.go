@@ -78,9 +78,10 @@ type daemon struct {
 	rec        *lb.Reconciler
 	desired    *lb.State // of desiredFor, with whatever membership
 	desiredFor *source
-	desiredOf  uint64    // the backends' version that it is of
-	kernel     *lb.State // the newest that the kernel took
-	part       *part     // what there is room for, of what had none; nil: there is room
+	desiredOf  uint64               // the backends' version that it is of
+	kernel     *lb.State            // the newest that the kernel took
+	found      map[lb.Endpoint]bool // backends that it had before; nil: nobody has looked
+	part       *part                // what there is room for, of what had none; nil: there is room
 	room       room
 	broken     broken
 	ready      bool

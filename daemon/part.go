@@ -21,11 +21,11 @@ import (
 type part struct {
 	of *source
 	*source
-	left  []lb.Endpoint // backends that are units, which are left out; by VIP and address
-	why   *lb.LimitError
-	fits  int       // units a VIP that fit empty tables
-	most  int       // units a VIP
-	again time.Time // when more may be tried
+	left  []lb.Endpoint  // backends that are units, which are left out; by VIP and address
+	why   *lb.LimitError // what all of it met
+	fits  int            // units a VIP that fit empty tables
+	most  int            // units a VIP
+	again time.Time      // when more may be tried
 }
 
 // room is how many units a VIP of a source may have: see daemon.largest.
@@ -67,7 +67,7 @@ func (d *daemon) leaveOut(src *source, why *lb.LimitError) bool {
 			next.most = d.fewer(src, next.fits) // all of it was tried
 		}
 	} else {
-		next.fits, next.most = tried.fits, d.fewer(src, tried.most)
+		next.why, next.fits, next.most = tried.why, tried.fits, d.fewer(src, tried.most)
 	}
 	if next.most < 0 {
 		d.part = nil
@@ -123,8 +123,35 @@ func (s *source) cut(most int, had func(lb.Endpoint) bool) (*source, []lb.Endpoi
 }
 
 // kernelHas reports whether e was a backend when the kernel was last brought to
-// something.
-func (d *daemon) kernelHas(e lb.Endpoint) bool { return d.kernel != nil && d.kernel.Has(e) }
+// something, by this process or the one before.
+func (d *daemon) kernelHas(e lb.Endpoint) bool {
+	switch {
+	case d.kernel != nil:
+		return d.kernel.Has(e)
+	case d.found == nil:
+		d.found = d.findBackends()
+	}
+	return d.found[e]
+}
+
+// findBackends are those that the maps hold.
+func (d *daemon) findBackends() map[lb.Endpoint]bool {
+	found := map[lb.Endpoint]bool{}
+	if d.dp.dataPath == nil {
+		return found
+	}
+	dump, err := d.dp.Dump()
+	if err != nil {
+		d.log.Warn("look for backends that are units", "err", err)
+		return found
+	}
+	for index, b := range dump.Backends {
+		if dump.BackendCells[index].State != bpf.BackendFree {
+			found[lb.Endpoint{VIP: dump.CellInfos[b.Cell].VIP, Addr: b.Addr}] = true
+		}
+	}
+	return found
+}
 
 // limits are those of the tables that there are, or that would be made for src.
 func (d *daemon) limits(src *source) (bpf.Limits, error) {
@@ -136,7 +163,7 @@ func (d *daemon) limits(src *source) (bpf.Limits, error) {
 
 // retryPart has more tried after a while, where there was no room for a change.
 func (d *daemon) retryPart(now time.Time) {
-	if p := d.ranPart(); p != nil && len(p.left) > 0 && p.why.Change && now.After(p.again) {
+	if p := d.ranPart(); p != nil && len(p.left) > 0 && p.most < p.fits && now.After(p.again) {
 		next := part{of: p.of, why: p.why, fits: p.fits, most: p.fits, again: now.Add(partRetry)}
 		next.source, next.left = p.of.cut(next.most, d.kernelHas)
 		d.part, d.applied = &next, false

@@ -148,23 +148,32 @@ func mustPort(address string) uint16 { return netip.MustParseAddrPort(address).P
 // A start with more units than there is room for is ready, and serves as many as
 // there is: the files fit. fault F14
 func TestStartWithTooManyUnits(t *testing.T) {
+	limits := lbtest.DefaultLimits
+	limits.Slots = 4096
+	dp := newMemoryPath(limits)
 	for _, inherited := range []bool{false, true} {
-		limits := lbtest.DefaultLimits
-		limits.Slots = 4096
-		dp := newMemoryPath(limits)
 		d := bare(t, fdstoretest.New(t), dp)
 		ctx, cancel := context.WithCancel(t.Context())
 		defer d.tasks.Wait()
 		defer cancel()
 		d.inherited = inherited
-		d.unitsAsked = unitsOf(running(1001, 1065), nil)
+		units := running(1001, 1065)
+		for i := range units.List {
+			if units.List[i].Since = time.Unix(2000, 0); inherited && i < 40 {
+				units.List[i].Since = time.Unix(3000, 0) // those that the process before chose
+			}
+		}
+		d.unitsAsked = unitsOf(units, nil)
 		d.running = sourceOf(t, twoVIPs).with(d.unitsAsked)
 		d.see(ctx, &unitwatch.Snapshot{Tree: d.running.tree, Complete: true})
 		if !d.ready || d.hopeless() != nil || d.reloadErr != nil || d.running.lastGood {
 			t.Errorf("inherited %t: ready %t, %v, %v", inherited, d.ready, d.applyErr, d.reloadErr)
 		}
-		if n := len(kernelBackends(t, dp, "many")); n != 40 || len(kernelBackends(t, dp, "db")) != 2 {
-			t.Errorf("inherited %t: %d backends", inherited, n)
+		if have := kernelBackends(t, dp, "many"); len(have) != 40 || have[39] != 1040 || len(kernelBackends(t, dp, "db")) != 2 {
+			t.Errorf("inherited %t: backends %v", inherited, have)
+		}
+		if inherited && d.writes != 0 {
+			t.Errorf("%d writes, with what is there already", d.writes)
 		}
 	}
 }

@@ -379,7 +379,9 @@ func (v *watch) looked(begun time.Time) {
 		}
 		v.failed, v.failures, v.stale = err, v.h.failures, true
 		v.walkFor("errors", false)
-		v.nextWalk = time.Now().Add(failGap)
+		if again := time.Now().Add(failGap); again.After(v.nextWalk) { // else the walk took long
+			v.nextWalk = again
+		}
 	}
 	for _, d := range v.h.added {
 		if a := v.wanted[d.id]; a != nil {

@@ -198,7 +198,7 @@ func (v *view) addTracking(s *unitwatch.Snapshot) {
 		v.note("%s", l)
 	}
 	if closed > 0 {
-		v.note("%s may not be looked into, %s for one: what lies there is in the group around it, but for what the kernel maps itself", prose.Plural(closed, "cgroup"), prose.Foreign(first))
+		v.note("%s may not be looked into, %s for one: what lies there is in the group around it, but for what the kernel maps itself", prose.Plural(closed, "cgroup"), prose.Brief(first))
 	}
 	if s.Mode == unitwatch.CgroupfsOnly {
 		v.note("systemd is not asked: %s", s.Cause)

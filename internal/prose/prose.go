@@ -30,6 +30,17 @@ func ForeignAll(list []string) []string {
 	return out
 }
 
+// brief is how much of a name fits on a line beside other things.
+const brief = 200
+
+// Brief is Foreign, of a very long name the beginning.
+func Brief(s string) string {
+	if len(s) <= brief {
+		return Foreign(s)
+	}
+	return Foreign(s[:brief]) + "..."
+}
+
 // some is how many of a list fit on a screen beside other things.
 const some = 10
 

@@ -35,6 +35,18 @@ func TestOneLine(t *testing.T) {
 	}
 }
 
+func TestBrief(t *testing.T) {
+	for in, want := range map[string]string{
+		"a b": `"a b"`, strings.Repeat("x", 200): strings.Repeat("x", 200),
+		strings.Repeat("x", 201): strings.Repeat("x", 200) + "...",
+		strings.Repeat("ü", 101): `"` + strings.Repeat("ü", 100) + `"...`,
+	} {
+		if got := Brief(in); got != want {
+			t.Errorf("Brief(%q) = %s, want %s", in, got, want)
+		}
+	}
+}
+
 func TestSome(t *testing.T) {
 	list := strings.Split("a b\n c d e f g h i j k l", " ")
 	for n, want := range map[int]string{

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -43,6 +44,40 @@ func TestShow(t *testing.T) {
 			t.Errorf("%q is not in\n%s", want, out.String())
 		}
 	}
+	for _, line := range shown(t) {
+		if !pattern(line).MatchString(out.String()) {
+			t.Errorf("the README shows %q, which is not in\n%s", line, out.String())
+		}
+	}
+}
+
+// shown are the lines of the README's piece of what the demo prints.
+func shown(t *testing.T) (lines []string) {
+	t.Helper()
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(readme), "`make demo`")
+	_, rest, _ = strings.Cut(rest, "```text\n")
+	piece, _, _ := strings.Cut(rest, "```\n")
+	for line := range strings.Lines(piece) {
+		if line = strings.TrimSpace(line); line != "" {
+			lines = append(lines, line)
+		}
+	}
+	if len(lines) < 10 {
+		t.Fatalf("the README shows %q", lines)
+	}
+	return lines
+}
+
+// pattern takes a line as it is, but for counts and the room that they take.
+func pattern(line string) *regexp.Regexp {
+	line = regexp.QuoteMeta(line)
+	line = regexp.MustCompile(` \d+( calls;|\b)`).ReplaceAllString(line, ` \d+$1`)
+	line = regexp.MustCompile(` +`).ReplaceAllString(line, ` +`)
+	return regexp.MustCompile(`(?m)^ *` + line + `$`)
 }
 
 // The configuration that is shown is one.

@@ -11,15 +11,16 @@ import (
 	"github.com/slicelb/slicelb/unitwatch/anchor"
 )
 
-// A thousand backends of a Maglev VIP go and come: of the flows that are not
-// theirs at most 1 % move when one does (half of one, here), and few more when a
-// hundred do at once; when they are back, every flow is where it was. // fault F21
+// Backends of a Maglev VIP go and come: of the flows that are not theirs at most 3 % move
+// when one does, whichever that is, at most 1 % from a hundred backends on, and few more
+// when a hundred of a thousand do at once; when they are back, every flow is where it
+// was. // fault F21
 func TestMaglevFlapping(t *testing.T) {
 	withMaglevSizes(t, realMaglevSizes...)
 	for _, tt := range []struct {
 		backends, down int
 		most           float64 // percent
-	}{{1000, 1, 0.5}, {1000, 100, 3}, {1000, 500, 4}, {11, 1, 1.2}, {41, 1, 1}} {
+	}{{1000, 1, 0.5}, {1000, 100, 3}, {1000, 500, 4}, {3, 1, 3}, {5, 1, 3}, {10, 1, 3}, {11, 1, 3}, {20, 1, 3}, {41, 1, 3}, {100, 1, 1}, {163, 1, 1}, {327, 1, 1}} {
 		t.Run(fmt.Sprintf("%d of %d", tt.down, tt.backends), func(t *testing.T) {
 			var b strings.Builder
 			b.WriteString("[vip.db]\nfrontends = [\"10.96.0.10:80\"]\nalgorithm = \"maglev\"\n")
@@ -60,30 +61,37 @@ func TestMaglevFlapping(t *testing.T) {
 				return out
 			}
 			before := flows()
-			for i := range tt.down {
-				down[addrs[(7*i+3)%tt.backends]] = true
-			}
-			after := flows()
-			if len(after) != len(before) {
-				t.Fatalf("%d places, and %d with some down: all flows move", len(before), len(after))
-			}
-			others, moved := 0, 0
-			for i, a := range before {
-				if down[a] {
-					if down[after[i]] {
-						t.Fatal("a flow goes to a backend that is down")
+			worst := 0.0
+			for turn := range min(tt.backends, 60) {
+				clear(down)
+				for i := range tt.down {
+					down[addrs[(7*i+turn)%tt.backends]] = true
+				}
+				after := flows()
+				if len(after) != len(before) {
+					t.Fatalf("%d places, and %d with some down: all flows move", len(before), len(after))
+				}
+				others, moved := 0, 0
+				for i, a := range before {
+					if down[a] {
+						if down[after[i]] {
+							t.Fatal("a flow goes to a backend that is down")
+						}
+						continue
 					}
-					continue
+					others++
+					if after[i] != a {
+						moved++
+					}
 				}
-				others++
-				if after[i] != a {
-					moved++
+				worst = max(worst, 100*float64(moved)/float64(others))
+				if tt.down > 1 {
+					break // one such set is as good as another
 				}
 			}
-			percent := 100 * float64(moved) / float64(others)
-			t.Logf("%.2f %% of the others' flows move", percent)
-			if percent > tt.most {
-				t.Errorf("%.2f %% of the others' flows move, want %v %% at most", percent, tt.most)
+			t.Logf("%.2f %% of the others' flows move, whichever goes", worst)
+			if worst > tt.most {
+				t.Errorf("%.2f %% of the others' flows move, want %v %% at most", worst, tt.most)
 			}
 			clear(down)
 			for i, a := range flows() {

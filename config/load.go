@@ -125,7 +125,7 @@ func (s Source) unopened(b *builder, src *fileText, f file, err error) {
 		b.main.Missing = true
 		b.warnings = append(b.warnings, Problem{
 			Pos: Position{File: src.name}, Severity: SeverityWarning, order: src.order, Message: "does not exist",
-			Hint: "a daemon that serves VIPs takes no reload without it",
+			Hint: "a daemon whose configuration had it takes no reload without it",
 		})
 		return
 	}

@@ -23,10 +23,10 @@ var excuses = []struct {
 }{
 	// The matrix is a step of its own, and its guest's test runs in the guest.
 	{regexp.MustCompile(`internal/kernels TestMatrix$`), regexp.MustCompile(`SLICELB_KERNELS is not set`)},
-	{regexp.MustCompile(`internal/kernels TestKernelGuest$`), regexp.MustCompile(`emulated machine only`)},
+	{regexp.MustCompile(`internal/kernels (TestKernelGuest|TestNomadGuest)$`), regexp.MustCompile(`emulated machine only`)},
 	// Not in the distribution's packages.
 	{regexp.MustCompile(`internal/e2e TestQuadlet$`), regexp.MustCompile(`no Quadlet here`)},
-	{regexp.MustCompile(`internal/e2e TestNomad$`), regexp.MustCompile(`SLICELB_TEST_NOMAD names no agent`)},
+	{regexp.MustCompile(`internal/(e2e|kernels) TestNomad$`), regexp.MustCompile(`SLICELB_TEST_NOMAD names no agent`)},
 	// What an old kernel lacks: the matrix fails of any other skip.
 	{regexp.MustCompile(`internal/kernels TestMatrix/[0-9.]+/`), regexp.MustCompile(`as testdata/kernels\.list says$`)},
 }

@@ -24,13 +24,17 @@ func CgroupOf(proc string, pid int) (string, error) {
 		return "", fmt.Errorf("process %d: %w", pid, err)
 	}
 	defer f.Close()
-	for s := bufio.NewScanner(f); s.Scan(); {
+	s := bufio.NewScanner(f)
+	for s.Scan() {
 		if path, ok := strings.CutPrefix(s.Text(), "0::"); ok {
 			if strings.HasPrefix(path, "/..") {
 				return "", fmt.Errorf("process %d: its cgroup %s is %w", pid, prose.Foreign(path), ErrOutside)
 			}
 			return path, nil
 		}
+	}
+	if err := s.Err(); err != nil { // such as of a path that is too long
+		return "", fmt.Errorf("process %d: %w", pid, err)
 	}
 	return "", fmt.Errorf("process %d: in no cgroup2 hierarchy", pid)
 }

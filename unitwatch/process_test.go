@@ -1,6 +1,7 @@
 package unitwatch
 
 import (
+	"errors"
 	"io"
 	"os"
 	"os/exec"
@@ -55,6 +56,16 @@ func TestCgroupOfProcessWithoutFirstThread(t *testing.T) {
 	path, err := CgroupOf("/proc", cmd.Process.Pid)
 	if err != nil || filepath.Base(path) != filepath.Base(root) {
 		t.Errorf("%q, %v: want …/%s", path, err, filepath.Base(root))
+	}
+}
+
+func TestCgroupOfProcessThatCannotBeRead(t *testing.T) {
+	proc := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(proc, "7", "cgroup"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if path, err := CgroupOf(proc, 7); !errors.Is(err, unix.EISDIR) {
+		t.Errorf("%q, %v", path, err)
 	}
 }
 

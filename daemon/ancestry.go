@@ -71,6 +71,8 @@ func cgroupID(root, p string) (uint64, error) {
 	var st unix.Stat_t
 	err := unix.Lstat(filepath.Join(root, p), &st)
 	switch {
+	case errors.Is(err, unix.ENAMETOOLONG) && len(root)+len(p) >= unix.PathMax:
+		return hidden, nil // too deep to be looked into
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.ENAMETOOLONG):
 		return 0, errNoCgroup
 	case err != nil:

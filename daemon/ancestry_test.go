@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"github.com/slicelb/slicelb/api"
 	"github.com/slicelb/slicelb/bpf"
@@ -43,6 +44,7 @@ func TestAncestry(t *testing.T) {
 		{"/web.slice/b.scope (deleted)", false, `cgroup "/web.slice/b.scope (deleted)" does not exist`},
 		{"/file", true, "cgroup /file is no folder"},
 		{"/file/x", false, "cgroup /file/x does not exist"},
+		{strings.Repeat("/"+strings.Repeat("x", 250), 17), false, "cgroup " + strings.Repeat("/"+strings.Repeat("x", 250), 16) + " does not exist"},
 		{"/" + strings.Repeat("x", 300), false, "cgroup /" + strings.Repeat("x", 300) + " does not exist"},
 	} {
 		line, err := ancestry(root, test.cgroup, test.process, nil)
@@ -64,6 +66,32 @@ func TestAncestry(t *testing.T) {
 		if got != test.want {
 			t.Errorf("%s, process %t: %s, want %s", test.cgroup, test.process, got, test.want)
 		}
+	}
+}
+
+// A cgroup whose path is too long to be looked at by it is there all the same.
+func TestAncestryOfLongPaths(t *testing.T) {
+	root := t.TempDir()
+	fd, err := unix.Open(root, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { unix.Close(fd) }()
+	name := strings.Repeat("x", 250)
+	for range 17 {
+		if err := unix.Mkdirat(fd, name, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		below, err := unix.Openat(fd, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		unix.Close(fd)
+		fd = below
+	}
+	line, err := ancestry(root, strings.Repeat("/"+name, 17), true, nil)
+	if err != nil || len(line) != 18 || line[0].id != hidden || line[2].id == hidden || line[2].id == 0 {
+		t.Errorf("%d, %v", len(line), err)
 	}
 }
 

@@ -10,8 +10,8 @@ import (
 
 // The kernel adds to the table of cgroups and deletes from it, as the daemon does.
 // Both keep count of the room for directories that others than root have made; see
-// has_room in anchor.h. A kill between a change and its count puts the number wrong
-// by one: it is set anew whenever the table is read.
+// has_room in anchor.h. A kill between a change and its count puts the number wrong by
+// one: it is set anew when the table is read and nothing changes meanwhile.
 
 type cgroupKey uint64
 
@@ -43,7 +43,10 @@ func (d *Datapath) delCgroup(id uint64) error {
 	return err
 }
 
-// countCgroups sets the room, where the table has so many entries.
-func (d *Datapath) countCgroups(entries int) {
-	atomic.StoreInt64(d.cgroupRoom, int64(d.Limits().OthersCgroups())-int64(entries))
+// countCgroups sets the room, where a walk has found so many entries. before is what
+// the room was when the walk began: where it is another by now, the walk may have
+// missed what came or went, and those who made it so have counted it.
+func (d *Datapath) countCgroups(before int64, entries int) {
+	room := int64(d.Limits().OthersCgroups()) - int64(entries)
+	atomic.CompareAndSwapInt64(d.cgroupRoom, before, room)
 }

@@ -142,7 +142,7 @@ func New(opts Options) (*Datapath, error) {
 	if err := d.open(spec); err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
-	d.countCgroups(0)
+	d.countCgroups(0, 0)
 	return d, nil
 }
 

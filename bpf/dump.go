@@ -3,6 +3,7 @@ package bpf
 import (
 	"errors"
 	"fmt"
+	"sync/atomic"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
@@ -119,6 +120,7 @@ func (d *Datapath) Cgroups() (map[uint64]Rule, error) {
 }
 
 func (d *Datapath) dumpCgroups(out map[uint64]Rule) error {
+	room := atomic.LoadInt64(d.cgroupRoom)
 	err := each(d.maps[slicelbMapCgroups], func(id, w uint64) {
 		// A word of another id is void to the programs, and nothing that Set changes.
 		if rule, ok := decodeCgroup(w, id); ok {
@@ -128,7 +130,7 @@ func (d *Datapath) dumpCgroups(out map[uint64]Rule) error {
 		}
 	})
 	if err == nil {
-		d.countCgroups(len(out))
+		d.countCgroups(room, len(out))
 	}
 	return err
 }

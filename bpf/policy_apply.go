@@ -2,6 +2,7 @@ package bpf
 
 import (
 	"fmt"
+	"slices"
 	"sync/atomic"
 
 	"github.com/cilium/ebpf"
@@ -70,8 +71,18 @@ func (d *Datapath) setPolicy(w SetPolicy) error {
 }
 
 // policyInForce is the policy's word and what it says; nil where there is none, or
-// where it cannot be read: each call has its group's default then.
+// where it cannot be read: each call has its group's default then. Writers wait while
+// it is copied, and no longer.
 func (d *Datapath) policyInForce() (uint64, *PolicyIndex) {
+	word, lines := d.copyPolicy()
+	if lines == nil || policyIsWhole(lines) != nil {
+		return word, nil
+	}
+	return word, decodePolicy(lines).Index()
+}
+
+// copyPolicy is the policy's word and its lines; nil: there are none.
+func (d *Datapath) copyPolicy() (uint64, []policyLine) {
 	d.write.Lock()
 	defer d.write.Unlock()
 	word := atomic.LoadUint64(d.policyWord)
@@ -79,11 +90,11 @@ func (d *Datapath) policyInForce() (uint64, *PolicyIndex) {
 	if base == 0 {
 		return word, nil
 	}
-	lines, err := policyAt(d.policyLines, base)
+	lines, err := policyLinesAt(d.policyLines, base)
 	if err != nil {
 		return word, nil
 	}
-	return word, decodePolicy(lines).Index()
+	return word, slices.Clone(lines)
 }
 
 // RuleHits is how often each rule of the policy in force has decided, from the

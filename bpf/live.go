@@ -1,14 +1,9 @@
 package bpf
 
 import (
-	"errors"
 	"fmt"
-	"io"
 	"sync"
 	"sync/atomic"
-
-	"github.com/cilium/ebpf/link"
-	"golang.org/x/sys/unix"
 )
 
 // recounts is what Recount remembers from one time to the next: the backends
@@ -186,35 +181,8 @@ func driftOf(before, now, n, came int64) int64 {
 
 func magnitude(n int64) int64 { return max(n, -n) }
 
-// walkOrigins runs slb_recount for every socket that remembers something.
-func (d *Datapath) walkOrigins() (err error) {
-	l, err := link.AttachIter(link.IterOptions{Program: d.programs[slicelbProgSlbRecount], Map: d.maps[slicelbMapOrigins]})
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, l.Close()) }()
-	walk, err := l.Open()
-	if err != nil {
-		return err
-	}
-	defer walk.Close()
-	_, err = readWalk(walk)
-	return err
-}
-
-// readWalk reads an iterator to its end. The kernel interrupts one that has
-// printed nothing for a million sockets, by EAGAIN: it goes on from there.
-func readWalk(r io.Reader) ([]byte, error) {
-	var out []byte
-	buf := make([]byte, 64<<10)
-	for {
-		n, err := r.Read(buf)
-		out = append(out, buf[:n]...)
-		switch {
-		case errors.Is(err, io.EOF):
-			return out, nil
-		case err != nil && !errors.Is(err, unix.EAGAIN):
-			return nil, err
-		}
-	}
+// walkOrigins runs slb_recount, which writes nothing, for every socket that remembers
+// something.
+func (d *Datapath) walkOrigins() error {
+	return iterate(d.programs[slicelbProgSlbRecount], d.maps[slicelbMapOrigins], func(*sweepSlbDoomedSocket) {})
 }

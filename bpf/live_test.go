@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/slicelb/slicelb/internal/kerneltest"
 	"github.com/slicelb/slicelb/internal/scale"
 	"golang.org/x/sys/unix"
@@ -225,11 +227,15 @@ func (r *interrupted) Read(b []byte) (int, error) {
 	return n, nil
 }
 
-// The kernel interrupts a walk that has printed nothing for a million sockets.
+// The kernel interrupts a walk that has printed nothing for a million sockets, and
+// what it prints is read in pieces.
 func TestReadWalkInterrupted(t *testing.T) {
-	got, err := readWalk(&interrupted{pieces: []string{"a", "b"}})
-	if string(got) != "ab" || err != nil {
-		t.Errorf("read %q, %v", got, err)
+	var got []string
+	err := readWalk(&interrupted{pieces: []string{"aab", "", "b", "ccdde", "ef"}}, 2, func(record []byte) {
+		got = append(got, string(record))
+	})
+	if diff := cmp.Diff([]string{"aa", "bb", "cc", "dd", "ee"}, got); diff != "" || err != nil {
+		t.Errorf("read (-want +got), %v:\n%s", err, diff)
 	}
 }
 

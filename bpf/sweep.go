@@ -1,7 +1,6 @@
 package bpf
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -12,7 +11,6 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
-	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 )
 
@@ -165,29 +163,11 @@ func (s *sweep) end() error {
 	return errors.Join(errs...)
 }
 
-// iterate runs an iterator to its end and returns what it wrote.
-func iterate(p *ebpf.Program, m *ebpf.Map) ([]byte, error) {
-	it, err := link.AttachIter(link.IterOptions{Program: p, Map: m})
-	if err != nil {
-		return nil, fmt.Errorf("attach iterator %s: %w", p, err)
-	}
-	defer it.Close()
-	r, err := it.Open()
-	if err != nil {
-		return nil, fmt.Errorf("open iterator %s: %w", p, err)
-	}
-	defer r.Close()
-	out, err := readWalk(r)
-	if err != nil {
-		return nil, fmt.Errorf("run iterator %s: %w", p, err)
-	}
-	return out, nil
-}
-
 // doomed lists the sockets that are to be closed, in every network namespace.
 func (s *sweep) doomed(d *Datapath) ([]doomedSocket, error) {
+	origins := d.maps[slicelbMapOrigins]
 	var out []doomedSocket
-	err := s.each(d, s.list, func(r *sweepSlbDoomedSocket) { out = append(out, decodeDoomed(r)) })
+	err := iterate(s.list, origins, func(r *sweepSlbDoomedSocket) { out = append(out, decodeDoomed(r)) })
 	if err != nil {
 		return nil, err
 	}
@@ -199,30 +179,13 @@ func (s *sweep) doomed(d *Datapath) ([]doomedSocket, error) {
 	if denies == nil {
 		return out, nil
 	}
-	err = s.each(d, s.sent, func(r *sweepSlbDoomedSocket) {
+	err = iterate(s.sent, origins, func(r *sweepSlbDoomedSocket) {
 		if socket := decodeDoomed(r); !have[socket.cookie] && denies(r) {
 			socket.denied = true
 			out = append(out, socket)
 		}
 	})
 	return out, err
-}
-
-// each calls f for what an iterator over sockets writes.
-func (s *sweep) each(d *Datapath, p *ebpf.Program, f func(*sweepSlbDoomedSocket)) error {
-	b, err := iterate(p, d.maps[slicelbMapOrigins])
-	if err != nil {
-		return err
-	}
-	size := binary.Size(sweepSlbDoomedSocket{})
-	for ; len(b) >= size; b = b[size:] {
-		var r sweepSlbDoomedSocket
-		if _, err := binary.Decode(b, binary.NativeEndian, &r); err != nil {
-			return err
-		}
-		f(&r)
-	}
-	return nil
 }
 
 func decodeDoomed(r *sweepSlbDoomedSocket) doomedSocket {
@@ -273,8 +236,7 @@ func (s *sweep) close(list []doomedSocket) error {
 	for proto, p := range map[uint8]*ebpf.Program{unix.IPPROTO_TCP: s.tcp, unix.IPPROTO_UDP: s.udp} {
 		for _, socket := range list {
 			if socket.proto == proto && !socket.denied {
-				_, err := iterate(p, nil)
-				errs = append(errs, err)
+				errs = append(errs, iterate(p, nil, func(*sweepSlbDoomedSocket) {})) // it writes nothing
 				break
 			}
 		}

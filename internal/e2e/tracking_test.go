@@ -237,7 +237,8 @@ func TestClosedCgroup(t *testing.T) {
 	h.must("systemctl", "restart", unit)
 	h.eventually(10*time.Second, "status tells of it after a restart", told)
 	right("in web", "web.slice", "127.0.0.1:7001")
-	for s := h.status(); s.Tracking.Resync.At.Sub(s.Started) < 3*time.Second; s = h.healthy() {
+	first := h.healthy().Tracking.Resync.At
+	for s := h.healthy(); s.Tracking.Resync.At.Sub(first) < 3*time.Second; s = h.healthy() {
 		h.configure(mapped)
 		h.must("slicelb", "reload")
 		h.configure(unwebbed)
@@ -255,6 +256,10 @@ func TestClosedCgroup(t *testing.T) {
 	if !strings.Contains(text, own+"  ") || !strings.Contains(text, "may not be looked into") || !strings.Contains(text, "hidden") {
 		t.Errorf("explain to one who may not see it: %s", text)
 	}
+	h.must("systemctl", "stop", unit)
+	h.start()
+	h.eventually(10*time.Second, "status tells of it after a first start", told)
+	right("made before the kernel mapped anything", inner, "127.0.0.1:7004")
 	h.must("systemctl", "stop", "own")
 	h.eventually(10*time.Second, "nothing to tell", func() bool { return !strings.Contains(strings.Join(h.healthy().Notes, "\n"), "looked into") })
 

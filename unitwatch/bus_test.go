@@ -253,11 +253,7 @@ func TestQuestions(t *testing.T) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for i, at := range f.lists {
-		if i > 0 && at.Sub(f.lists[i-1]) < listInterval-20*time.Millisecond {
-			t.Errorf("calls %v apart", at.Sub(f.lists[i-1]))
-		}
-	}
+	paced(t, f.lists)
 	for _, name := range f.asked {
 		if name == "elsewhere.service" || strings.ContainsAny(name, "*?[") {
 			t.Errorf("asked for %q", name)

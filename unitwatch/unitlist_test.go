@@ -255,9 +255,18 @@ func TestUnitStorm(t *testing.T) {
 		f.changed(fmt.Sprintf("web@%03d.service", i))
 	}
 	r.units("after the storm", want...)
-	for i := 1; i < len(lists); i++ {
-		if gap := lists[i].Sub(lists[i-1]); gap < listInterval*9/10 {
-			t.Errorf("asked twice within %v", gap)
-		}
+	paced(t, lists)
+}
+
+// paced checks that lists were not asked for more often than each listInterval. What
+// arrives late on a busy machine is one too many for the time that it was seen in.
+func paced(t *testing.T, lists []time.Time) {
+	t.Helper()
+	if len(lists) == 0 {
+		t.Fatal("nothing was asked")
+	}
+	span := lists[len(lists)-1].Sub(lists[0])
+	if most := int(span/listInterval) + 2; len(lists) > most {
+		t.Errorf("%d lists in %v, %d at most", len(lists), span, most)
 	}
 }

@@ -129,7 +129,8 @@ func (s *storedSet) takeMaps(d *Datapath, spec *ebpf.CollectionSpec) error {
 			want.Flags |= unix.BPF_F_MMAPABLE
 		}
 		if err := want.Compatible(have); err != nil {
-			return s.error(object, "does not fit", err)
+			// Another layout in all but its number.
+			return &AdoptError{Set: s.name, Object: object, Reason: "does not fit", Err: err, layout: s.linked()}
 		}
 		m.MaxEntries = want.MaxEntries
 	}

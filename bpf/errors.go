@@ -89,7 +89,7 @@ type AdoptError struct {
 	Reason string
 	Err    error // may be nil
 
-	layout bool // the set is of another one, and its programs run
+	layout bool // the set is of another one, by its number or by its tables, and its programs run
 }
 
 func (e *AdoptError) Error() string {

@@ -569,6 +569,18 @@ func TestKernelAdoptRefuses(t *testing.T) {
 		{"another map of the same shape", func(fds []NamedFD) []NamedFD {
 			return replace(fds, "-map-udp_choice", "-map-udp_reverse")
 		}, "map udp_choice", `is foreign: its name is "udp_reverse"`},
+		{"a table of another shape", func(fds []NamedFD) []NamedFD {
+			m, err := ebpf.NewMap(&ebpf.MapSpec{Name: "views", Type: ebpf.Hash, KeySize: 8, ValueSize: 24, MaxEntries: 1})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer m.Close()
+			i := slices.IndexFunc(fds, func(f NamedFD) bool { return strings.HasSuffix(f.Name, "-map-views") })
+			if err := unix.Dup3(m.FD(), fds[i].FD, unix.O_CLOEXEC); err != nil {
+				t.Fatal(err)
+			}
+			return fds
+		}, "map views", "does not fit"},
 		{"another kind of program", func(fds []NamedFD) []NamedFD {
 			return replace(fds, "-prog-slb_connect4-", "-prog-slb_cgroup_mkdir-")
 		}, "prog slb_connect4", "is foreign"},
@@ -590,7 +602,7 @@ func TestKernelAdoptRefuses(t *testing.T) {
 			!strings.Contains(err.Error(), tt.message) {
 			t.Errorf("%s: %v", tt.name, err)
 		}
-		if layout := tt.name == "another layout"; errors.Is(err, ErrLayout) != layout {
+		if layout := tt.name == "another layout" || tt.name == "a table of another shape"; errors.Is(err, ErrLayout) != layout {
 			t.Errorf("%s: is it the layout: %v", tt.name, !layout)
 		}
 		if after := openDescriptors(t); after != before {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -136,6 +137,14 @@ func observation(q url.Values) (Observation, error) {
 			return o, Errorf(BadRequest, "since %q: want a time as RFC 3339 has it", text)
 		}
 		o.Since = t
+	}
+	if text := q.Get("follow"); text != "" && text != "true" && text != "false" {
+		return o, Errorf(BadRequest, "follow %q: want true or false", text)
+	}
+	for name := range q {
+		if !slices.Contains([]string{"vip", "group", "verdict", "follow", "since", "last"}, name) {
+			return o, Errorf(BadRequest, "%q is not known: want vip, group, verdict, follow, since or last", name)
+		}
 	}
 	o.Last = -1
 	if text := q.Get("last"); text != "" {

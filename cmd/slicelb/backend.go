@@ -75,7 +75,7 @@ func newBackendList(g *globals) *cobra.Command {
 
 func backendTable(backends []api.Backend) *table {
 	t := &table{
-		columns: []string{"VIP", "FOR", "BACKEND", "WEIGHT", "STATE", "SHARE", "LIVE", "CONNECTS", "SINCE", "REASON", "CHECK", "CHECKED", "FLOWS", "UNIT", "ORIGIN"},
+		columns: []string{"VIP", "FOR", "BACKEND", "WEIGHT", "STATE", "SHARE", "LIVE", "CALLS", "SINCE", "REASON", "CHECK", "CHECKED", "FLOWS", "UNIT", "ORIGIN"},
 		wide:    10,
 	}
 	now := time.Now()

@@ -39,7 +39,7 @@ func newVIPList(g *globals) *cobra.Command {
 
 func vipTable(vips []api.VIP) *table {
 	t := &table{
-		columns: []string{"VIP", "FRONTENDS", "UP", "CONNECTS", "REJECTED", "CLIENTS", "EXCEPT", "WHEN-DOWN", "FLOWS", "PASSED", "DENIED", "ORIGIN"},
+		columns: []string{"VIP", "FRONTENDS", "UP", "CALLS", "REJECTED", "CLIENTS", "EXCEPT", "WHEN-DOWN", "FLOWS", "PASSED", "DENIED", "ORIGIN"},
 		wide:    6,
 	}
 	for _, v := range vips {

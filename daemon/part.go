@@ -102,10 +102,19 @@ func (d *daemon) largest(src *source) int {
 		d.log.Warn("leave units out", "err", err)
 		return -1
 	}
+	none, _ := src.cut(0, d.kernelHas)
+	base, err := lb.Compile(none.cfg, none.tree, lb.Membership{}, lb.Runtime{})
+	if err != nil {
+		return -1
+	}
+	vips := map[string]bool{} // that have some
+	for e := range src.ends.Units {
+		vips[e.VIP] = true
+	}
 	return sort.Search(src.ends.Most(nil)+1, func(most int) bool {
 		d.ping()
 		part, _ := src.cut(most, d.kernelHas)
-		s, err := lb.Compile(part.cfg, part.tree, lb.Membership{}, lb.Runtime{})
+		s, err := base.WithBackends(part.cfg, vips)
 		return err != nil || s.Fits(limits) != nil
 	}) - 1
 }

@@ -60,10 +60,17 @@ func (e *Endpoints) without(left map[Endpoint]bool) *Endpoints {
 			return b.Unit != "" && left[Endpoint{vip, b.Addr}]
 		})
 	}
+	short := map[string]bool{} // VIPs
+	for at := range left {
+		short[at.VIP] = true
+	}
 	cfg, out := *e.Config, *e
 	cfg.VIPs = slices.Clone(cfg.VIPs)
 	for i := range cfg.VIPs {
 		v := &cfg.VIPs[i]
+		if !short[v.Name] {
+			continue
+		}
 		v.Backends, v.For = list(v.Name, v.Backends), slices.Clone(v.For)
 		for j := range v.For {
 			v.For[j].Backends = list(v.Name, v.For[j].Backends)

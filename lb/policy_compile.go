@@ -175,6 +175,13 @@ func (c *policyCompiler) atoms() error {
 	return nil
 }
 
+// namesBackends reports whether a rule is about what stands behind a VIP.
+func namesBackends(cfg *config.Config) bool {
+	return slices.ContainsFunc(cfg.Policy.Rules, func(r config.Rule) bool {
+		return slices.ContainsFunc(r.To, func(t config.Target) bool { return t.Backends })
+	})
+}
+
 // worked counts towards policyWork.
 func (c *policyCompiler) worked(n int) error {
 	if c.work += n; c.work > policyWork {

@@ -11,8 +11,6 @@ import (
 // membership with other verdicts. It costs what is judged otherwise, and a look at
 // each verdict and each VIP: VIPs that are judged as before are the same ones.
 func (s *State) WithVerdicts(verdicts map[Endpoint]Verdict) (*State, error) {
-	out := *s
-	out.verdicts = verdicts
 	judged := map[string]bool{}
 	for e, v := range verdicts {
 		if s.verdicts[e] != v {
@@ -24,15 +22,36 @@ func (s *State) WithVerdicts(verdicts map[Endpoint]Verdict) (*State, error) {
 			judged[e.VIP] = true
 		}
 	}
-	if len(judged) == 0 {
+	return s.again(s.cfg, verdicts, judged)
+}
+
+// WithBackends is what Compile gives for cfg, which has other backends in the VIPs of
+// those names, and differs in nothing else. It costs those VIPs, and the policy where it
+// names backends.
+func (s *State) WithBackends(cfg *config.Config, vips map[string]bool) (*State, error) {
+	out, err := s.again(cfg, s.verdicts, vips)
+	if err != nil || !namesBackends(cfg) {
+		return out, err
+	}
+	if out.Policy, err = compilePolicy(cfg); err != nil {
+		return nil, err
+	}
+	out.count()
+	return out, nil
+}
+
+// again compiles the VIPs of those names again.
+func (s *State) again(cfg *config.Config, verdicts map[Endpoint]Verdict, vips map[string]bool) (*State, error) {
+	out := *s
+	out.cfg, out.verdicts = cfg, verdicts
+	if len(vips) == 0 {
 		return &out, nil
 	}
-
 	known := s.known()
 	out.VIPs = slices.Clone(s.VIPs)
-	configured := s.configured(judged)
+	configured := out.configured(vips)
 	for i, v := range out.VIPs {
-		if !judged[v.Name] {
+		if !vips[v.Name] {
 			continue
 		}
 		c := vipCompiler{v: configured[v.Name], family: v.Family, rt: Runtime{Verdicts: verdicts}}

@@ -62,6 +62,31 @@ func TestWithVerdicts(t *testing.T) {
 	})
 }
 
+// Other backends for some VIPs give what compiling again gives.
+func TestWithBackends(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := drawWorld(t)
+		state, changed := w.state(t), map[string]bool{}
+		cfg := *w.cfg
+		cfg.VIPs = slices.Clone(cfg.VIPs)
+		for i := range cfg.VIPs {
+			v := &cfg.VIPs[i]
+			if n := rapid.IntRange(0, len(v.Backends)).Draw(t, "backends"); n < len(v.Backends) {
+				v.Backends, changed[v.Name] = v.Backends[:n], true
+			}
+		}
+		got, err := state.WithBackends(&cfg, changed)
+		if err != nil {
+			t.Fatal(err)
+		}
+		again := *w
+		again.cfg = &cfg
+		if diff := cmp.Diff(again.state(t), got, cmp.Exporter(func(reflect.Type) bool { return true }), cmpopts.IgnoreFields(State{}, "cfg"), cmpopts.EquateComparable(netip.AddrPort{})); diff != "" {
+			t.Fatalf("compiled again (-), with other backends (+):\n%s", diff)
+		}
+	})
+}
+
 // Every backend of a VIP is found, of either family, and nobody else's.
 func TestHas(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {

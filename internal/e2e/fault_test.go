@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -453,7 +454,7 @@ func TestSeveredLink(t *testing.T) {
 	h.start()
 	h.healthy()
 	var took []time.Duration
-	for range scale.Count(50) {
+	for range max(3, scale.Count(50)) {
 		r := h.play("/sever", "sever", "slb_connect4")
 		if err := r.cmd.Wait(); err != nil || r.out.last() != "1" {
 			t.Fatalf("sever: %v, %s links\n%s", err, r.out.last(), r.stderr.Bytes())
@@ -464,9 +465,19 @@ func TestSeveredLink(t *testing.T) {
 		})
 		took = append(took, time.Since(begin))
 	}
+	// Hooks are looked at twice a second; a busy machine takes its time now and then.
+	if least := slices.Min(took); least > 1500*time.Millisecond {
+		t.Errorf("attached again after %v at the least", least)
+	}
 	h.within(2*time.Second, "attached again", took)
-	if out := h.must("journalctl", "--unit="+unit, "--output=cat", "--lines=50", "--no-pager"); !strings.Contains(out, "connect4") {
-		t.Errorf("the journal does not say it:\n%s", out)
+	said := 0
+	for line := range strings.Lines(h.must("journalctl", "--unit="+unit, "--output=cat", "--no-pager")) {
+		if strings.Contains(line, "a hook is not ours any more") && strings.Contains(line, "connect4") {
+			said++
+		}
+	}
+	if said != len(took) {
+		t.Errorf("cut %d times, said %d times", len(took), said)
 	}
 	// The new link is in the store.
 	h.kill("KILL")

@@ -99,41 +99,8 @@ func TestDrain(t *testing.T) {
 	c := kerneltest.Start(t, h.root)
 	conn := reach(t, "a", openTCP(t, c))
 	flow := reach(t, "a", openUDP(t, c))
-	keeps := func(when string) {
-		t.Helper()
-		if err := conn.Send("still there"); err != nil {
-			t.Errorf("%s: %v", when, err)
-		}
-		if got, err := conn.Receive(); err != nil || got != "still there" {
-			t.Errorf("%s: the connection: %q, %v", when, got, err)
-		}
-		for range 20 {
-			if got := askUDP(t, flow); got != "a" {
-				t.Errorf("%s: the flow goes to %s", when, got)
-			}
-		}
-	}
-	nothingNew := func(when string) {
-		t.Helper()
-		for range 200 {
-			s, name := openTCP(t, c)()
-			if name != "b" {
-				t.Errorf("%s: a connection goes to %s", when, name)
-			}
-			if err := s.Close(); err != nil {
-				t.Error(err)
-			}
-		}
-		for range 50 {
-			s, name := openUDP(t, c)()
-			if name != "b" {
-				t.Errorf("%s: a flow goes to %s", when, name)
-			}
-			if err := s.Close(); err != nil {
-				t.Error(err)
-			}
-		}
-	}
+	keeps := func(when string) { t.Helper(); keeps(t, when, "a", conn, flow) }
+	nothingNew := func(when string) { t.Helper(); onlyTo(t, when, "b", c) }
 
 	h.slicelb("backend", "drain", "web", a.Addr.String())
 	keeps("drained")
@@ -190,6 +157,87 @@ func TestDrain(t *testing.T) {
 	h.slicelb("backend", "ready", "web", a.Addr.String())
 	reach(t, "a", openTCP(t, c))
 	reach(t, "a", openUDP(t, c))
+}
+
+// keeps checks that a connection and a flow of a backend go on.
+func keeps(t *testing.T, when, backend string, conn, flow *kerneltest.Socket) {
+	t.Helper()
+	if err := conn.Send("still there"); err != nil {
+		t.Errorf("%s: %v", when, err)
+	}
+	if got, err := conn.Receive(); err != nil || got != "still there" {
+		t.Errorf("%s: the connection: %q, %v", when, got, err)
+	}
+	for range 20 {
+		if got := askUDP(t, flow); got != backend {
+			t.Errorf("%s: the flow goes to %s", when, got)
+		}
+	}
+}
+
+// onlyTo checks that new connections and flows go to one backend.
+func onlyTo(t *testing.T, when, backend string, c *kerneltest.Client) {
+	t.Helper()
+	for range 200 {
+		s, name := openTCP(t, c)()
+		if name != backend {
+			t.Errorf("%s: a connection goes to %s", when, name)
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	for range 50 {
+		s, name := openUDP(t, c)()
+		if name != backend {
+			t.Errorf("%s: a flow goes to %s", when, name)
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// The same by weight 0, and by a unit that stops: while that runs to its end, and while
+// the next run starts. edge D36
+func TestDrainOtherwise(t *testing.T) {
+	h := newHost(t)
+	m := h.newManager()
+	a, b := kerneltest.Serve(t, "a", "127.0.0.1:0"), kerneltest.Serve(t, "b", "127.0.0.1:0")
+	unit := fmt.Sprintf("web@%d.service", a.Addr.Port())
+	fronts := `"` + vip + `", "` + vip + `/udp"`
+	byWeight := func(weight int) string {
+		return vipOf("web", fronts, "", b.Addr.String()) + fmt.Sprintf("[[vip.web.backend]]\naddress = %q\nweight = %d\n", a.Addr, weight)
+	}
+	byUnit := vipOf("web", fronts, "", b.Addr.String()) + "[[vip.web.backend]]\nunit = \"web@*.service\"\naddress = \"127.0.0.1:%i\"\n"
+	h.serve(byWeight(1))
+	c := kerneltest.Start(t, h.root)
+	sockets := func() (conn, flow *kerneltest.Socket) {
+		t.Helper()
+		return reach(t, "a", openTCP(t, c)), reach(t, "a", openUDP(t, c))
+	}
+	conn, flow := sockets()
+	h.reload(byWeight(0))
+	keeps(t, "weight 0", "a", conn, flow)
+	onlyTo(t, "weight 0", "b", c)
+	h.reload(byWeight(2))
+	conn, flow = sockets()
+
+	m.turn(unit, "active", true)
+	h.reload(byUnit)
+	h.until("the unit is a backend", func() bool { be := h.find(a.Addr); return be != nil && be.Share > 0 }, h.log.String)
+	keeps(t, "by unit", "a", conn, flow)
+	for _, state := range []string{"deactivating", "activating"} {
+		m.turn(unit, state, false)
+		h.until(state, func() bool { be := h.find(a.Addr); return be != nil && be.UnitState == state && be.Share == 0 }, h.log.String)
+		keeps(t, state, "a", conn, flow)
+		onlyTo(t, state, "b", c)
+	}
+	m.turn(unit, "failed", false)
+	h.until("failed", func() bool { be := h.find(a.Addr); return be != nil && be.State == "down" }, h.log.String)
+	if got := askUDP(t, flow); got != "b" {
+		t.Errorf("failed: the flow goes to %s", got)
+	}
 }
 
 // drain_timeout ends a drain: what the backend has chooses anew.
@@ -258,7 +306,7 @@ func TestWhenDown(t *testing.T) {
 			view += "when_down = \"" + own + "\"\n"
 		}
 		return "[group.canary]\nslices = [\"canary.slice\"]\n" +
-			vipOf("web", `"`+vip+`"`, `when_down = "`+down+`"`, a.Addr.String(), b.Addr.String()) +
+			vipOf("web", `"`+vip+`", "`+vip+`/udp"`, `when_down = "`+down+`"`, a.Addr.String(), b.Addr.String()) +
 			view + "[[vip.web.for.canary.backend]]\naddress = \"" + canary.Addr.String() + "\"\n"
 	}
 	h.serve(conf("reject", ""))
@@ -273,34 +321,50 @@ func TestWhenDown(t *testing.T) {
 				for _, s := range []*kerneltest.Server{a, b, canary} {
 					h.slicelb("backend", "ready", "web", s.Addr.String())
 				}
-				if got := who(t, plain) + ", " + who(t, special); got != "a b, canary" {
+				if got := whoever(t, plain) + ", " + whoever(t, special); got != "a b, canary" {
 					t.Errorf("with all: %s", got)
 				}
 				h.slicelb("backend", "maint", "web", a.Addr.String())
-				if got := who(t, plain); got != "b" {
+				if got := whoever(t, plain); got != "b" {
 					t.Errorf("with one left: %s", got)
 				}
 				h.slicelb("backend", "drain", "web", b.Addr.String())
-				if got := who(t, special); got != "canary" {
+				if got := whoever(t, special); got != "canary" {
 					t.Errorf("the group has a backend, and gets %s", got)
 				}
 				h.slicelb("backend", "drain", "web", canary.Addr.String())
-				if got, want := who(t, plain), map[string]string{"reject": "EHOSTUNREACH", "use-all": "a b", "pass": "itself"}[down]; got != want {
+				if got, want := whoever(t, plain), map[string]string{"reject": "EHOSTUNREACH", "use-all": "a b", "pass": "itself"}[down]; got != want {
 					t.Errorf("with none left: %s, want %s", got, want)
 				}
 				if own == "" {
 					own = down
 				}
-				if got, want := who(t, special), map[string]string{"reject": "EHOSTUNREACH", "use-all": "canary", "pass": "itself"}[own]; got != want {
+				if got, want := whoever(t, special), map[string]string{"reject": "EHOSTUNREACH", "use-all": "canary", "pass": "itself"}[own]; got != want {
 					t.Errorf("the group, with none left: %s, want %s", got, want)
 				}
 				h.slicelb("backend", "ready", "web", a.Addr.String())
-				if got := who(t, plain); got != "a" {
+				if got := whoever(t, plain); got != "a" {
 					t.Errorf("with one back: %s", got)
 				}
 			})
 		}
 	}
+}
+
+// whoever is who, for TCP and for UDP, connected and not, which are to be the same.
+func whoever(t *testing.T, c *kerneltest.Client) string {
+	t.Helper()
+	names := map[string]bool{}
+	for range 30 {
+		for name := range strings.FieldsSeq(answer(t, c, vip)) {
+			names[name] = true
+		}
+	}
+	udp := strings.Join(slices.Sorted(maps.Keys(names)), " ")
+	if tcp := who(t, c); tcp != udp {
+		return tcp + " by TCP, " + udp + " by UDP"
+	}
+	return udp
 }
 
 // who answers many connects of a client, each name once, or the error of all.

@@ -181,49 +181,49 @@ func TestForeignFailuresEjectNothing(t *testing.T) {
 	}
 }
 
-// All backends are killed: calls are answered as when_down says, as soon as their
-// checks have failed. // edge D37, fault F22
+// All backends are killed, first those of a group: its calls, and then all, are answered
+// as when_down says, as soon as their checks have failed. // edge D37, fault F22
 func TestAllDown(t *testing.T) {
 	// Three failures an interval apart would take eight seconds.
 	const interval, timeout, slack = 4 * time.Second, time.Second, 2 * time.Second
 	h := newHost(t)
 	a, first := h.process()
 	b, second := h.process()
+	own, third := h.process()
 	toml := func(down string) string {
-		return vipOf("web", `"`+vip+`"`, "when_down = \""+down+"\"", a, b) +
-			fmt.Sprintf("[vip.web.health]\ninterval = \"%v\"\ntimeout = \"%v\"\n", interval, timeout)
+		return "[group.canary]\nslices = [\"canary.slice\"]\n" + vipOf("web", `"`+vip+`"`, "when_down = \""+down+"\"", a, b) +
+			fmt.Sprintf("[vip.web.health]\ninterval = \"%v\"\ntimeout = \"%v\"\n", interval, timeout) +
+			fmt.Sprintf("[[vip.web.for.canary.backend]]\naddress = %q\n", own)
 	}
 	h.serve(toml("reject"))
-	h.until("both are up", func() bool { return h.backend("web", a).Share == 0.5 }, h.log.String)
-	c := kerneltest.Start(t, h.root)
-	connects := func(n int) []kerneltest.Connection {
-		r, err := c.Run(kerneltest.Load{To: vip, Count: n})
-		if err != nil {
-			t.Fatal(err)
+	plain, special := kerneltest.Start(t, h.root), kerneltest.Start(t, h.root.Make(t, "canary.slice"))
+	h.until("the group is mapped, and all are up", func() bool {
+		return who(t, special) == own && h.backend("web", a).Share == 0.5
+	}, h.log.String)
+	kill := func(what string, c *kerneltest.Client, processes ...*exec.Cmd) {
+		t.Helper()
+		killed := kerneltest.Monotonic()
+		for _, p := range processes {
+			if err := p.Process.Kill(); err != nil {
+				t.Fatal(err)
+			}
 		}
-		return r.Connections
-	}
-	killed := kerneltest.Monotonic()
-	for _, p := range []*exec.Cmd{first, second} {
-		if err := p.Process.Kill(); err != nil {
-			t.Fatal(err)
-		}
-	}
-	h.until("rejected", func() bool { return connects(1)[0].Errno == unix.EHOSTUNREACH }, h.log.String)
-	took := (kerneltest.Monotonic() - killed).Round(time.Millisecond)
-	t.Logf("rejected %v after the kill", took)
-	if took > interval+timeout+slack {
-		t.Errorf("rejected %v after the kill, want one interval and one timeout: %v", took, interval+timeout)
-	}
-	for _, got := range connects(50) {
-		if got.Errno != unix.EHOSTUNREACH {
-			t.Fatalf("with no backend: %+v", got)
+		h.until("rejected", func() bool { return who(t, c) == "EHOSTUNREACH" }, h.log.String)
+		took := (kerneltest.Monotonic() - killed).Round(time.Millisecond)
+		t.Logf("%s: rejected %v after the kill", what, took)
+		if took > interval+timeout+slack {
+			t.Errorf("%s: rejected %v after the kill, want one interval and one timeout: %v", what, took, interval+timeout)
 		}
 	}
+	kill("a group's own", special, third)
+	if got := who(t, plain); !strings.Contains(got, a) || !strings.Contains(got, b) {
+		t.Errorf("the others get %s", got)
+	}
+	kill("the VIP's", plain, first, second)
 	h.reload(toml("use-all"))
-	for _, got := range connects(50) {
-		if got.Errno != unix.ECONNREFUSED {
-			t.Fatalf("with all of them: %+v", got)
+	for _, c := range []*kerneltest.Client{plain, special} {
+		if got := who(t, c); got != "ECONNREFUSED" {
+			t.Errorf("with all of them: %s", got)
 		}
 	}
 }

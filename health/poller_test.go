@@ -470,8 +470,9 @@ func TestHostileServers(t *testing.T) { // fault F23
 	}
 	s := checker.Stats()
 	t.Logf("%d checks, %d failed, %d void, late by %v at most, %d descriptors at most, stalled %v", s.Checks, s.Failed, s.Void, worst, most, s.Stalled)
-	if worst > check.Interval/10 && s.Stalled == 0 {
-		t.Errorf("checks are late by up to %v", worst)
+	// A process that did not run for a while may be late by that, and by no more.
+	if worst > check.Interval/10+s.Stalled {
+		t.Errorf("checks are late by up to %v, and the process stood still for %v", worst, s.Stalled)
 	}
 	if most > bad+good+2*maxSpare {
 		t.Errorf("%d descriptors for %d backends", most, bad+good)

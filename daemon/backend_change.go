@@ -217,7 +217,8 @@ func (d *daemon) ordered(c *backendChange, all []lb.Endpoint) (next map[lb.Endpo
 // would not know of it; "": it would.
 func (d *daemon) keepOrders(ctx context.Context) string {
 	if err := d.backends.seal(); err != nil {
-		d.log.Error("store what was said of backends", "err", err)
+		d.log.Error("store what was said of backends; trying again", "err", err)
+		d.backends.unsaved = true
 		return err.Error()
 	}
 	d.backends.saved = time.Now()

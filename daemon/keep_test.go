@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"errors"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,8 +13,10 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
+	"github.com/slicelb/slicelb/api"
 	"github.com/slicelb/slicelb/internal/fdstore"
 	"github.com/slicelb/slicelb/internal/fdstore/fdstoretest"
+	"github.com/slicelb/slicelb/lb"
 	"github.com/slicelb/slicelb/unitwatch"
 )
 
@@ -119,6 +122,28 @@ func TestReloadIsSealedLater(t *testing.T) {
 	}
 	if diff := cmp.Diff([]string{d.good.name()}, awaitNames(t, m, 1)); diff != "" {
 		t.Errorf("held (-want +got):\n%s", diff)
+	}
+}
+
+// So with what an operator said of a backend.
+func TestOrderIsSealedLater(t *testing.T) {
+	d := bare(t, fdstoretest.New(t), nil)
+	d.ready = true
+	at := lb.Endpoint{VIP: "db", Addr: netip.MustParseAddrPort("192.0.2.11:5432")}
+	d.backends.operator[at] = order{State: api.OrderDrain, Since: time.Now()}
+	withoutDescriptors(t, func() {
+		if forgotten := d.keepOrders(t.Context()); !strings.Contains(forgotten, "too many open files") {
+			t.Errorf("told: %q", forgotten)
+		}
+	})
+	d.saveStates(0)
+	if d.backends.stateFile == nil {
+		t.Fatal("nothing is sealed")
+	}
+	defer d.backends.stateFile.Close()
+	s, err := readRuntime(int(d.backends.stateFile.Fd()))
+	if err != nil || len(s.Orders) != 1 || s.Orders[0].Address != at.Addr {
+		t.Errorf("sealed: %+v, %v", s, err)
 	}
 }
 

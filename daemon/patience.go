@@ -70,10 +70,15 @@ func (d *daemon) carryOut(ctx context.Context) {
 	}
 }
 
-// giveUp answers what waits when the daemon stops.
+// giveUp answers what waits when the daemon stops: what has not been carried out will
+// not be.
 func (b *backendStates) giveUp() {
 	for _, c := range b.open {
-		c.done <- backendChanged{c.answer, nil}
+		if c.answer == nil {
+			c.done <- backendChanged{err: api.Errorf(api.Failed, "%s: the daemon stops", c)}
+			continue
+		}
+		c.done <- backendChanged{answer: c.answer}
 	}
 }
 

@@ -2,6 +2,7 @@ package lb
 
 import (
 	"cmp"
+	"iter"
 	"maps"
 	"slices"
 	"time"
@@ -131,16 +132,16 @@ func NewHave(d *bpf.Dump, limits bpf.Limits, now time.Time) *Have {
 		}
 	}
 
-	h.freeFrontends = newSpace(limits.Frontends, indexes(h.frontendAt))
-	h.freeCells = newSpace(limits.Cells, indexes(h.maps.Cells, h.maps.CellInfos, h.units))
-	inUse := map[uint32]bool{0: true}
+	h.freeFrontends = newSpace(limits.Frontends, indexes(maps.Keys(h.frontendAt)))
+	h.freeCells = newSpace(limits.Cells, indexes(maps.Keys(h.maps.Cells), maps.Keys(h.maps.CellInfos), maps.Keys(h.units)))
+	inUse := map[uint32]bool{}
 	for i, c := range h.maps.BackendCells {
 		if c.State != bpf.BackendFree {
 			inUse[i] = true
 		}
 	}
-	h.freeBackends = newSpace(limits.Backends, indexes(inUse))
-	h.freeGroups = newSpace(limits.Groups, indexes(h.maps.Groups, h.groupUse))
+	h.freeBackends = newSpace(limits.Backends, indexes(maps.Keys(inUse)))
+	h.freeGroups = newSpace(limits.Groups, indexes(maps.Keys(h.maps.Groups), maps.Keys(h.groupUse)))
 	var used []span
 	for base, r := range h.regions {
 		used = append(used, span{base, r.n})
@@ -152,19 +153,12 @@ func NewHave(d *bpf.Dump, limits bpf.Limits, now time.Time) *Have {
 	return h
 }
 
-// indexes are the keys of the first map and of the others, and 0, which stands
-// for nothing everywhere but among groups, where it is the host.
-func indexes[A any](first map[uint32]A, more ...any) []span {
-	keys := append(slices.Collect(maps.Keys(first)), 0)
-	for _, m := range more {
-		switch m := m.(type) {
-		case map[uint32]bpf.CellInfo:
-			keys = slices.AppendSeq(keys, maps.Keys(m))
-		case map[uint32]*unit:
-			keys = slices.AppendSeq(keys, maps.Keys(m))
-		case map[uint32]int:
-			keys = slices.AppendSeq(keys, maps.Keys(m))
-		}
+// indexes are those in use, by whatever names one, and 0, which stands for nothing
+// everywhere but among groups, where it is the host.
+func indexes(used ...iter.Seq[uint32]) []span {
+	keys := []uint32{0}
+	for _, u := range used {
+		keys = slices.AppendSeq(keys, u)
 	}
 	slices.Sort(keys)
 	keys = slices.Compact(keys)

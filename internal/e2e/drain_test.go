@@ -172,6 +172,37 @@ func TestRollingRestart(t *testing.T) {
 	}
 }
 
+// slicelb is killed as a server is told to stop: the stop waits for the next process,
+// and so it does where that comes in the middle of it.
+func TestStopWhileDaemonRestarts(t *testing.T) {
+	h := install(t)
+	h.deploy()
+	example, err := os.ReadFile("../../packaging/examples/drain.conf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := h.WriteFile(httpDropins+"/slicelb-drain.conf", example, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	h.must("systemctl", "daemon-reload")
+	w := h.wrk("-H", "Connection: close")
+	h.eventually(20*time.Second, "the load runs", func() bool { return h.connects() > 8 })
+	for _, script := range []string{
+		"systemctl kill --signal=KILL " + unit + "; systemctl restart http@7001",
+		"systemctl restart --no-block " + unit + "; systemctl restart http@7002",
+		"systemctl restart --no-block http@7003; systemctl kill --signal=KILL " + unit + "; systemctl restart http@7003",
+	} {
+		h.must("sh", "-c", script)
+		h.healthy()
+		h.backends("all are back", "7001 active active", "7002 active active", "7003 active active")
+	}
+	requests, lost := w.end()
+	t.Logf("%d requests, %d lost", requests, lost)
+	if lost > 0 || requests == 0 {
+		t.Errorf("of %d requests %d were lost:\n%s", requests, lost, w.out.text.String())
+	}
+}
+
 // What a restart loses without the drop-in: what calls between the moment in
 // which the server closes its socket and the one in which slicelb has heard of the
 // stop. It is measured, and bounded generously.

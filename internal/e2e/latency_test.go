@@ -43,15 +43,15 @@ func TestMemberLatency(t *testing.T) {
 		slices.Sort(late)
 		p99 := func(d []time.Duration) time.Duration { return d[len(d)*99/100] }
 		t.Logf("%s: %v after mkdir in the median, %v at p99, of %d; a timer here is %v late at p99", test.what, took[len(took)/2], p99(took), len(took), p99(late))
-		// Of an idle machine. On another each of those that pass the hint on is late.
-		if limit := 10*time.Millisecond + hops*p99(late); took[len(took)/2] > limit || scale.Factor() >= 1 && p99(took) > limit {
+		// On a machine that does much else, each of those that pass a hint on is late now
+		// and then: there the median is held to it, and what a timer is late.
+		const limit = 10 * time.Millisecond
+		idle := p99(late) < time.Millisecond
+		if idle && scale.Factor() >= 1 && p99(took) > limit || took[len(took)/2] > limit+p99(late) {
 			t.Errorf("%s: more than %v", test.what, limit)
 		}
 	}
 }
-
-// hops are those that a hint passes: its reader, the watcher, the loop, and who writes.
-const hops = 4
 
 // playLatency makes cgroups and waits until the daemon PID has each in its table, or
 // names it in a group: latency PID COUNT FRESH GROUP. It prints how long each took after

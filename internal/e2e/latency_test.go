@@ -46,7 +46,7 @@ func TestMemberLatency(t *testing.T) {
 		// On a machine that does much else, each of those that pass a hint on is late now
 		// and then: there the median is held to it, and what a timer is late.
 		const limit = 10 * time.Millisecond
-		idle := p99(late) < time.Millisecond
+		idle := p99(late) < time.Millisecond && late[len(late)-1] < limit
 		if idle && scale.Factor() >= 1 && p99(took) > limit || took[len(took)/2] > limit+p99(late) {
 			t.Errorf("%s: more than %v", test.what, limit)
 		}

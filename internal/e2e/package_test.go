@@ -44,6 +44,8 @@ func bare(t *testing.T, tools ...string) *host {
 	// Where nothing may be started during an installation, as in the images that
 	// containers are made from.
 	h.must("rm", "-f", "/usr/sbin/policy-rc.d")
+	// man's index is made anew after each installation, which takes longer than that.
+	h.must("rm", "-f", "/var/lib/man-db/auto-update")
 	// The lab's root is the machine's, which may have slicelb on it.
 	h.must("rm", "-rf", "/usr/sbin/slicelb", "/etc/slicelb", "/usr/share/doc/slicelb", "/usr/lib/systemd/system/slicelb.service", "/etc/systemd/system/slicelb.service")
 	h.serve()

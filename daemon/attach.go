@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -13,6 +14,12 @@ import (
 	"github.com/slicelb/slicelb/lb"
 	"github.com/slicelb/slicelb/unitwatch"
 )
+
+// loadPatience is how long the service manager waits while programs are loaded. The
+// verifier walks through a million instructions in one system call; on a machine that
+// does much else that takes longer than a loop may hang, and all of them longer than a
+// start may take.
+const loadPatience = time.Minute
 
 // openPath opens the data plane, with what was handed over.
 func (d *daemon) openPath(ctx context.Context, cfg *config.Config) error {
@@ -28,8 +35,8 @@ func (d *daemon) openPath(ctx context.Context, cfg *config.Config) error {
 		opts.Slots, opts.UDPFlows = cfg.Daemon.Slots, cfg.Daemon.UDPFlows
 	}
 	var dp opened
-	if err := d.notify.Patiently(func() { dp, err = d.open(opts, named) }); err != nil {
-		d.log.Warn("watchdog", "err", err)
+	if err := d.notify.Patiently(loadPatience, func() { dp, err = d.open(opts, named) }); err != nil {
+		d.log.Warn("notify", "err", err)
 	}
 	if err != nil {
 		if !errors.Is(err, bpf.ErrForeign) {

@@ -381,7 +381,7 @@ func TestNotifications(t *testing.T) {
 		}
 	}
 	want := []string{
-		"WATCHDOG_USEC=60000000", "WATCHDOG_USEC=100000", // while programs are loaded
+		"EXTEND_TIMEOUT_USEC=60000000", "WATCHDOG_USEC=100000", // while programs are loaded
 		"FDSTORE=1 FDNAME=state-v1.1", "BARRIER=1", "READY=1",
 		"RELOADING=1", "FDSTORE=1 FDNAME=state-v1.2", "BARRIER=1", "FDSTOREREMOVE=1 FDNAME=state-v1.1", "BARRIER=1", "READY=1",
 		"RELOADING=1", "READY=1", "STOPPING=1",

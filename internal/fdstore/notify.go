@@ -83,25 +83,26 @@ func (n *Notifier) write(flags int, fds []int, lines ...string) error {
 
 const notifyTimeout = 5 * time.Second
 
-// loadPatience is how long the watchdog waits while programs are loaded. The
-// verifier walks through a million instructions in one system call, and on a
-// machine that does much else that takes longer than a loop may hang.
-const loadPatience = time.Minute
-
-// Patiently does what takes its time in one go, with the watchdog told so. It
-// has its usual time again afterwards. The error is that of telling.
-func (n *Notifier) Patiently(do func()) error {
-	if n.Watchdog == 0 || n.Watchdog >= loadPatience {
-		do()
-		return nil
+// Patiently does what may take up to patience in one go, and has the manager wait as
+// long: with the watchdog, which has its usual time again afterwards, and with a start
+// that is under way (EXTEND_TIMEOUT_USEC=, systemd 236 and later; a unit that runs has
+// no such limit). The error is that of telling.
+func (n *Notifier) Patiently(patience time.Duration, do func()) error {
+	tell := []string{usec("EXTEND_TIMEOUT_USEC", patience)}
+	short := n.Watchdog > 0 && n.Watchdog < patience
+	if short {
+		tell = append(tell, usec("WATCHDOG_USEC", patience), "WATCHDOG=1")
 	}
-	err := n.Send(usec(loadPatience), "WATCHDOG=1")
+	err := n.Send(tell...)
 	do()
-	return errors.Join(err, n.Send(usec(n.Watchdog), "WATCHDOG=1"))
+	if short {
+		err = errors.Join(err, n.Send(usec("WATCHDOG_USEC", n.Watchdog), "WATCHDOG=1"))
+	}
+	return err
 }
 
-func usec(d time.Duration) string {
-	return "WATCHDOG_USEC=" + strconv.FormatInt(d.Microseconds(), 10)
+func usec(name string, d time.Duration) string {
+	return name + "=" + strconv.FormatInt(d.Microseconds(), 10)
 }
 
 // Barrier returns when the manager has worked off all that was sent before, with an

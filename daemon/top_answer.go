@@ -57,7 +57,7 @@ func (a answers) Top(context.Context) (*api.Top, error) {
 func topGroups(c *counted) []api.TopGroup {
 	out := []api.TopGroup{}
 	for _, n := range callsOf(c, func(pair, api.Counters) bool { return true }) {
-		out = append(out, api.TopGroup{VIP: n.VIP, Group: n.Group, Counters: n.Counters})
+		out = append(out, api.TopGroup(n))
 	}
 	slices.SortFunc(out, func(a, b api.TopGroup) int {
 		return cmp.Or(strings.Compare(a.Group, b.Group), strings.Compare(a.VIP, b.VIP))

@@ -73,15 +73,23 @@ func TestObserveAndJournal(t *testing.T) {
 	}))
 	l := h.load(all...)
 	h.kill("KILL")
-	select {
-	case <-ended:
-	case <-time.After(20 * time.Second):
-		t.Error("observe goes on without a daemon")
-		watch.Process.Kill()
-	}
 	l.more(200)
 	h.healthy()
 	l.flawless()
+	// Who follows goes on with the next process.
+	out.mu.Lock()
+	out.text.Reset()
+	out.mu.Unlock()
+	h.eventually(20*time.Second, "a call is told after a restart", seen(func(d *api.Decision) bool {
+		return d.Verdict == "translated" && d.Group == "web"
+	}))
+	select {
+	case err := <-ended:
+		t.Errorf("observe ends with the daemon: %v\n%s", err, stderr)
+	default:
+		watch.Process.Kill()
+		<-ended
+	}
 
 	h.must("slicelb", "backend", "maint", "db", oldOnes[0])
 	h.must("slicelb", "backend", "maint", "db", oldOnes[1])

@@ -86,6 +86,9 @@ func (h *host) pending(slice string) bool {
 // it is pending; after, it is again. edge T3, edge T5
 func TestAdoption(t *testing.T) {
 	h := identify(t)
+	// Another test may have left it.
+	h.exit("systemctl", "stop", "fresh.slice")
+	h.exit("find", lab.CgroupRoot+"/fresh.slice", "-depth", "-type", "d", "-delete")
 	h.start()
 	h.healthy()
 	if !h.pending("fresh.slice") {

@@ -124,7 +124,8 @@ func (h *host) failover(doomed string, process *exec.Cmd) (killed, first, last t
 				}
 				continue
 			}
-			if c.Until < killed && c.Errno != unix.ECONNRESET { // of what it had accepted
+			// What it had accepted ends with it: by a reset, or with no answer.
+			if c.Until < killed && c.Errno != unix.ECONNRESET && c.Errno != 0 {
 				h.Errorf("failed before the kill: %+v", c)
 			}
 			failed++

@@ -144,7 +144,7 @@ func (c *checks) kernels() error {
 	}
 	os.Setenv("SLICELB_KERNELS", cache)
 	defer os.Unsetenv("SLICELB_KERNELS")
-	err = c.gotest("-run=^TestMatrix$", "-count=1", "-timeout=40m", "./internal/kernels")
+	err = c.gotest("-run=^TestMatrix$", "-count=1", "-timeout=80m", "./internal/kernels")
 	if summary, missing := os.ReadFile(filepath.Join(cache, kernels.Summary)); missing == nil {
 		fmt.Print(string(summary))
 	}

@@ -31,7 +31,7 @@ var series = []string{"6.1", "6.12"}
 var candidates = []string{"internal/kernels", "bpf", "lb"}
 
 // bootTimeout bounds one machine, boot and all tests.
-const bootTimeout = 18 * time.Minute
+const bootTimeout = 38 * time.Minute
 
 func TestMatrix(t *testing.T) {
 	cache := os.Getenv(matrixVar)
@@ -119,7 +119,7 @@ func build(t *testing.T) []Program {
 			t.Fatalf("compile the tests of %s: %v\n%s", pkg, err, out)
 		}
 		programs = append(programs, Program{Name: pkg, Path: path, Dir: dir,
-			Args: []string{"-test.v", "-test.run=^TestKernel", "-test.timeout=16m"}})
+			Args: []string{"-test.v", "-test.run=^TestKernel", "-test.timeout=35m"}})
 	}
 	return programs
 }

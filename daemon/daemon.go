@@ -113,7 +113,8 @@ type daemon struct {
 	hooked     []string           // optional hooks that are attached too; nil: those that were adopted
 	unsynced   unitwatch.HintKind // why the watcher is to look at everything; 0: it is not
 	eventsLost uint64
-	failed     time.Time
+	failing    string    // what reloadErr ended: "start" or "reload"
+	failed     time.Time // when
 	reloadErr  error
 	writes     uint64
 	said       string    // the STATUS= of the newest message

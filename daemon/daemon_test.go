@@ -526,6 +526,10 @@ func TestStatesStayUntilReplaced(t *testing.T) {
 		}
 	}
 	stays("runtime-v1.4", "state-v1.7")
+	d.publish()
+	if p := strings.Join(d.view.Load().problems, "\n"); !strings.Contains(p, "the start at ") {
+		t.Errorf("problems: %s", p)
+	}
 	if len(d.backends.operator) != 1 {
 		t.Errorf("drains: %v", d.backends.operator)
 	}
@@ -599,6 +603,9 @@ func TestExplainAnswers(t *testing.T) {
 	}
 	if x.VIP != "db" || len(x.Backends) != 1 {
 		t.Errorf("%+v", x)
+	}
+	if _, err := p.client.Group(ctx, "host"); err == nil || !strings.Contains(err.Error(), "everybody that no group covers") {
+		t.Errorf("the host's group: %v", err)
 	}
 }
 

@@ -232,7 +232,7 @@ func (d *daemon) giveUp(err *api.Error) {
 		d.watcher.SetTree(d.running.tree)
 		d.backends.watch(d.running, nil)
 	}
-	d.failed, d.reloadErr = time.Now(), err
+	d.failing, d.failed, d.reloadErr = "reload", time.Now(), err
 	d.log.Error("reload failed; running configuration unchanged", "event", eventReloadFailed, "err", err)
 	d.publish()
 	d.tell("READY=1", "STATUS="+d.summary())

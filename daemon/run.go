@@ -196,7 +196,7 @@ func (d *daemon) start() error {
 	if !d.inherited {
 		return &ConfigError{text}
 	}
-	d.failed, d.reloadErr = time.Now(), errors.New(text)
+	d.failing, d.failed, d.reloadErr = "start", time.Now(), errors.New(text)
 	if good == nil {
 		d.log.Error("the files have errors and no last good configuration was stored: what the kernel has goes on", "err", text)
 		return nil

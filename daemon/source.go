@@ -11,6 +11,7 @@ import (
 	"github.com/slicelb/slicelb/discover"
 	"github.com/slicelb/slicelb/health"
 	"github.com/slicelb/slicelb/internal/prose"
+	"github.com/slicelb/slicelb/lb"
 	"github.com/slicelb/slicelb/unitwatch/anchor"
 )
 
@@ -80,6 +81,9 @@ func noVIP(name string) *api.Error {
 
 // noGroup answers a question about a group that there is not.
 func noGroup(name string) *api.Error {
+	if name == lb.HostGroup {
+		return &api.Error{Code: api.NotFound, Text: fmt.Sprintf("%q is everybody that no group covers", name), Hint: "slicelb explain says who"}
+	}
 	return &api.Error{Code: api.NotFound, Text: fmt.Sprintf("no group %q", name), Hint: "slicelb group list"}
 }
 

@@ -43,7 +43,7 @@ func (d *daemon) fallBack(ctx context.Context, unfit error) {
 	good := d.fallback
 	d.fallback = nil
 	if !d.running.lastGood {
-		d.failed, d.reloadErr, d.files = time.Now(), unfit, d.running
+		d.failing, d.failed, d.reloadErr, d.files = "start", time.Now(), unfit, d.running
 	}
 	if good != nil {
 		d.log.Error("the kernel cannot be given the files: serving the last good configuration", "loaded", good.Loaded, "err", unfit)

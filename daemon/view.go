@@ -87,11 +87,7 @@ func (v *view) addConfig(d *daemon) {
 		if e := (*api.Error)(nil); errors.As(d.reloadErr, &e) && e.Hint != "" {
 			text += " (" + e.Hint + ")"
 		}
-		what := "reload"
-		if unfit(d.reloadErr) != nil {
-			what = "start" // a reload's is told to who asked for it
-		}
-		v.problem("the %s at %s failed: %s", what, d.failed.Format("15:04:05"), text)
+		v.problem("the %s at %s failed: %s", d.failing, d.failed.Format("15:04:05"), text)
 	}
 }
 

@@ -27,10 +27,8 @@ func (g *globals) caller(ctx context.Context, pid int, unit, cgroup string) (pat
 		path = filepath.Clean("/" + cgroup)
 	case unit != "":
 		path, err = unitCgroup(ctx, unit)
-	case pid > 0:
+	case pid != 0:
 		path, err = pidCgroup(pid)
-	case pid < 0:
-		err = usageErrorf("--pid %d: want a process id", pid)
 	default:
 		err = &exitError{
 			code: exitUsage, err: errors.New("explain: who is calling?"),

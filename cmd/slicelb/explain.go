@@ -35,6 +35,9 @@ the kernel would. A process of another user is found only where /proc shows it.`
 			return exactly("ADDRESS:PORT")(cmd, args)
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if cmd.Flags().Changed("pid") && pid <= 0 {
+				return usageErrorf("--pid %d: want a process id", pid)
+			}
 			path, root, err := g.caller(cmd.Context(), pid, unit, cgroup)
 			if err != nil {
 				return err

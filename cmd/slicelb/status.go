@@ -132,7 +132,7 @@ func tracking(line func(name, format string, args ...any), t *api.Tracking, wide
 	}
 	line("cgroups", "%s and %s followed, by %s", prose.Plural(t.Anchors, "anchor"), prose.Plural(t.Members, "member"), mode)
 	if r := t.Resync; !r.At.IsZero() {
-		line("resync", "%s ago (%s), %s, %s", since(r.At, now), prose.Foreign(r.Cause), prose.Plural(r.Difference, "difference"), r.Took.Round(10*time.Microsecond))
+		line("resync", "%s ago (%s), %s, %s", since(r.At, now), r.Cause, prose.Plural(r.Difference, "difference"), r.Took.Round(10*time.Microsecond))
 	}
 	if wide {
 		line("hints", "%s", sources(t.Sources))

@@ -128,7 +128,7 @@ func (p *planner) gone() []uint64 {
 	}
 	// They have the room that others leave; the older stay.
 	p.plan.cgroupsDone = false
-	room := h.limits.OthersCgroups() - min(h.limits.OthersCgroups(), uint64(len(p.want.Cgroups)))
+	room := othersRoom(h.limits, uint64(len(p.want.Cgroups)))
 	slices.Sort(hidden)
 	return append(ids, hidden[min(uint64(len(hidden)), room):]...)
 }

@@ -59,8 +59,7 @@ func (m *Member) place() Place {
 // take what these leave. The older stay. A caller whose cgroup is left out is
 // in the group of what it lies in.
 func (s *State) within(l bpf.Limits) *State {
-	room := l.OthersCgroups()
-	if s.need.cgroups <= room {
+	if s.need.cgroups <= l.OthersCgroups() {
 		return s
 	}
 	var each [3]uint64
@@ -69,8 +68,8 @@ func (s *State) within(l bpf.Limits) *State {
 	}
 	var most [3]uint64
 	most[Needed] = each[Needed]
-	most[Foreign] = min(each[Foreign], room-min(room, most[Needed]))
-	most[Repeats] = min(each[Repeats], room-min(room, most[Needed]+most[Foreign]))
+	most[Foreign] = min(each[Foreign], othersRoom(l, most[Needed]))
+	most[Repeats] = min(each[Repeats], othersRoom(l, most[Needed]+most[Foreign]))
 	out := *s
 	out.Cgroups = make([]Cgroup, 0, most[Needed]+most[Foreign]+most[Repeats])
 	for _, c := range s.Cgroups {
@@ -82,6 +81,12 @@ func (s *State) within(l bpf.Limits) *State {
 	out.left = len(s.Cgroups) - len(out.Cgroups)
 	out.need.cgroups = uint64(len(out.Cgroups))
 	return &out
+}
+
+// othersRoom is how many entries that others than root can make there may be beside so
+// many.
+func othersRoom(l bpf.Limits, beside uint64) uint64 {
+	return l.OthersCgroups() - min(l.OthersCgroups(), beside)
 }
 
 // memberRule is a cgroup's word. What the tree says of the directory itself

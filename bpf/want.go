@@ -1,6 +1,11 @@
 package bpf
 
-import "github.com/cilium/ebpf"
+import (
+	"slices"
+	"strings"
+
+	"github.com/cilium/ebpf"
+)
 
 // Hook is a place at the root of the cgroups at which a program is attached, by
 // the name that people know it by.
@@ -9,14 +14,16 @@ type Hook struct {
 	Type ebpf.AttachType
 }
 
-// Hooks are those at which something is always attached.
-var Hooks = []Hook{
-	{"connect4", ebpf.AttachCGroupInet4Connect}, {"connect6", ebpf.AttachCGroupInet6Connect},
-	{"sendmsg4", ebpf.AttachCGroupUDP4Sendmsg}, {"sendmsg6", ebpf.AttachCGroupUDP6Sendmsg},
-	{"recvmsg4", ebpf.AttachCGroupUDP4Recvmsg}, {"recvmsg6", ebpf.AttachCGroupUDP6Recvmsg},
-	{"getpeername4", ebpf.AttachCgroupInet4GetPeername}, {"getpeername6", ebpf.AttachCgroupInet6GetPeername},
-	{"sock_release", ebpf.AttachCgroupInetSockRelease},
-}
+// Hooks are those at which something is always attached, by name.
+var Hooks = func() (always []Hook) {
+	for _, h := range hooks {
+		if !h.optional() && !h.tracepoint() {
+			always = append(always, Hook{h.name(), h.attach})
+		}
+	}
+	slices.SortFunc(always, func(a, b Hook) int { return strings.Compare(a.Name, b.Name) })
+	return always
+}()
 
 // SockOps is the optional hook that hears how TCP connects go on.
 const SockOps = "sockops"

@@ -147,12 +147,18 @@ type SocketKind struct {
 }
 
 func (k SocketKind) String() string {
-	name, ok := map[uint16]string{unix.IPPROTO_MPTCP: "mptcp", unix.IPPROTO_SCTP: "sctp", unix.IPPROTO_DCCP: "dccp", unix.IPPROTO_UDPLITE: "udplite"}[k.Protocol]
-	switch {
-	case k.Type == unix.SOCK_RAW:
+	if k.Type == unix.SOCK_RAW {
 		return "raw"
-	case ok:
-		return name
+	}
+	switch k.Protocol {
+	case unix.IPPROTO_MPTCP:
+		return "mptcp"
+	case unix.IPPROTO_SCTP:
+		return "sctp"
+	case unix.IPPROTO_DCCP:
+		return "dccp"
+	case unix.IPPROTO_UDPLITE:
+		return "udplite"
 	}
 	return "protocol-" + strconv.Itoa(int(k.Protocol))
 }

@@ -224,14 +224,18 @@ func decodeCgroup(w, id uint64) (Rule, bool) {
 }
 
 func encodeGroup(g Group) uint64 {
-	var w uint64
-	if g.Name != "" {
-		w |= groupUsed | uint64(nameHash(g.Name))<<groupHashShift
-		for bit, set := range map[uint64]bool{groupNoTranslate: !g.Translate, groupDeny: g.Deny, groupStrict: g.Strict} {
-			if set {
-				w |= bit
-			}
-		}
+	if g.Name == "" {
+		return 0
+	}
+	w := groupUsed | uint64(nameHash(g.Name))<<groupHashShift
+	if !g.Translate {
+		w |= groupNoTranslate
+	}
+	if g.Deny {
+		w |= groupDeny
+	}
+	if g.Strict {
+		w |= groupStrict
 	}
 	return w
 }

@@ -10,7 +10,6 @@ import (
 	"strconv"
 	"sync/atomic"
 	"time"
-	"unsafe"
 
 	"github.com/cilium/ebpf/ringbuf"
 	"golang.org/x/sys/unix"
@@ -245,10 +244,9 @@ func (r *DecisionReader) Close() error { return r.ring.Close() }
 
 func decodeDecision(sample []byte, d *Decision) bool {
 	var e slicelbSlbDecisionEvent
-	if len(sample) < int(unsafe.Sizeof(e)) {
+	if !decodeRecord(sample, &e) {
 		return false
 	}
-	e = *(*slicelbSlbDecisionEvent)(unsafe.Pointer(&sample[0])) // a record is 8-byte aligned
 	*d = Decision{
 		Time: time.Duration(e.TimeNs), Cgroup: e.Cgroup, Member: e.Member, Netns: e.Netns, Socket: e.Socket,
 		Asked: netip.AddrPortFrom(decodeAddr(e.Addr), swapPort(e.PortBe)),

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"net/netip"
+	"unsafe"
 )
 
 // How keys and values lie in memory: here and in policy_encode.go alone. The types
@@ -50,6 +51,12 @@ const (
 
 // CellGenMask is what a Cell's generation wraps at.
 const CellGenMask = 1<<cellGenBits - 1
+
+// decodeRecord copies what a program wrote out of a buffer; false: it is cut.
+func decodeRecord[T any](sample []byte, out *T) bool {
+	b := unsafe.Slice((*byte)(unsafe.Pointer(out)), unsafe.Sizeof(*out))
+	return len(sample) >= len(b) && copy(b, sample) == len(b)
+}
 
 // encodeAddr maps IPv4 into IPv6, in network byte order.
 func encodeAddr(a netip.Addr) (slicelbSlbAddr, error) {

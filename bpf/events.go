@@ -1,8 +1,6 @@
 package bpf
 
 import (
-	"bytes"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -69,7 +67,7 @@ func (r *EventReader) Close() error { return r.ring.Close() }
 
 func decodeEvent(sample []byte) (Event, bool) {
 	var e slicelbSlbCgroupEvent
-	if err := binary.Read(bytes.NewReader(sample), binary.NativeEndian, &e); err != nil {
+	if !decodeRecord(sample, &e) {
 		return Event{}, false
 	}
 	return Event{

@@ -1,8 +1,6 @@
 package bpf
 
 import (
-	"bytes"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -84,7 +82,7 @@ func (r *FailureReader) Read() (Failure, error) {
 			return Failure{}, fmt.Errorf("read failure: %w", err)
 		}
 		var f slicelbSlbFailure
-		if binary.Read(bytes.NewReader(record.RawSample), binary.NativeEndian, &f) != nil {
+		if !decodeRecord(record.RawSample, &f) {
 			continue
 		}
 		now := time.Now()

@@ -1,10 +1,10 @@
 package bpf
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
+	"unsafe"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -24,9 +24,10 @@ func iterate(p *ebpf.Program, m *ebpf.Map, f func(*sweepSlbDoomedSocket)) error 
 	}
 	defer r.Close()
 	var socket sweepSlbDoomedSocket
-	err = readWalk(r, binary.Size(socket), func(record []byte) {
-		_, _ = binary.Decode(record, binary.NativeEndian, &socket) // it is as long as that
-		f(&socket)
+	err = readWalk(r, int(unsafe.Sizeof(socket)), func(record []byte) {
+		if decodeRecord(record, &socket) { // it is as long as that
+			f(&socket)
+		}
 	})
 	if err != nil {
 		return fmt.Errorf("run iterator %s: %w", p, err)

@@ -50,10 +50,7 @@ func (b *backendStates) bare(src *source) bool {
 	if b.verdicts == nil || b.verdicts.Set < b.set {
 		return true
 	}
-	states := map[lb.Endpoint]health.State{}
-	for t, v := range b.verdicts.All() {
-		states[lb.Endpoint{VIP: t.VIP, Addr: t.Addr}] = v.State
-	}
+	states := b.states()
 	bare := func(vip string, list []config.Backend, family func(netip.Addr) bool) bool {
 		unknown := false
 		for _, be := range list {
@@ -70,14 +67,9 @@ func (b *backendStates) bare(src *source) bool {
 	}
 	for i := range src.cfg.VIPs {
 		v := &src.cfg.VIPs[i]
-		for _, family := range []func(netip.Addr) bool{netip.Addr.Is4, netip.Addr.Is6} {
-			if bare(v.Name, v.Backends, family) {
+		for list, family := range lists(v) {
+			if bare(v.Name, list, family) {
 				return true
-			}
-			for _, view := range v.For {
-				if bare(v.Name, view.Backends, family) {
-					return true
-				}
 			}
 		}
 	}

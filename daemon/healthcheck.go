@@ -4,6 +4,8 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"iter"
+	"net/netip"
 
 	"github.com/slicelb/slicelb/config"
 	"github.com/slicelb/slicelb/health"
@@ -67,5 +69,22 @@ func endpoints(v *config.VIP, f func(config.Backend)) {
 	each(v.Backends)
 	for i := range v.For {
 		each(v.For[i].Backends)
+	}
+}
+
+// lists are what the callers of a VIP are given, everybody's and each view's, once for
+// each family: of a list those count whose address it says yes to.
+func lists(v *config.VIP) iter.Seq2[[]config.Backend, func(netip.Addr) bool] {
+	return func(yield func([]config.Backend, func(netip.Addr) bool) bool) {
+		for _, family := range []func(netip.Addr) bool{netip.Addr.Is4, netip.Addr.Is6} {
+			if !yield(v.Backends, family) {
+				return
+			}
+			for i := range v.For {
+				if !yield(v.For[i].Backends, family) {
+					return
+				}
+			}
+		}
 	}
 }

@@ -2,13 +2,11 @@ package daemon
 
 import (
 	"context"
-	"net/netip"
 	"slices"
 	"time"
 
 	"github.com/slicelb/slicelb/api"
 	"github.com/slicelb/slicelb/bpf"
-	"github.com/slicelb/slicelb/config"
 	"github.com/slicelb/slicelb/discover"
 	"github.com/slicelb/slicelb/health"
 	"github.com/slicelb/slicelb/lb"
@@ -110,49 +108,56 @@ func (d *daemon) premature(ctx context.Context, c *backendChange) bool {
 // leaves reports whether all are the last of some VIP, in a family and for those who
 // have the same list, and whether others of it are about to come.
 func (d *daemon) leaves(all []lb.Endpoint) (last, coming bool) {
+	vips := map[string]bool{}
+	for _, e := range all {
+		vips[e.VIP] = true
+	}
 	active := map[lb.Endpoint]bool{}
 	for _, v := range d.desired.VIPs {
-		for _, b := range v.Backends {
-			active[lb.Endpoint{VIP: v.Name, Addr: b.Addr}] = b.State == bpf.BackendActive
-		}
-	}
-	look := func(vip string, list []config.Backend, family func(netip.Addr) bool) {
-		taken, left, others := false, false, false
-		for _, b := range list {
-			e := lb.Endpoint{VIP: vip, Addr: b.Addr}
-			switch {
-			case !family(b.Addr.Addr()) || b.Weight == 0:
-			case slices.Contains(all, e):
-				taken = taken || active[e]
-			case active[e]:
-				left = true
-			default:
-				others = others || d.comes(e)
+		if vips[v.Name] {
+			for _, b := range v.Backends {
+				active[lb.Endpoint{VIP: v.Name, Addr: b.Addr}] = b.State == bpf.BackendActive
 			}
 		}
-		if taken && !left {
-			last, coming = true, coming || others
-		}
 	}
+	var others []lb.Endpoint // of the lists that are left with nothing
 	for i := range d.running.cfg.VIPs {
 		v := &d.running.cfg.VIPs[i]
-		if !slices.ContainsFunc(all, func(e lb.Endpoint) bool { return e.VIP == v.Name }) {
+		if !vips[v.Name] {
 			continue
 		}
-		for _, family := range []func(netip.Addr) bool{netip.Addr.Is4, netip.Addr.Is6} {
-			look(v.Name, v.Backends, family)
-			for _, view := range v.For {
-				look(v.Name, view.Backends, family)
+		for list, family := range lists(v) {
+			taken, left, begin := false, false, len(others)
+			for _, b := range list {
+				e := lb.Endpoint{VIP: v.Name, Addr: b.Addr}
+				switch {
+				case !family(b.Addr.Addr()) || b.Weight == 0:
+				case slices.Contains(all, e):
+					taken = taken || active[e]
+				case active[e]:
+					left = true
+				default:
+					others = append(others, e)
+				}
+			}
+			if taken && !left {
+				last = true
+			} else {
+				others = others[:begin]
 			}
 		}
 	}
-	return last, coming
+	if len(others) == 0 {
+		return last, false
+	}
+	states := d.backends.states()
+	return last, slices.ContainsFunc(others, func(e lb.Endpoint) bool { return d.comes(e, states) })
 }
 
 // comes reports whether a backend that is not in use may be, before long: its unit
 // starts or has just started, its first check has not ended, or it is not in the kernel
-// yet.
-func (d *daemon) comes(e lb.Endpoint) bool {
+// yet. states are what checks have found.
+func (d *daemon) comes(e lb.Endpoint, states map[lb.Endpoint]health.State) bool {
 	if d.backends.operator[e].State != "" {
 		return false
 	}
@@ -165,20 +170,8 @@ func (d *daemon) comes(e lb.Endpoint) bool {
 	case d.running.checks[e.VIP] == nil:
 		return true
 	}
-	state, ok := d.backends.verdict(e)
+	state, ok := states[e]
 	return !ok || state != health.Down || u != nil && time.Since(u.Since) < startChecks
-}
-
-// verdict is the newest about a backend; false: there is none.
-func (b *backendStates) verdict(e lb.Endpoint) (health.State, bool) {
-	if b.verdicts != nil {
-		for t, v := range b.verdicts.All() {
-			if t.VIP == e.VIP && t.Addr == e.Addr {
-				return v.State, true
-			}
-		}
-	}
-	return health.Unchecked, false
 }
 
 // back reports whether the first checks of backends that are ready again have ended,
@@ -188,8 +181,8 @@ func (d *daemon) back(c *backendChange) bool {
 	if b.verdicts == nil || b.verdicts.Set < c.set || !d.applied || d.desiredOf != b.version {
 		return false
 	}
-	for _, e := range c.all {
-		if state, ok := b.verdict(e); ok && state == health.Unchecked {
+	for t, v := range b.verdicts.All() {
+		if v.State == health.Unchecked && slices.Contains(c.all, lb.Endpoint{VIP: t.VIP, Addr: t.Addr}) {
 			return false
 		}
 	}
@@ -200,7 +193,7 @@ func (d *daemon) back(c *backendChange) bool {
 func (d *daemon) sayDown(c *backendChange) {
 	results := d.backends.checker.Results()
 	for i, e := range c.all {
-		r, checked := results[health.Endpoint{VIP: e.VIP, Addr: e.Addr}]
+		r, checked := results[health.Endpoint(e)]
 		if checked && r.State != health.Up && i < len(c.answer.Backends) {
 			c.answer.Backends[i].Down = notUp(r)
 		}
@@ -210,7 +203,7 @@ func (d *daemon) sayDown(c *backendChange) {
 func checkedOf(all []lb.Endpoint) []health.Endpoint {
 	out := make([]health.Endpoint, len(all))
 	for i, e := range all {
-		out[i] = health.Endpoint{VIP: e.VIP, Addr: e.Addr}
+		out[i] = health.Endpoint(e)
 	}
 	return out
 }

@@ -30,12 +30,7 @@ func (d *daemon) judge(ctx context.Context, v *health.Verdicts) {
 
 // compare says which backends have changed, and returns whether any has.
 func (b *backendStates) compare(d *daemon, v *health.Verdicts) (changed bool) {
-	before := map[lb.Endpoint]health.State{}
-	if b.verdicts != nil {
-		for t, v := range b.verdicts.All() {
-			before[lb.Endpoint{VIP: t.VIP, Addr: t.Addr}] = v.State
-		}
-	}
+	before := b.states()
 	said := 0
 	for t, v := range v.All() {
 		e := lb.Endpoint{VIP: t.VIP, Addr: t.Addr}
@@ -58,6 +53,17 @@ func (b *backendStates) compare(d *daemon, v *health.Verdicts) (changed bool) {
 		d.log.Warn("more backends have changed", "number", said-maxLogged)
 	}
 	return changed || len(before) > 0
+}
+
+// states are the newest verdicts, in a map of the caller's.
+func (b *backendStates) states() map[lb.Endpoint]health.State {
+	out := map[lb.Endpoint]health.State{}
+	if b.verdicts != nil {
+		for t, v := range b.verdicts.All() {
+			out[lb.Endpoint{VIP: t.VIP, Addr: t.Addr}] = v.State
+		}
+	}
+	return out
 }
 
 // soon brings the kernel up to date: at once, or, where that was done a moment

@@ -1,11 +1,9 @@
 package daemon
 
 import (
-	"cmp"
 	"fmt"
 	"slices"
 	"sort"
-	"strings"
 	"time"
 
 	"github.com/slicelb/slicelb/bpf"
@@ -22,13 +20,14 @@ type part struct {
 	of *source
 	*source
 	left  []lb.Endpoint  // backends that are units, which are left out; by VIP and address
+	texts []string       // its problems
 	why   *lb.LimitError // what all of it met
-	fits  int            // units a VIP that fit empty tables
 	most  int            // units a VIP
 	again time.Time      // when more may be tried
 }
 
-// room is how many units a VIP of a source may have: see daemon.largest.
+// room is how many units a VIP of a source may have, as far as empty tables go: see
+// daemon.largest. Where there is a part, it is of the same source.
 type room struct {
 	of    *source
 	units int
@@ -56,25 +55,30 @@ func (d *daemon) leaveOut(src *source, why *lb.LimitError) bool {
 	if src.ends == nil || len(src.ends.Units) == 0 {
 		return false
 	}
-	next := part{of: src, why: why, again: time.Now().Add(partRetry)}
-	if tried := d.part; tried == nil || tried.of != src {
-		if d.room.of != src {
-			d.room = room{src, d.largest(src)}
-		}
-		next.fits = d.room.units
-		next.most = next.fits
-		if next.fits == src.ends.Most(nil) {
-			next.most = d.fewer(src, next.fits) // all of it was tried
-		}
-	} else {
-		next.why, next.fits, next.most = tried.why, tried.fits, d.fewer(src, tried.most)
+	if tried := d.part; tried != nil && tried.of == src {
+		return d.take(src, tried.why, d.fewer(src, tried.most))
 	}
-	if next.most < 0 {
+	if d.room.of != src {
+		d.room = room{src, d.largest(src)}
+	}
+	most := d.room.units
+	if most == src.ends.Most(nil) {
+		most = d.fewer(src, most) // all of it was tried
+	}
+	return d.take(src, why, most)
+}
+
+// take has the kernel given at most so many units a VIP of src; false: there are none
+// to leave out.
+func (d *daemon) take(src *source, why *lb.LimitError, most int) bool {
+	if most < 0 {
 		d.part = nil
 		return false
 	}
-	next.source, next.left = src.cut(next.most, d.kernelHas)
-	d.part = &next
+	p := &part{of: src, why: why, most: most, again: time.Now().Add(partRetry)}
+	p.source, p.left = src.cut(most, d.kernelHas)
+	p.texts = p.shortages()
+	d.part = p
 	return true
 }
 
@@ -172,10 +176,9 @@ func (d *daemon) limits(src *source) (bpf.Limits, error) {
 
 // retryPart has more tried after a while, where there was no room for a change.
 func (d *daemon) retryPart(now time.Time) {
-	if p := d.ranPart(); p != nil && len(p.left) > 0 && p.most < p.fits && now.After(p.again) {
-		next := part{of: p.of, why: p.why, fits: p.fits, most: p.fits, again: now.Add(partRetry)}
-		next.source, next.left = p.of.cut(next.most, d.kernelHas)
-		d.part, d.applied = &next, false
+	if p := d.ranPart(); p != nil && len(p.left) > 0 && p.most < d.room.units && now.After(p.again) {
+		d.take(p.of, p.why, d.room.units)
+		d.applied = false
 	}
 }
 
@@ -184,9 +187,7 @@ func (p *part) lacks(e lb.Endpoint) bool {
 	if p == nil {
 		return false
 	}
-	_, found := slices.BinarySearchFunc(p.left, e, func(a, b lb.Endpoint) int {
-		return cmp.Or(strings.Compare(a.VIP, b.VIP), a.Addr.Compare(b.Addr))
-	})
+	_, found := slices.BinarySearchFunc(p.left, e, compareEndpoints)
 	return found
 }
 
@@ -198,10 +199,19 @@ func (d *daemon) ranPart() *part {
 	return d.part
 }
 
-// texts say which VIPs do without some of their units, and why; p may be nil.
-func (p *part) texts() []string {
+// problems say which VIPs do without some of their units, and why; p may be nil.
+func (p *part) problems() []string {
 	if p == nil {
 		return nil
+	}
+	return p.texts
+}
+
+// shortages counts the units that there are, and those that are left out.
+func (p *part) shortages() []string {
+	units := map[string]int{} // by VIP
+	for e := range p.of.ends.Units {
+		units[e.VIP]++
 	}
 	var out []string
 	for left := p.left; len(left) > 0; {
@@ -210,13 +220,7 @@ func (p *part) texts() []string {
 			n++
 		}
 		left = left[n:]
-		all := 0
-		for e := range p.of.ends.Units {
-			if e.VIP == vip {
-				all++
-			}
-		}
-		out = append(out, fmt.Sprintf("vip.%s: %d of its %d backends that are units are left out: %v", vip, n, all, p.why))
+		out = append(out, fmt.Sprintf("vip.%s: %d of its %d backends that are units are left out: %v", vip, n, units[vip], p.why))
 	}
 	return out
 }

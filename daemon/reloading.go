@@ -183,7 +183,7 @@ func (d *daemon) finish(ctx context.Context, snap *unitwatch.Snapshot) {
 		warnings = append(warnings, emptiedText(n))
 		d.log.Warn(emptiedText(n))
 	}
-	warnings = append(warnings, d.ranPart().texts()...)
+	warnings = append(warnings, d.ranPart().problems()...)
 	took := time.Since(r.begun)
 	d.log.Info("reloaded", "event", eventReloaded, "summary", d.summary(), "writes", n, "took", took.Round(time.Microsecond).String())
 	d.ready = true

@@ -1,12 +1,10 @@
 package daemon
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/slicelb/slicelb/api"
@@ -51,10 +49,12 @@ func (s *source) endpointsOf(unit string) []lb.Endpoint {
 			out = append(out, lb.Endpoint(at))
 		}
 	}
-	slices.SortFunc(out, func(a, b lb.Endpoint) int {
-		return cmp.Or(strings.Compare(a.VIP, b.VIP), a.Addr.Compare(b.Addr))
-	})
+	slices.SortFunc(out, compareEndpoints)
 	return out
+}
+
+func compareEndpoints(a, b lb.Endpoint) int {
+	return discover.Endpoint(a).Compare(discover.Endpoint(b))
 }
 
 // rests reports whether a backend's unit does not run, so that there is nothing

@@ -116,7 +116,7 @@ func (v *view) addServing(d *daemon) {
 	if text := d.web.err.Load(); text != nil {
 		v.problem("%s", *text)
 	}
-	for _, text := range v.part.texts() {
+	for _, text := range v.part.problems() {
 		v.problem("%s", text)
 	}
 	if d.left > 0 {

@@ -39,14 +39,14 @@ func (e *Endpoints) Cut(most int, had func(Endpoint) bool) (*Endpoints, []Endpoi
 		slices.SortFunc(list, func(a, b Endpoint) int {
 			return cmp.Or(
 				after(e.Units[a].State == Failed, e.Units[b].State == Failed), after(!had(a), !had(b)),
-				e.Units[a].Since.Compare(e.Units[b].Since), a.compare(b))
+				e.Units[a].Since.Compare(e.Units[b].Since), a.Compare(b))
 		})
 		for _, at := range list[most:] {
 			left[at] = true
 			out = append(out, at)
 		}
 	}
-	slices.SortFunc(out, Endpoint.compare)
+	slices.SortFunc(out, Endpoint.Compare)
 	return e.without(left), out
 }
 
@@ -80,7 +80,8 @@ func (e *Endpoints) without(left map[Endpoint]bool) *Endpoints {
 	return &out
 }
 
-func (e Endpoint) compare(o Endpoint) int {
+// Compare orders by VIP, then by address.
+func (e Endpoint) Compare(o Endpoint) int {
 	return cmp.Or(strings.Compare(e.VIP, o.VIP), e.Addr.Compare(o.Addr))
 }
 

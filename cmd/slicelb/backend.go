@@ -23,8 +23,10 @@ and reloads leave it so; "backend ready" takes it back.`),
 flows choose another one. It is not checked either. Connections that are there
 are left alone. Restarts and reloads leave it so; "backend ready" takes it back.`),
 		newBackendSet(g, api.OrderReady, "Take a backend back in",
-			`Take a backend back in that was drained or in maintenance. From maintenance it
-comes back when its first health check succeeds, where there are checks.`))
+			`Take a backend back in that was drained or in maintenance. Unless its health
+checks have it up already it is checked anew, and comes back when that succeeds.
+It returns when the first check has ended, 10 seconds later at the most, and says
+what keeps the backend out.`))
 }
 
 func stateText(state string) string {

@@ -6,7 +6,6 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -110,28 +109,7 @@ func TestChanges(t *testing.T) {
 	h.configure(c.toml())
 	h.launch()
 
-	const clients = 4
-	var loads sync.WaitGroup
-	results := make([][]kerneltest.Connection, clients)
-	stop := make(chan struct{})
-	for i := range clients {
-		client := kerneltest.Start(t, h.root)
-		loads.Go(func() {
-			for {
-				r, err := client.Run(kerneltest.Load{To: vip, Timeout: 200 * time.Millisecond})
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				results[i] = append(results[i], r.Connections...)
-				select {
-				case <-stop:
-					return
-				default:
-				}
-			}
-		})
-	}
+	l := h.load(4)
 	changes := scale.Count(1000)
 	kills, every := 0, max(5, changes/20)
 	for n := range changes {
@@ -141,24 +119,21 @@ func TestChanges(t *testing.T) {
 		}
 		c.change()
 	}
-	close(stop)
-	loads.Wait()
+	made := l.end()
 	h.await("adopted", func(s *api.Status) bool { return s.DataPlane.Adopted && s.DataPlane.Attached })
 
 	connects, failed, late := 0, 0, 0
-	for _, r := range results {
-		for _, conn := range r {
-			connects++
-			if conn.Errno != 0 || conn.Server == "" {
-				failed++
-				t.Errorf("failed: %+v", conn)
-				continue
-			}
-			for _, a := range c.aways {
-				if a.server == conn.Server && conn.At > a.from && (a.until == 0 || conn.Until < a.until) {
-					late++
-					t.Errorf("to %s, which was out by %s since %v: %+v", a.server, a.by, conn.At-a.from, conn)
-				}
+	for _, conn := range made {
+		connects++
+		if conn.Errno != 0 || conn.Server == "" {
+			failed++
+			t.Errorf("failed: %+v", conn)
+			continue
+		}
+		for _, a := range c.aways {
+			if a.server == conn.Server && conn.At > a.from && (a.until == 0 || conn.Until < a.until) {
+				late++
+				t.Errorf("to %s, which was out by %s since %v: %+v", a.server, a.by, conn.At-a.from, conn)
 			}
 		}
 	}

@@ -1,7 +1,6 @@
 package live
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"maps"
@@ -122,32 +121,13 @@ func TestDrain(t *testing.T) {
 		t.Errorf("of a service that has ended: %v\n%s", err, out)
 	}
 	// It ends when the last connection does, and not before.
-	wait := h.command("backend", "drain", "web", a.Addr.String(), "--wait")
-	var said bytes.Buffer
-	wait.Stderr = &said
-	if err := wait.Start(); err != nil {
-		t.Fatal(err)
-	}
-	over := make(chan error, 1)
-	go func() { over <- wait.Wait() }()
-	select {
-	case err := <-over:
-		t.Fatalf("ended with a connection open: %v\n%s", err, said.String())
-	case <-time.After(300 * time.Millisecond): // it would have ended
-	}
+	w := h.wait("web", a.Addr.String())
+	w.goesOn(300 * time.Millisecond)
 	keeps("waited for")
 	if err := conn.Close(); err != nil {
 		t.Fatal(err)
 	}
-	select {
-	case err := <-over:
-		if err != nil {
-			t.Errorf("%v\n%s", err, said.String())
-		}
-	case <-time.After(30 * time.Second):
-		t.Error("the wait does not end")
-		_ = wait.Process.Kill()
-	}
+	w.ends(0, "")
 
 	// In maintenance, flows choose anew.
 	h.slicelb("backend", "maint", "web", a.Addr.String())
@@ -178,19 +158,14 @@ func keeps(t *testing.T, when, backend string, conn, flow *kerneltest.Socket) {
 // onlyTo checks that new connections and flows go to one backend.
 func onlyTo(t *testing.T, when, backend string, c *kerneltest.Client) {
 	t.Helper()
-	for range 200 {
-		s, name := openTCP(t, c)()
-		if name != backend {
-			t.Errorf("%s: a connection goes to %s", when, name)
+	for i := range 250 {
+		what, open := "connection", openTCP(t, c)
+		if i >= 200 {
+			what, open = "flow", openUDP(t, c)
 		}
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-	}
-	for range 50 {
-		s, name := openUDP(t, c)()
+		s, name := open()
 		if name != backend {
-			t.Errorf("%s: a flow goes to %s", when, name)
+			t.Errorf("%s: a %s goes to %s", when, what, name)
 		}
 		if err := s.Close(); err != nil {
 			t.Error(err)

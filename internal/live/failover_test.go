@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"os/exec"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -70,36 +68,8 @@ func TestFailover(t *testing.T) {
 // that was, and when the first and the last connect began that failed: CLOCK_MONOTONIC.
 func (h *host) failover(doomed string, process *exec.Cmd) (killed, first, last time.Duration) {
 	h.Helper()
-	const clients = 2
-	var loads sync.WaitGroup
-	results := make([]kerneltest.LoadResult, clients)
-	stop := make(chan struct{})
-	var done atomic.Int64
-	// more returns when so many connects more have been made.
-	more := func(n int64) {
-		from := done.Load()
-		h.until("more connects", func() bool { return done.Load() >= from+n }, h.log.String)
-	}
-	for i := range clients {
-		c := kerneltest.Start(h, h.root)
-		loads.Go(func() {
-			for {
-				r, err := c.Run(kerneltest.Load{To: vip, Timeout: 100 * time.Millisecond})
-				if err != nil {
-					h.Error(err)
-					return
-				}
-				results[i].Connections = append(results[i].Connections, r.Connections...)
-				done.Add(int64(len(r.Connections)))
-				select {
-				case <-stop:
-					return
-				default:
-				}
-			}
-		})
-	}
-	more(200)
+	l := h.load(2)
+	l.more(200)
 	downs := strings.Count(h.log.String(), "backend is down")
 	killed = kerneltest.Monotonic()
 	if err := process.Process.Kill(); err != nil {
@@ -107,33 +77,29 @@ func (h *host) failover(doomed string, process *exec.Cmd) (killed, first, last t
 	}
 	// Not by asking: whoever reads the tables keeps them from being written.
 	h.until("down", func() bool { return strings.Count(h.log.String(), "backend is down") > downs }, h.log.String)
-	more(200)
+	l.more(200)
 	h.until("out", func() bool { return h.backend("web", doomed).Share == 0 }, h.log.String)
 	out := kerneltest.Monotonic()
-	more(200)
-	close(stop)
-	loads.Wait()
+	l.more(200)
 
 	failed, connects := 0, 0
-	for _, r := range results {
-		for _, c := range r.Connections {
-			connects++
-			if c.Errno == 0 && c.Server != "" {
-				if c.Server == doomed && c.At > killed {
-					h.Errorf("answered by a backend that is dead: %+v", c)
-				}
-				continue
+	for _, c := range l.end() {
+		connects++
+		if c.Errno == 0 && c.Server != "" {
+			if c.Server == doomed && c.At > killed {
+				h.Errorf("answered by a backend that is dead: %+v", c)
 			}
-			// What it had accepted ends with it: by a reset, or with no answer.
-			if c.Until < killed && c.Errno != unix.ECONNRESET && c.Errno != 0 {
-				h.Errorf("failed before the kill: %+v", c)
-			}
-			failed++
-			if first == 0 || c.At < first {
-				first = c.At
-			}
-			last = max(last, c.At)
+			continue
 		}
+		// What it had accepted ends with it: by a reset, or with no answer.
+		if c.Until < killed && c.Errno != unix.ECONNRESET && c.Errno != 0 {
+			h.Errorf("failed before the kill: %+v", c)
+		}
+		failed++
+		if first == 0 || c.At < first {
+			first = c.At
+		}
+		last = max(last, c.At)
 	}
 	if failed == 0 {
 		h.Fatalf("%d connects, and none met the dead backend", connects)

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os/exec"
 	"testing"
-	"time"
 
 	"github.com/slicelb/slicelb/internal/kerneltest"
 )
@@ -12,35 +11,12 @@ import (
 // rolled runs f while two clients connect without pause; no connect fails.
 func (h *host) rolled(f func()) {
 	h.Helper()
-	stop := make(chan struct{})
-	results := make(chan []kerneltest.Connection)
-	for range 2 {
-		c := kerneltest.Start(h, h.root)
-		go func() {
-			var all []kerneltest.Connection
-			for {
-				r, err := c.Run(kerneltest.Load{To: vip, Timeout: 50 * time.Millisecond})
-				if err != nil {
-					h.Error(err)
-				}
-				all = append(all, r.Connections...)
-				select {
-				case <-stop:
-					results <- all
-					return
-				default:
-				}
-			}
-		}()
-	}
+	l := h.load(2)
 	defer func() { // also where f ends the test
-		close(stop)
 		n, failed := 0, map[string]int{}
-		for range 2 {
-			for _, c := range <-results {
-				if n++; c.Errno != 0 {
-					failed[c.Errno.Error()]++
-				}
+		for _, c := range l.end() {
+			if n++; c.Errno != 0 {
+				failed[c.Errno.Error()]++
 			}
 		}
 		h.Logf("%d connects, failed: %v", n, failed)

@@ -77,6 +77,7 @@ func TestProcessMoves(t *testing.T) {
 		{"/web.slice", "127.0.0.1:7001"}, {"/nomad.slice/b.scope/deep", "127.0.0.1:7004"}, {"/nomad.slice", "127.0.0.1:7004"},
 		{"/web.slice/a.scope", "127.0.0.1:7001"},
 	}
+	h.removes("/web.slice/a.scope", "/fresh.slice", "/nomad.slice")
 	r := h.play(places[0].cgroup, "moved", vip)
 	ended := false
 	t.Cleanup(func() {

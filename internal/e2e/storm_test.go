@@ -64,6 +64,7 @@ func TestOverflow(t *testing.T) {
 	h := identify(t)
 	h.dropin("patient", "[Service]\nWatchdogSec=0\n") // a stopped daemon stays
 	h.startWithoutBus()
+	h.removes("/fresh.slice")
 	h.must("mkdir", "-p", "/sys/fs/cgroup/fresh.slice")
 	h.converges("at first")
 	before := h.status()

@@ -86,9 +86,9 @@ func (h *host) pending(slice string) bool {
 // it is pending; after, it is again. edge T3, edge T5
 func TestAdoption(t *testing.T) {
 	h := identify(t)
-	// Another test may have left it.
-	h.exit("systemctl", "stop", "fresh.slice")
-	h.exit("find", lab.CgroupRoot+"/fresh.slice", "-depth", "-type", "d", "-delete")
+	h.exit("systemctl", "stop", "fresh.slice") // that another test has left
+	h.withoutSlices()
+	h.removes("/fresh.slice")
 	h.start()
 	h.healthy()
 	if !h.pending("fresh.slice") {
@@ -147,6 +147,7 @@ func TestNestedSystemd(t *testing.T) {
 	h.configure(strings.Replace(identities, `["fresh.slice"]`, `["fresh.slice", "system.slice"]`, 1))
 	h.start()
 	h.healthy()
+	h.removes("/lxc.payload.c1", "/machine.slice", "/user.slice/user-1000.slice")
 	for _, s := range []struct{ name, fixed, fresh, who string }{
 		{"the host's", "system.slice", "x-%d.service", "127.0.0.1:7002"},
 		{"a container's", "lxc.payload.c1", "system.slice/x-%d.service", "127.0.0.1:7005"},
@@ -155,8 +156,5 @@ func TestNestedSystemd(t *testing.T) {
 	} {
 		got := h.answered(s.name, h.run("firsts", vip, "30", s.fixed, s.fresh))
 		h.right(s.name+" system.slice", got, s.who, 30)
-	}
-	for _, dir := range []string{"lxc.payload.c1", "machine.slice", "user.slice/user-1000.slice"} {
-		h.exit("find", lab.CgroupRoot+"/"+dir, "-depth", "-type", "d", "-delete")
 	}
 }

@@ -11,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
 
 	"github.com/slicelb/slicelb/unitwatch/anchor"
 )
@@ -28,7 +27,7 @@ func BenchmarkWalk(b *testing.B) {
 			}
 		}
 	}
-	h := hierarchyOf(b, root, "/*.slice")
+	h := watching(b, root, group("g", "/*.slice"))
 	var before, after runtime.MemStats
 	runtime.GC()
 	runtime.ReadMemStats(&before)
@@ -72,7 +71,7 @@ func BenchmarkResync(b *testing.B) {
 		mkdir(b, slice)
 		mkdir(b, filepath.Join(slice, "m.scope"))
 	}
-	h := hierarchyOf(b, root, "/*.slice")
+	h := watching(b, root, group("g", "/*.slice"))
 	h.walkAll()
 	for b.Loop() {
 		h.begin()
@@ -82,21 +81,6 @@ func BenchmarkResync(b *testing.B) {
 	if h.err != nil || len(h.byID) != 2001 {
 		b.Errorf("%d directories, %v", len(h.byID), h.err)
 	}
-}
-
-// hierarchyOf watches a root with one group, and was not looked at yet.
-func hierarchyOf(b *testing.B, root, pattern string) *hierarchy {
-	b.Helper()
-	fd, err := openDir(unix.AT_FDCWD, root)
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(func() { _ = unix.Close(fd) }) // read-only: nothing to lose
-	h, err := newHierarchy(fd, compile(b, group("g", pattern)))
-	if err != nil {
-		b.Fatal(err)
-	}
-	return h
 }
 
 // BenchmarkForged is what a signal costs that is not systemd's.

@@ -40,7 +40,7 @@ func TestClosedDirectories(t *testing.T) {
 	w.mkdirAll("/a.slice/a-x.slice/m.scope")
 	w.mkdirAll("/a.slice/a-y.slice/n.scope")
 	w.mkdirAll("/user.slice/own.slice/o.scope")
-	h := watching(t, w, anchor.Group{Name: "a", Patterns: []string{"/a.slice"}, Split: "*.scope"}, group("own", "/user.slice/own.slice"))
+	h := watching(t, w.root, anchor.Group{Name: "a", Patterns: []string{"/a.slice"}, Split: "*.scope"}, group("own", "/user.slice/own.slice"))
 	open := []string{
 		"/a.slice anchor a", "/a.slice/a-x.slice way a", "/a.slice/a-x.slice/m.scope split a/m.scope",
 		"/a.slice/a-y.slice way a", "/a.slice/a-y.slice/n.scope split a/n.scope",
@@ -129,7 +129,7 @@ func TestTooDeepDirectories(t *testing.T) {
 	}
 	deepen("/deep.slice", "x", maxDepth+3)
 	deepen("/long.slice", strings.Repeat("x", 250), 20)
-	h := watching(t, w,
+	h := watching(t, w.root,
 		anchor.Group{Name: "a", Patterns: []string{"/deep.slice"}, Split: "*.scope"},
 		anchor.Group{Name: "b", Patterns: []string{"/long.slice"}, Split: "*.scope"})
 	for range 2 {
@@ -156,13 +156,14 @@ func TestTooDeepDirectories(t *testing.T) {
 	}
 }
 
-func watching(t testing.TB, w *world, groups ...anchor.Group) *hierarchy {
+// watching watches a root, and has not looked at it yet.
+func watching(t testing.TB, root string, groups ...anchor.Group) *hierarchy {
 	t.Helper()
-	fd, err := openDir(unix.AT_FDCWD, w.root)
+	fd, err := openDir(unix.AT_FDCWD, root)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = unix.Close(fd) })
+	t.Cleanup(func() { _ = unix.Close(fd) }) // read-only: nothing to lose
 	h, err := newHierarchy(fd, compile(t, groups...))
 	if err != nil {
 		t.Fatal(err)

@@ -49,7 +49,8 @@ func (d *Datapath) Sweep() (Swept, error) {
 	if err := d.sweep.load(d); err != nil {
 		return Swept{}, fmt.Errorf("sweep: %w", err)
 	}
-	before, err := d.sweep.doomed(d)
+	denies := d.sweep.denies(d)
+	before, err := d.sweep.doomed(d, denies)
 	if err != nil || len(before) == 0 {
 		return Swept{}, err
 	}
@@ -66,7 +67,10 @@ func (d *Datapath) Sweep() (Swept, error) {
 	if len(byNetns) > 0 {
 		errs = append(errs, d.sweep.closeAbroad(byNetns))
 	}
-	after, err := d.sweep.doomed(d)
+	if len(deniedOf(before)) == 0 {
+		denies = nil // there is nothing to ask it again
+	}
+	after, err := d.sweep.doomed(d, denies)
 	if err != nil {
 		return Swept{}, err
 	}
@@ -163,21 +167,18 @@ func (s *sweep) end() error {
 	return errors.Join(errs...)
 }
 
-// doomed lists the sockets that are to be closed, in every network namespace.
-func (s *sweep) doomed(d *Datapath) ([]doomedSocket, error) {
+// doomed lists the sockets that are to be closed, in every network namespace; denies
+// says of which policy wants it, and is nil where it is not to be asked.
+func (s *sweep) doomed(d *Datapath, denies func(*sweepSlbDoomedSocket) bool) ([]doomedSocket, error) {
 	origins := d.maps[slicelbMapOrigins]
 	var out []doomedSocket
 	err := iterate(s.list, origins, func(r *sweepSlbDoomedSocket) { out = append(out, decodeDoomed(r)) })
-	if err != nil {
-		return nil, err
+	if err != nil || denies == nil {
+		return out, err
 	}
 	have := make(map[uint64]bool, len(out))
 	for _, socket := range out {
 		have[socket.cookie] = true
-	}
-	denies := s.denies(d)
-	if denies == nil {
-		return out, nil
 	}
 	err = iterate(s.sent, origins, func(r *sweepSlbDoomedSocket) {
 		if socket := decodeDoomed(r); !have[socket.cookie] && denies(r) {

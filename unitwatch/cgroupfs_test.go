@@ -443,6 +443,45 @@ func TestForeign(t *testing.T) {
 	})
 }
 
+// So it does with what lies deeper and has not changed, however it is noticed.
+// edge T24
+func TestForeignBelow(t *testing.T) {
+	w := &world{t: t, root: ownCgroup(t)}
+	w.mkdirAll("/a.slice/b.slice/c.slice/m.scope")
+	h := watching(t, w.root, anchor.Group{Name: "a", Patterns: []string{"/a.slice"}, Split: "*.scope"})
+	h.walkAll()
+	for _, s := range []struct {
+		owner int
+		how   func(a *dir)
+		want  int
+	}{
+		{0, func(*dir) { h.walkAll() }, 0},
+		{65534, func(*dir) { h.walkAll() }, 3},
+		{0, func(a *dir) { h.look(a) }, 0},
+		{65534, func(a *dir) { h.rename(a) }, 3},
+	} {
+		if err := os.Chown(w.path("/a.slice"), s.owner, s.owner); err != nil {
+			t.Fatal(err)
+		}
+		before := foreigners(h.snapshot())
+		h.begin()
+		h.changed = false
+		s.how(h.byUnit["a.slice"])
+		if got := foreigners(h.snapshot()); h.err != nil || got != s.want || h.changed != (got != before) {
+			t.Errorf("owner %d: %d foreign, want %d, changed %t, %v", s.owner, got, s.want, h.changed, h.err)
+		}
+	}
+}
+
+func foreigners(s *Snapshot) (n int) {
+	for _, c := range s.Cgroups {
+		if c.Foreign {
+			n++
+		}
+	}
+	return n
+}
+
 // edge T22: the watcher's half: the old groups until the new ones are whole.
 func TestSetTree(t *testing.T) {
 	inEachWay(t, func(t *testing.T, w *world, o Options) {

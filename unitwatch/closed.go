@@ -20,9 +20,17 @@ func (h *hierarchy) closes(at int, name string, d *dir, err error) bool {
 	}
 	var st unix.Stat_t
 	if unix.Fstatat(at, name, &st, unix.AT_SYMLINK_NOFOLLOW) == nil {
-		d.delegated = delegates(&st)
+		h.delegate(d, delegates(&st))
 	}
-	return d.delegated || d.foreign
+	return d.delegated || d.foreign()
+}
+
+// delegate says whether others than root may make directories in d, and so whose those
+// in it may be.
+func (h *hierarchy) delegate(d *dir, delegated bool) {
+	if d.delegated != delegated {
+		d.delegated, h.changed = delegated, true
+	}
 }
 
 // beyond reports that a directory lies too deep to be looked into, or that its path is

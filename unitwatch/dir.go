@@ -28,7 +28,6 @@ type dir struct {
 	closed bool // its owner does not let it be looked into
 
 	delegated bool // others than root may make directories in it; looked at where walk is
-	foreign   bool // so they may have made this one
 
 	about *about // nil: nothing is known
 }
@@ -51,6 +50,11 @@ func (a *about) described() string {
 		return ""
 	}
 	return a.description
+}
+
+// foreign reports whether others than root may have made this directory.
+func (d *dir) foreign() bool {
+	return d.parent != nil && (d.parent.delegated || d.parent.foreign())
 }
 
 // shape is the unit that this directory is if it is systemd's; "" if it cannot be.

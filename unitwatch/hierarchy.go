@@ -81,7 +81,7 @@ func (h *hierarchy) share(m anchor.Match) *anchor.Match {
 
 // child says how a directory named name below d is watched; nil if it is not.
 func (h *hierarchy) child(d *dir, name string) *dir {
-	c := &dir{parent: d, foreign: d.foreign || d.delegated}
+	c := &dir{parent: d}
 	var match anchor.Match
 	if d.known && d.match.Node != 0 {
 		match, c.known = h.tree.Child(d.match.Node, name)
@@ -179,7 +179,7 @@ func (h *hierarchy) open(d *dir) (int, error) {
 		_ = unix.Close(fd)
 		return -1, err
 	}
-	d.delegated = delegated
+	h.delegate(d, delegated)
 	return fd, nil
 }
 
@@ -199,11 +199,6 @@ func (h *hierarchy) scan(fd int, d *dir, deep bool, level int) error {
 		return err
 	}
 	h.reopen(d)
-	for _, c := range d.children {
-		if foreign := d.foreign || d.delegated; foreign != c.foreign {
-			c.foreign, h.changed = foreign, true
-		}
-	}
 	old := d.children
 	var kept []*dir
 	for _, e := range entries {
@@ -312,7 +307,7 @@ func (h *hierarchy) visit(at int, d *dir, e entry, had *dir, level int) *dir {
 		now.id = id
 		h.add(now, at)
 	}
-	now.delegated = delegated
+	h.delegate(now, delegated)
 	if err := h.scan(fd, now, true, level); gone(err) {
 		h.drop(now)
 		return nil

@@ -90,8 +90,8 @@ func (h *hierarchy) snapshot() *Snapshot {
 	n := namer{total: map[string]int{}}
 	n.count(h.top)
 	named := map[string]bool{} // patterns
-	var add func(d *dir, group string)
-	add = func(d *dir, group string) {
+	var add func(d *dir, group string, foreign bool)
+	add = func(d *dir, group string, foreign bool) {
 		switch {
 		case d.match.Split:
 			group = n.name(d)
@@ -109,15 +109,15 @@ func (h *hierarchy) snapshot() *Snapshot {
 		}
 		if d.known || d.member || d.closed {
 			s.Cgroups = append(s.Cgroups, Cgroup{
-				ID: d.id, Path: d.path, Match: d.match, Member: d.member, Foreign: d.foreign, Closed: d.closed,
+				ID: d.id, Path: d.path, Match: d.match, Member: d.member, Foreign: foreign, Closed: d.closed,
 				Unit: d.unit(), Group: group, about: d.about,
 			})
 		}
 		for _, c := range d.children {
-			add(c, group)
+			add(c, group, foreign || d.delegated)
 		}
 	}
-	add(h.top, "")
+	add(h.top, "", false)
 	slices.SortFunc(s.Cgroups, func(a, b Cgroup) int { return strings.Compare(a.Path, b.Path) })
 	for _, p := range h.tree.Patterns() {
 		if !named[p] {

@@ -16,7 +16,6 @@ struct slb_decision {
 	__u32 default_cell; /* what is counted */
 	__u32 cell;	    /* what decided: the default cell or the group's view */
 	__u32 group;
-	__u32 group_check; /* the upper half of its word, where the call is translated */
 	__u32 reason;  /* enum slb_reason; 0 = not a frontend */
 	__u32 backend; /* that was chosen */
 	__u8 what;     /* enum slb_what */
@@ -137,7 +136,7 @@ static __always_inline enum slb_verdict decide(const struct slb_frontend_key *ke
 					       struct slb_decision *d)
 {
 	bool frontend = frontend_of(key, d), named;
-	__u64 *ref, r, w, flags, policy = policy_word, caller;
+	__u64 *ref, r, w, *flags, policy = policy_word, caller;
 
 	named = SLB_POLICY_BASE(policy) && policy_may_name(policy, &key->addr);
 	if (!frontend) {
@@ -155,10 +154,8 @@ static __always_inline enum slb_verdict decide(const struct slb_frontend_key *ke
 	if (!frontend)
 		return SLB_UNTOUCHED;
 
-	ref = bpf_map_lookup_elem(&groups, &d->group);
-	flags = ref ? READ_ONCE(*ref) : 0;
-	d->group_check = flags >> 32;
-	if (flags & SLB_GROUP_NO_TRANSLATE) {
+	flags = bpf_map_lookup_elem(&groups, &d->group);
+	if (flags && READ_ONCE(*flags) & SLB_GROUP_NO_TRANSLATE) {
 		d->reason = SLB_WHY_GROUP;
 		count(d->default_cell, d->group, SLB_COUNT_PASSED);
 		return SLB_UNTOUCHED;

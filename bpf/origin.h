@@ -64,6 +64,7 @@ static __always_inline void origin_remember(struct bpf_sock_addr *ctx, struct sl
 					    const struct slb_backend *b)
 {
 	struct bpf_sock *sk = ctx->sk;
+	__u64 *word;
 
 	if (o)
 		live_leave(o);
@@ -85,7 +86,8 @@ static __always_inline void origin_remember(struct bpf_sock_addr *ctx, struct sl
 	o->backend_index = index;
 	o->backend_gen = b->generation;
 	o->group = d->group;
-	o->group_check = d->group_check;
+	word = bpf_map_lookup_elem(&groups, &d->group);
+	o->group_check = word ? READ_ONCE(*word) >> 32 : 0;
 	o->connect_ns = time_until ? bpf_ktime_get_ns() : 0;
 	o->cell = d->cell;
 	o->layout = SLB_LAYOUT;

@@ -123,3 +123,12 @@ func parseRunning(r *api.RunningConfig) (*config.Config, error) {
 	cfg.Files = r.Files
 	return cfg, nil
 }
+
+// runningConfig asks the daemon what it runs, and reads it.
+func (g *globals) runningConfig(ctx context.Context) (*config.Config, error) {
+	r, err := g.client().RunningConfig(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return parseRunning(r)
+}

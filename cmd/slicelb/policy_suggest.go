@@ -38,11 +38,7 @@ and set the default.`,
 			if err != nil {
 				return err
 			}
-			running, err := g.client().RunningConfig(cmd.Context())
-			if err != nil {
-				return err
-			}
-			cfg, err := parseRunning(running)
+			cfg, err := g.runningConfig(cmd.Context())
 			if err != nil {
 				return err
 			}

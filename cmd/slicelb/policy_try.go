@@ -34,11 +34,7 @@ Exit status 0 when nothing would change, 1 when something would.`,
 			if err != nil {
 				return badConfig(warnings, err)
 			}
-			running, err := g.client().RunningConfig(cmd.Context())
-			if err != nil {
-				return err
-			}
-			now, err := parseRunning(running)
+			now, err := g.runningConfig(cmd.Context())
 			if err != nil {
 				return err
 			}

@@ -82,9 +82,8 @@ func (g *globals) setBackend(ctx context.Context, change api.BackendChange) erro
 		fmt.Fprintf(g.stderr, "slicelb: unit %s is no backend now\n", prose.Foreign(change.Unit))
 		return nil
 	}
-	backends := out.Backends
 	var names []string
-	for _, b := range backends {
+	for _, b := range out.Backends {
 		name := fmt.Sprintf("backend %s of %s", b.Address, b.VIP)
 		names = append(names, name)
 		if b.Before == change.State {

@@ -60,18 +60,19 @@ and set the default.`,
 // suggestion is TOML of one rule for each group, and how many there are.
 func suggestion(p *api.Policy, cfg *config.Config) (string, int) {
 	to := map[string][]string{}
-	beside := p.Seen
+	seen, said := seenCalls(p), map[seenCall]bool{}
 	for _, c := range p.Calls {
 		if n := c.Counters; c.VIP == "" || n.Connects+n.Flows+n.Passed+n.Rejected == 0 {
 			continue
 		}
-		if list, all := calledFrontends(p, cfg, c.Group, c.VIP); all {
+		if list, all := calledFrontends(seen, cfg, c.Group, c.VIP); all {
 			to[c.Group] = append(to[c.Group], c.VIP)
-			beside = slices.DeleteFunc(slices.Clone(beside), func(s api.Seen) bool {
-				return s.Group == c.Group && slices.ContainsFunc(list, func(f config.Frontend) bool { return isSeen(s, f) })
-			})
+			for _, f := range list {
+				said[callOf(c.Group, f)] = true
+			}
 		}
 	}
+	beside := slices.DeleteFunc(slices.Clone(p.Seen), func(s api.Seen) bool { return said[seenCall{s.Group, s.Address, s.Proto}] })
 	var groups []string
 	for group, networks := range seenNetworks(beside) {
 		to[group] = append(to[group], networks...)
@@ -102,13 +103,13 @@ func suggestion(p *api.Policy, cfg *config.Config) (string, int) {
 
 // calledFrontends are those of a VIP that a group is known to have called. Counters
 // know the VIP alone: all may be meant, unless an audit saw some of them called.
-func calledFrontends(p *api.Policy, cfg *config.Config, group, vip string) (list []config.Frontend, all bool) {
+func calledFrontends(seen map[seenCall]bool, cfg *config.Config, group, vip string) (list []config.Frontend, all bool) {
 	i := slices.IndexFunc(cfg.VIPs, func(v config.VIP) bool { return v.Name == vip })
 	if i < 0 {
 		return nil, true
 	}
 	for _, f := range cfg.VIPs[i].Frontends {
-		if slices.ContainsFunc(p.Seen, func(s api.Seen) bool { return s.Group == group && isSeen(s, f) }) {
+		if seen[callOf(group, f)] {
 			list = append(list, f)
 		}
 	}
@@ -118,8 +119,19 @@ func calledFrontends(p *api.Policy, cfg *config.Config, group, vip string) (list
 	return list, len(list) == len(cfg.VIPs[i].Frontends)
 }
 
-func isSeen(s api.Seen, f config.Frontend) bool {
-	return s.Address == f.Addr.String() && s.Proto == f.Proto.String()
+// seenCall is what an audit saw, in its words.
+type seenCall struct{ group, address, proto string }
+
+func callOf(group string, f config.Frontend) seenCall {
+	return seenCall{group, f.Addr.String(), f.Proto.String()}
+}
+
+func seenCalls(p *api.Policy) map[seenCall]bool {
+	out := make(map[seenCall]bool, len(p.Seen))
+	for _, s := range p.Seen {
+		out[seenCall{s.Group, s.Address, s.Proto}] = true
+	}
+	return out
 }
 
 const (

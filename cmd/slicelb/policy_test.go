@@ -128,7 +128,7 @@ frontends = ["10.96.0.90:80", "10.96.0.90:81", "10.96.0.91:80/udp"]
 		}
 	}
 	for group, want := range map[string]int{"some": 1, "every": 3, "before": 3} {
-		if list, _ := calledFrontends(p, cfg, group, "many"); len(list) != want {
+		if list, _ := calledFrontends(seenCalls(p), cfg, group, "many"); len(list) != want {
 			t.Errorf("%s is known to have called %v", group, list)
 		}
 	}

@@ -41,13 +41,14 @@ func (t *trial) gather(ctx context.Context, g *globals) error {
 	if err != nil {
 		return err
 	}
+	seen := seenCalls(p)
 	used := map[[2]string]bool{} // group, VIP
 	for _, c := range p.Calls {
 		if n := c.Counters; c.VIP == "" || n.Connects+n.Flows+n.Passed+n.Rejected+n.Denied == 0 {
 			continue
 		}
 		used[[2]string{c.Group, c.VIP}] = true
-		list, _ := calledFrontends(p, t.now.cfg, c.Group, c.VIP)
+		list, _ := calledFrontends(seen, t.now.cfg, c.Group, c.VIP)
 		for _, f := range list {
 			t.add(called{group: c.Group, addr: f.Addr, proto: f.Proto}, "counters")
 		}

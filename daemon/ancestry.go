@@ -96,9 +96,10 @@ type caller struct {
 	policyRules []config.Rule    // that it is made of; nil: not known
 }
 
-// callerOf looks the group up as group_of_current() in the programs does: the
-// nearest cgroup that has one, of those above it down to anchor.MaxLevel. The snapshot, which may be nil, adds what only user
-// space knows: units, and the names of split children.
+// callerOf looks the group up as group_of_current() in the programs does: the nearest
+// cgroup that has one, the caller's own or one above it that lies no deeper than
+// anchor.MaxLevel. The snapshot, which may be nil, adds what only user space knows:
+// units, and the names of split children.
 func callerOf(d *bpf.Dump, line []ancestor, snap *unitwatch.Snapshot) caller {
 	c := caller{line: line, by: -1, name: lb.HostGroup, rules: map[uint64]bpf.Rule{}, known: map[uint64]*unitwatch.Cgroup{}}
 	for i, a := range line {

@@ -29,8 +29,9 @@ type terminated struct {
 	err         error  // of the newest sweep, or why some are left
 }
 
-// terminate closes sockets of backends that are gone, and such that policy denies, beside the loop: nothing
-// waits for it. It begins with what a process before this one may have left.
+// terminate closes sockets of backends that are gone, and such that policy denies,
+// beside the loop: nothing waits for it. It begins with what a process before this one
+// may have left.
 func (d *daemon) terminate(ctx context.Context, dp dataPath) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()

@@ -419,6 +419,7 @@ func bare(t testing.TB, m *fdstoretest.Manager, dp dataPath) *daemon {
 		open: func(bpf.Options, []bpf.NamedFD) (opened, error) { return opened{dataPath: dp}, nil },
 	}
 	d.observer, d.refusals = d.newObserver()
+	t.Cleanup(d.tasks.Wait) // t.Context has ended then
 	return d
 }
 
@@ -463,9 +464,7 @@ func TestAttachedLater(t *testing.T) {
 	fd := fdstoretest.Memfd(t, "link")
 	dp := &lazyPath{memoryPath: newMemoryPath(lbtest.DefaultLimits), link: bpf.NamedFD{Name: fd.Name, FD: fd.FD}}
 	d := bare(t, m, dp)
-	ctx, cancel := context.WithCancel(t.Context())
-	defer d.tasks.Wait()
-	defer cancel()
+	ctx := t.Context()
 	d.ready, d.running = true, sourceOf(t, oneVIP)
 	d.snap = &unitwatch.Snapshot{Tree: d.running.tree}
 	d.settle(ctx)
@@ -633,9 +632,7 @@ func TestLoadsSlowly(t *testing.T) {
 	d := bare(t, fdstoretest.New(t), newMemoryPath(lbtest.DefaultLimits))
 	d.running = sourceOf(t, oneUnit)
 	d.snap = &unitwatch.Snapshot{Tree: d.running.tree, Complete: true}
-	ctx, cancel := context.WithCancel(t.Context())
-	defer d.tasks.Wait()
-	defer cancel()
+	ctx := t.Context()
 	d.listening = time.Now()
 	d.started = d.listening.Add(-2 * unitWait)
 	if d.settle(ctx); d.ready {

@@ -1,7 +1,6 @@
 package daemon
 
 import (
-	"context"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -73,9 +72,7 @@ func TestUnitsLeftOut(t *testing.T) {
 			tt.set(&limits)
 			dp := newMemoryPath(limits)
 			d := bare(t, fdstoretest.New(t), dp)
-			ctx, cancel := context.WithCancel(t.Context())
-			defer d.tasks.Wait()
-			defer cancel()
+			ctx := t.Context()
 			d.running, d.lockHeld = sourceOf(t, twoVIPs), true
 			d.see(ctx, &unitwatch.Snapshot{Tree: d.running.tree, Complete: true})
 			see := func(u *unitwatch.Units) string {
@@ -153,9 +150,7 @@ func TestStartWithTooManyUnits(t *testing.T) {
 	dp := newMemoryPath(limits)
 	for _, inherited := range []bool{false, true} {
 		d := bare(t, fdstoretest.New(t), dp)
-		ctx, cancel := context.WithCancel(t.Context())
-		defer d.tasks.Wait()
-		defer cancel()
+		ctx := t.Context()
 		d.inherited = inherited
 		units := running(1001, 1065)
 		for i := range units.List {

@@ -1,8 +1,6 @@
 package daemon
 
 import (
-	"context"
-	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -15,8 +13,6 @@ import (
 	"github.com/slicelb/slicelb/bpf"
 	"github.com/slicelb/slicelb/internal/fdstore/fdstoretest"
 	"github.com/slicelb/slicelb/lb/lbtest"
-	"github.com/slicelb/slicelb/unitwatch"
-	"github.com/slicelb/slicelb/unitwatch/anchor"
 )
 
 // A slice that is made after the watcher has looked for a reload's groups, and
@@ -53,17 +49,12 @@ func TestCgroupsLeftOut(t *testing.T) {
 	limits := lbtest.DefaultLimits
 	limits.Cgroups = 16
 	d := bare(t, fdstoretest.New(t), newMemoryPath(limits))
-	ctx, cancel := context.WithCancel(t.Context())
-	defer d.tasks.Wait()
-	defer cancel()
+	ctx := t.Context()
 	d.running, d.lockHeld = sourceOf(t, "[group.web]\nslices = [\"/web.slice/*\"]\n"+oneVIP), true
 	see := func(n int) bool {
-		s := &unitwatch.Snapshot{Tree: d.running.tree, Complete: true}
-		for i := range n {
-			s.Cgroups = append(s.Cgroups, unitwatch.Cgroup{
-				ID: uint64(100 + i), Path: fmt.Sprintf("/web.slice/%d", i), Foreign: true,
-				Match: &anchor.Match{Group: "web", Anchor: true}, Group: "web",
-			})
+		s := webCgroups(d.running, n)
+		for i := range s.Cgroups {
+			s.Cgroups[i].Foreign = true
 		}
 		d.see(ctx, s)
 		if d.applyErr != nil {

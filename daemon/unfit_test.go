@@ -169,25 +169,28 @@ func TestFirstStartThatCannotBeCompiled(t *testing.T) {
 	}
 }
 
+// webCgroups is what there is for src, with n cgroups of the group web.
+func webCgroups(src *source, n int) *unitwatch.Snapshot {
+	s := &unitwatch.Snapshot{Tree: src.tree, Complete: true}
+	for i := range n {
+		s.Cgroups = append(s.Cgroups, unitwatch.Cgroup{
+			ID: uint64(100 + i), Path: fmt.Sprintf("/web.slice/%d", i), Match: &anchor.Match{Group: "web", Anchor: true}, Group: "web",
+		})
+	}
+	return s
+}
+
 // Where nothing could be served but what the kernel has, the files are tried again
 // when what stood in the way is gone, and are known for good from then on.
 func TestFilesThatFitLater(t *testing.T) {
 	limits := lbtest.DefaultLimits
 	limits.Cgroups = 16
 	d := bare(t, fdstoretest.New(t), newMemoryPath(limits))
-	ctx, cancel := context.WithCancel(t.Context())
-	defer d.tasks.Wait()
-	defer cancel()
+	ctx := t.Context()
 	d.inherited, d.lockHeld = true, true
 	d.running = sourceOf(t, "[group.web]\nslices = [\"/web.slice/*\"]\n"+oneVIP)
 	see := func(cgroups int) {
-		s := &unitwatch.Snapshot{Tree: d.running.tree, Complete: true}
-		for i := range cgroups {
-			s.Cgroups = append(s.Cgroups, unitwatch.Cgroup{
-				ID: uint64(100 + i), Path: fmt.Sprintf("/web.slice/%d", i), Match: &anchor.Match{Group: "web", Anchor: true}, Group: "web",
-			})
-		}
-		d.see(ctx, s)
+		d.see(ctx, webCgroups(d.running, cgroups))
 		d.publish()
 	}
 	see(20)

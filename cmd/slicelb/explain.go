@@ -2,6 +2,9 @@ package main
 
 import (
 	"fmt"
+	"net/netip"
+	"os"
+	"slices"
 	"strconv"
 	"text/tabwriter"
 
@@ -58,7 +61,13 @@ the kernel would. A process of another user is found only where /proc shows it.`
 			if out.format == "json" {
 				return printJSON(g.stdout, x)
 			}
-			return printExplanation(g, &out, x)
+			if err := printExplanation(g, &out, x); err != nil {
+				return err
+			}
+			if pid != 0 && elsewhere(pid) && onLoopback(x.Backends) {
+				_, err = fmt.Fprintf(g.stdout, "\nProcess %d is in another network namespace: where a backend on loopback is chosen, it gets EHOSTUNREACH.\n", pid)
+			}
+			return err
 		},
 	}
 	out.flags(cmd)
@@ -66,6 +75,22 @@ the kernel would. A process of another user is found only where /proc shows it.`
 	cmd.Flags().StringVar(&unit, "unit", "", "the caller is in the unit `U`")
 	cmd.Flags().StringVar(&cgroup, "cgroup", "", "the caller is in the cgroup `PATH`, below the cgroup root")
 	return cmd
+}
+
+// elsewhere reports that a process is in another network namespace than this one, as
+// far as /proc shows it.
+func elsewhere(pid int) bool {
+	own, err := os.Readlink("/proc/self/ns/net")
+	theirs, hidden := os.Readlink(fmt.Sprintf("/proc/%d/ns/net", pid))
+	return err == nil && hidden == nil && own != theirs
+}
+
+// onLoopback reports that the daemon's loopback is where one of the backends is.
+func onLoopback(backends []api.Backend) bool {
+	return slices.ContainsFunc(backends, func(b api.Backend) bool {
+		addr, err := netip.ParseAddrPort(b.Address)
+		return err == nil && addr.Addr().IsLoopback()
+	})
 }
 
 func printExplanation(g *globals, out *output, x *api.Explanation) error {

@@ -44,6 +44,19 @@ func TestExplainCallers(t *testing.T) {
 		}
 	}
 
+	// The backends are on the host's loopback, which is not that of everybody.
+	for _, private := range []string{"no", "yes"} {
+		unit := "private-" + private + ".service"
+		h.must("systemd-run", "--quiet", "--collect", "--unit="+unit, "--slice=web.slice", "--property=PrivateNetwork="+private, "sleep", "infinity")
+		t.Cleanup(func() { h.Run(context.Background(), "systemctl", "stop", unit) })
+		pid := h.must("systemctl", "show", "--property=MainPID", "--value", unit)
+		var text string
+		h.eventually(10*time.Second, "it is told, or not", func() bool { // systemd's child makes its namespace after the fork
+			text, _ = h.explanation("--pid", pid)
+			return strings.Contains(text, "another network namespace") == (private == "yes")
+		})
+	}
+
 	// A process that has ended and that nobody has asked for is in a cgroup that can be
 	// removed. Its parent is one that never asks.
 	for _, test := range []struct{ slice, group, decided string }{

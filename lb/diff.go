@@ -31,7 +31,7 @@ type Plan struct {
 // Diff compares. It is pure: Have is not changed. A state that does not fit the
 // tables gives a *LimitError.
 func Diff(have *Have, want *State) (Plan, error) {
-	if err := want.fits(have.limits); err != nil {
+	if err := want.Fits(have.limits); err != nil {
 		return Plan{}, err
 	}
 	p := &planner{have: have, want: want, groups: map[string]uint32{}, added: map[uint32]bool{}}

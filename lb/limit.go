@@ -30,9 +30,9 @@ func (e *LimitError) Error() string {
 
 func (e *LimitError) Is(target error) bool { return target == bpf.ErrFull }
 
-// fits compares what the state takes with the tables' capacities. Index 0 of
-// frontends, cells and backends stands for nothing.
-func (s *State) fits(l bpf.Limits) error {
+// Fits says whether the state has room in empty tables of those sizes. What has none
+// is a *LimitError. Index 0 of frontends, cells and backends stands for nothing.
+func (s *State) Fits(l bpf.Limits) error {
 	frontends, cells := less(l.Frontends), less(l.Cells)
 	backends := less(l.Backends)
 	n := s.need
@@ -103,10 +103,6 @@ func (s *State) fits(l bpf.Limits) error {
 	return nil
 }
 
-// Fits says whether the state has room in empty tables of those sizes. What has none
-// is a *LimitError.
-func (s *State) Fits(l bpf.Limits) error { return s.fits(l) }
-
 // Fits says whether what cfg names has room in new tables, where that is known
 // beforehand: backends that units are, and cgroups, are counted by a daemon alone.
 // What has none is a *LimitError.
@@ -123,7 +119,7 @@ func Fits(cfg *config.Config) error {
 	if err != nil {
 		return err
 	}
-	return s.fits(limits)
+	return s.Fits(limits)
 }
 
 func less(n uint32) uint64 {

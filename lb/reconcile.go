@@ -47,7 +47,7 @@ func (r *Reconciler) reconcile(want *State) (Result, error) {
 func (r *Reconciler) try(want *State) (int, error) {
 	r.paused = false
 	want = want.within(r.dp.Limits())
-	if err := want.fits(r.dp.Limits()); err != nil {
+	if err := want.Fits(r.dp.Limits()); err != nil {
 		return 0, err
 	}
 	plan, err := r.diff(want)

@@ -300,7 +300,7 @@ func (d *Datapath) setCellInfo(w SetCellInfo) error {
 	case !freed:
 		err = d.reuse(d.freedCells, w.Index)
 	case d.cellInfos[w.Index].Family != 0:
-		err = d.zeroCounters(slicelbMapCellCounters, w.Index)
+		err = zero[slicelbSlbCounters](d, slicelbMapCellCounters, w.Index)
 		d.latencies[w.Index] = slicelbSlbLatency{}
 		d.free(d.freedCells, w.Index)
 	}

@@ -164,13 +164,13 @@ func (d *Datapath) Stats() (Stats, error) {
 	return out, nil
 }
 
-// zeroCounters ends what an index counted for its former owner.
-func (d *Datapath) zeroCounters(table string, index uint32) error {
+// zero ends what an index counted, on every CPU, for its former owner.
+func zero[T any](d *Datapath, table string, index uint32) error {
 	cpus, err := ebpf.PossibleCPU()
 	if err != nil {
 		return err
 	}
-	if err := d.maps[table].Put(index, make([]slicelbSlbCounters, cpus)); err != nil {
+	if err := d.maps[table].Put(index, make([]T, cpus)); err != nil {
 		return fmt.Errorf("clear %s: %w", table, err)
 	}
 	return nil
@@ -228,7 +228,7 @@ func (d *Datapath) clearPairs(void func(ViewKey) bool) error {
 		if pair == 0 || !void(decodePair(pair)) {
 			continue
 		}
-		if err := d.zeroCounters(slicelbMapPairCounters, uint32(i)); err != nil {
+		if err := zero[slicelbSlbCounters](d, slicelbMapPairCounters, uint32(i)); err != nil {
 			return err
 		}
 		atomic.StoreUint64(&d.pairKeys[i], 0)

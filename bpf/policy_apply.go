@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"slices"
 	"sync/atomic"
-
-	"github.com/cilium/ebpf"
 )
 
 // slicelbRules is SLB_RULES of api.h, and PolicyLines SLB_POLICY_LINES: what the
@@ -45,14 +43,9 @@ func (d *Datapath) setPolicyTable(w SetPolicyTable) error {
 			Key: fmt.Sprintf("%d lines at %d", len(lines), w.Base),
 		}
 	}
-	cpus, err := ebpf.PossibleCPU()
-	if err != nil {
-		return err
-	}
-	zero := make([]uint64, cpus)
 	for rule := range w.Policy.Rules {
-		if err := d.maps[slicelbMapRuleHits].Put(uint32(w.Bank)*slicelbRules+rule, zero); err != nil {
-			return fmt.Errorf("clear %s: %w", slicelbMapRuleHits, err)
+		if err := zero[uint64](d, slicelbMapRuleHits, uint32(w.Bank)*slicelbRules+rule); err != nil {
+			return err
 		}
 	}
 	copy(d.policyLines[w.Base:], lines)

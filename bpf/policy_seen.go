@@ -1,11 +1,8 @@
 package bpf
 
 import (
-	"fmt"
 	"net/netip"
 	"time"
-
-	"github.com/cilium/ebpf"
 )
 
 // Seen is a call that a rule with the action audit let through, and how often.
@@ -46,14 +43,7 @@ func (d *Datapath) ForgetSeen() error {
 	if err := d.forgetSeen(func(uint32) bool { return true }); err != nil {
 		return err
 	}
-	cpus, err := ebpf.PossibleCPU()
-	if err != nil {
-		return err
-	}
-	if err := d.maps[slicelbMapStats].Put(uint32(slicelbSlbStatSLB_STAT_SEEN_FULL), make([]uint64, cpus)); err != nil {
-		return fmt.Errorf("clear %s: %w", slicelbMapStats, err)
-	}
-	return nil
+	return zero[uint64](d, slicelbMapStats, uint32(slicelbSlbStatSLB_STAT_SEEN_FULL))
 }
 
 // forgetSeen deletes what was recorded of groups, as of one whose index is given up.

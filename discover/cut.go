@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/slicelb/slicelb/config"
 )
@@ -26,9 +27,15 @@ func (e *Endpoints) Most(counts func(Endpoint, Unit) bool) int {
 // are left out, by VIP and address. What serves comes before what has failed, then
 // what had a place before what had none, then what has stood as it does for longest.
 func (e *Endpoints) Cut(most int, had func(Endpoint) bool) (*Endpoints, []Endpoint) {
-	byVIP := map[string][]Endpoint{}
-	for at := range e.Units {
-		byVIP[at.VIP] = append(byVIP[at.VIP], at)
+	type place struct {
+		at     Endpoint
+		failed bool
+		had    bool
+		since  time.Time
+	}
+	byVIP := map[string][]place{}
+	for at, u := range e.Units {
+		byVIP[at.VIP] = append(byVIP[at.VIP], place{at: at, failed: u.State == Failed, since: u.Since})
 	}
 	var out []Endpoint
 	left := map[Endpoint]bool{}
@@ -36,14 +43,15 @@ func (e *Endpoints) Cut(most int, had func(Endpoint) bool) (*Endpoints, []Endpoi
 		if len(list) <= most {
 			continue
 		}
-		slices.SortFunc(list, func(a, b Endpoint) int {
-			return cmp.Or(
-				after(e.Units[a].State == Failed, e.Units[b].State == Failed), after(!had(a), !had(b)),
-				e.Units[a].Since.Compare(e.Units[b].Since), a.Compare(b))
+		for i := range list {
+			list[i].had = had(list[i].at)
+		}
+		slices.SortFunc(list, func(a, b place) int {
+			return cmp.Or(after(a.failed, b.failed), after(!a.had, !b.had), a.since.Compare(b.since), a.at.Compare(b.at))
 		})
-		for _, at := range list[most:] {
-			left[at] = true
-			out = append(out, at)
+		for _, p := range list[most:] {
+			left[p.at] = true
+			out = append(out, p.at)
 		}
 	}
 	slices.SortFunc(out, Endpoint.Compare)

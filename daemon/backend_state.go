@@ -226,10 +226,10 @@ func (b *backendStates) ordersLeft(src *source) map[lb.Endpoint]order {
 		v := &src.cfg.VIPs[i]
 		endpoints(v, func(be config.Backend) { there[lb.Endpoint{VIP: v.Name, Addr: be.Addr}] = true })
 	}
-	returns := func(e lb.Endpoint, o order) bool {
-		return slices.ContainsFunc(src.cfg.VIPs, func(v config.VIP) bool { return v.Name == e.VIP && mayReturn(&v, e, o) })
-	}
 	left := maps.Clone(b.operator) // the API reads the old one
-	maps.DeleteFunc(left, func(e lb.Endpoint, o order) bool { return !there[e] && !returns(e, o) })
+	maps.DeleteFunc(left, func(e lb.Endpoint, o order) bool {
+		v := src.vip(e.VIP)
+		return v == nil || !there[e] && !mayReturn(v, e, o)
+	})
 	return left
 }

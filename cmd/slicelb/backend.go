@@ -16,12 +16,15 @@ func newBackend(g *globals) *cobra.Command {
 		newBackendList(g),
 		newBackendSet(g, api.OrderDrain, "Give a backend no new connections",
 			`Give a backend of a VIP no new connections and no new UDP flows. Those it has
-stay, and so does its health check. It returns when the kernel has it. Restarts
-and reloads leave it so; "backend ready" takes it back.`),
+stay, and so does its health check. It returns when the kernel has it; the last
+one of a VIP waits for another that is about to come, 5 seconds at the most.
+Restarts and reloads leave it so; "backend ready" takes it back.`),
 		newBackendSet(g, api.OrderMaint, "Take a backend out",
 			`Take a backend of a VIP out, as if it were down: no new connections, and UDP
 flows choose another one. It is not checked either. Connections that are there
-are left alone. Restarts and reloads leave it so; "backend ready" takes it back.`),
+are left alone. The last one of a VIP waits for another that is about to come, 5
+seconds at the most. Restarts and reloads leave it so; "backend ready" takes it
+back.`),
 		newBackendSet(g, api.OrderReady, "Take a backend back in",
 			`Take a backend back in that was drained or in maintenance. Unless its health
 checks have it up already it is checked anew, and comes back when that succeeds.

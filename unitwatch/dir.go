@@ -25,7 +25,7 @@ type dir struct {
 	shaped bool // it is a unit's directory if it is systemd's
 	marked bool // systemd's mark was seen, or systemd said so
 	unread bool // systemd's mark was not looked for yet
-	closed bool // its owner does not let it be looked into
+	closed bool // not looked into: closed.go says why
 
 	delegated bool // others than root may make directories in it; looked at where walk is
 

@@ -33,7 +33,8 @@ func (w word) write(r bpf.Rule) bpf.Write {
 func (p *planner) planCgroups() ([]word, error) {
 	h := p.have
 	p.plan.cgroupsDone = true
-	if h.cgroupsDone && sameSlice(h.cgroups, p.want.Cgroups) && len(p.added) == 0 {
+	if h.cgroupsDone && sameSlice(h.cgroups, p.want.Cgroups) && sameSlice(h.closed, p.want.Closed) &&
+		sameSlice(h.edges, p.want.Edges) && len(p.added) == 0 {
 		return nil, nil
 	}
 	entries := len(h.maps.Cgroups)
@@ -127,7 +128,6 @@ func (p *planner) gone() []uint64 {
 		return ids
 	}
 	// They have the room that others leave; the older stay.
-	p.plan.cgroupsDone = false
 	room := othersRoom(h.limits, uint64(len(p.want.Cgroups)))
 	slices.Sort(hidden)
 	return append(ids, hidden[min(uint64(len(hidden)), room):]...)

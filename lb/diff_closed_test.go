@@ -69,7 +69,7 @@ func TestClosed(t *testing.T) {
 			}
 			want := state(test.closed, before[:3]...)
 			want.Walked = start.Add(time.Hour)
-			for range 2 { // what stays is judged each time
+			for range 2 { // what stays stays
 				if plan, err = Diff(h, want); err != nil {
 					t.Fatal(err)
 				}
@@ -86,6 +86,9 @@ func TestClosed(t *testing.T) {
 					t.Errorf("gone (-want +got):\n%s", diff)
 				}
 				test.gone = nil
+			}
+			if !h.cgroupsDone {
+				t.Error("what stays is judged each time, though nothing has changed")
 			}
 			// Open again, and empty.
 			want = state(false, before[:3]...)

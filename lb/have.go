@@ -43,6 +43,7 @@ type Have struct {
 
 	// What was found equal to, or made equal to, a State.
 	cgroups     []Cgroup
+	closed      []Cgroup
 	cgroupsDone bool
 	edges       []Edge
 	edgesDone   bool
@@ -219,7 +220,7 @@ func (h *Have) settle(p Plan, want *State) {
 			h.unseen = map[uint64]time.Time{} // a map that was large stays so
 		}
 	}
-	h.cgroups, h.cgroupsDone = want.Cgroups, p.cgroupsDone
+	h.cgroups, h.closed, h.cgroupsDone = want.Cgroups, want.Closed, p.cgroupsDone
 	h.edges, h.edgesDone = want.Edges, p.edgesDone
 	h.policy.done, h.policy.of, h.policy.groups = true, want.Policy, want.Groups
 }

@@ -100,7 +100,9 @@ func TestKernelLeastConnections(t *testing.T) {
 
 // A backend that keeps its connections ten times as long has at most two more of
 // them than the others have in the mean, and not one more than the busiest, with
-// some ten each. That is over the whole run, since a moment is a matter of chance.
+// some ten each. That is over the whole run, since a moment is a matter of chance, and
+// so is the mean of a short one: of 4,000 connects it was 1.81 to 2.05 in nine runs, of
+// 25,000 1.76 to 1.86 in five.
 // It stands where the busiest do, because it is chosen only where it is not the
 // worse of two; with a hundred each the busiest are a little further off.
 func TestKernelLeastConnectionsSlow(t *testing.T) {
@@ -123,7 +125,7 @@ func TestKernelLeastConnectionsSlow(t *testing.T) {
 	const fast = 25 // calls that a connection outlives, ten times as many with the slow one
 	ends := map[int][]*kerneltest.Socket{}
 	var aboveMean, aboveMost, mean, counted float64
-	for now := range 10*fast + 4000 {
+	for now := range 10*fast + 25_000 {
 		for _, s := range ends[now] {
 			succeeds(t, "close", s.Close())
 		}
@@ -136,11 +138,12 @@ func TestKernelLeastConnectionsSlow(t *testing.T) {
 			end = now + 10*fast
 		}
 		ends[end] = append(ends[end], s)
-		most, sum := 0, 0
-		for _, a := range others {
-			most, sum = max(most, live(a)), sum+live(a)
-		}
-		if now > 10*fast {
+		if now > 10*fast && now%10 == 0 { // one connect changes little
+			most, sum := 0, 0
+			for _, a := range others {
+				n := live(a)
+				most, sum = max(most, n), sum+n
+			}
 			others := float64(sum) / float64(len(others))
 			mean += others
 			aboveMean += float64(live(slow)) - others

@@ -8,15 +8,19 @@ import (
 	"github.com/slicelb/slicelb/internal/kerneltest"
 )
 
-// rolled runs f while two clients connect without pause; no connect fails.
+// rolled runs f while two clients connect without pause: no connect fails, and each is
+// answered.
 func (h *host) rolled(f func()) {
 	h.Helper()
 	l := h.load(2)
 	defer func() { // also where f ends the test
 		n, failed := 0, map[string]int{}
 		for _, c := range l.end() {
-			if n++; c.Errno != 0 {
+			switch n++; {
+			case c.Errno != 0:
 				failed[c.Errno.Error()]++
+			case c.Server == "":
+				failed["no answer"]++
 			}
 		}
 		h.Logf("%d connects, failed: %v", n, failed)

@@ -199,6 +199,12 @@ func stopSlice(systemd dbus.BusObject, slice, pid string) (stale int, err error)
 			return 0, fmt.Errorf("%s does not go", slice)
 		}
 	}
+	// The directory is out of sight a moment before rmdir(2) comes to its tracepoint
+	// (cgroup_rmdir() in kernel/cgroup/cgroup.c, Linux 6.18). systemd answers when that
+	// call of its own has returned.
+	if err := systemd.Call("org.freedesktop.DBus.Peer.Ping", 0).Err; err != nil {
+		return 0, fmt.Errorf("ask systemd for an answer: %w", err)
+	}
 	if groupIn(table, id) != 0 {
 		stale++
 	}

@@ -201,12 +201,13 @@ func TestKernelMaglev(t *testing.T) {
 		weights[fmt.Sprintf("127.0.0.%d:9", i+1)] = 31
 	}
 	v := p.vip("maglev", vip+"/udp").steered(Cell{Algorithm: Maglev}, weights)
-	want := func(key uint64) string {
-		place := MaglevPlace(key, v.now.Count)
-		slot := p.Datapath.slots[v.now.Base+place]
-		return decodeBackend(p.Datapath.backends[SlotBackend(slot)]).Addr.String()
+	want := func(who Caller) string {
+		d, err := p.Dump()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d.Backends[d.MaglevBackend(d.Cells[v.cell], who)].Addr.String()
 	}
-	group := func(name string) uint64 { return 1<<43 | uint64(nameHash(name)) }
 	c := kerneltest.Start(t, p.root)
 	call := func() {
 		s := c.UDP(vip)
@@ -215,16 +216,17 @@ func TestKernelMaglev(t *testing.T) {
 	}
 	p.apply(SetGroup{0, Group{Name: "host", Translate: true}})
 	seen := map[string]bool{}
-	is := func(what string, key uint64) {
+	is := func(what string, who Caller) {
 		t.Helper()
+		want := want(who)
 		for range 3 {
-			if got := v.chosen(call); got != want(key) {
-				t.Errorf("%s: went to %s, want %s", what, got, want(key))
+			if got := v.chosen(call); got != want {
+				t.Errorf("%s: went to %s, want %s", what, got, want)
 			}
 		}
-		seen[want(key)] = true
+		seen[want] = true
 	}
-	is("host", group("host"))
+	is("host", Caller{Group: "host"})
 	for i := range 12 {
 		g := p.root.Make(t, fmt.Sprintf("%d.slice", i))
 		if i%2 == 0 {
@@ -237,9 +239,9 @@ func TestKernelMaglev(t *testing.T) {
 			t.Fatal(err)
 		}
 		if i%2 == 0 {
-			is("group", group(fmt.Sprint("group", i)))
+			is("group", Caller{Group: fmt.Sprint("group", i)})
 		} else {
-			is("split child", g.ID(t))
+			is("split child", Caller{Group: "group0", Split: g.ID(t)})
 		}
 		if err := c.Enter(p.root); err != nil {
 			t.Fatal(err)
@@ -253,5 +255,5 @@ func TestKernelMaglev(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	is("with affinity", group("host")+cookie*0xd1342543de82ef95)
+	is("with affinity", Caller{Group: "host", Netns: cookie})
 }

@@ -11,6 +11,7 @@ type arrays struct {
 	cells        []at[cellCopy]
 	backends     []at[backendCopy]
 	groups       []at[groupCopy]
+	hostNetns    uint64
 	policyWord   uint64
 	policy       []policyLine // from where the word points
 }
@@ -70,6 +71,7 @@ func (d *Datapath) copyArrays(f *followed) *arrays {
 			out.groups = append(out.groups, at[groupCopy]{uint32(i), groupCopy{atomic.LoadUint64(&d.groups[i]), d.groupInfos[i]}})
 		}
 	}
+	out.hostNetns = atomic.LoadUint64(d.hostNetns)
 	out.policyWord = atomic.LoadUint64(d.policyWord)
 	if base := decodePolicyWord(out.policyWord).Base; base != 0 {
 		lines, err := policyLinesAt(d.policyLines, base)
@@ -110,6 +112,7 @@ func (d *Datapath) dumpArrays(a *arrays, out *Dump) {
 	for _, g := range a.groups {
 		out.Groups[g.index] = decodeGroup(g.T.word, g.T.info)
 	}
+	out.HostNetns = a.hostNetns
 	out.PolicyWord = decodePolicyWord(a.policyWord)
 	if a.policy == nil {
 		return

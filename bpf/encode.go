@@ -380,8 +380,3 @@ func encodeViewKey(k ViewKey) slicelbSlbViewKey {
 }
 
 func decodeViewKey(k slicelbSlbViewKey) ViewKey { return ViewKey{Cell: k.Cell, Group: k.Group} }
-
-// MaglevPlace is where a caller's key leads to in a table of n places (SLB_HASH_KEY).
-func MaglevPlace(key uint64, n uint32) uint32 {
-	return uint32(uint64(uint32(key*0x9e3779b97f4a7c15>>32)) * uint64(n) >> 32)
-}

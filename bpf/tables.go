@@ -149,6 +149,8 @@ type Dump struct {
 	Expect       map[ExpectKey]Rule
 	Patterns     map[PatternKey]Pattern
 
+	HostNetns uint64 // cookie of the daemon's network namespace
+
 	PolicyWord  PolicyWord
 	Policy      *Policy // nil: there is none, or what the word names is none
 	PolicyLines uint32  // that it takes

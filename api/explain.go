@@ -15,6 +15,9 @@ type Question struct {
 	// be gone, and " (deleted)" may stand behind its path.
 	Process bool `json:"process"`
 
+	// Elsewhere says that the caller is in another network namespace than the daemon.
+	Elsewhere bool `json:"elsewhere,omitempty"`
+
 	// IDs are those of Cgroup and of what it lies in, innermost first, where an answer
 	// has said that they are hidden from the daemon and not from who asks.
 	IDs []uint64 `json:"ids,omitempty"`
@@ -22,7 +25,10 @@ type Question struct {
 
 // question reads what Client.Explain asks.
 func question(v url.Values) (Question, error) {
-	q := Question{Address: v.Get("address"), Cgroup: v.Get("cgroup"), Process: v.Get("process") == "true"}
+	q := Question{
+		Address: v.Get("address"), Cgroup: v.Get("cgroup"),
+		Process: v.Get("process") == "true", Elsewhere: v.Get("elsewhere") == "true",
+	}
 	for _, text := range v["id"] {
 		id, err := strconv.ParseUint(text, 10, 64)
 		if err != nil {
@@ -51,6 +57,7 @@ type Explanation struct {
 	Rule     int       `json:"rule,omitempty"`   // of the policy, that decided, from 1
 	Origin   string    `json:"origin,omitempty"` // where it stands
 	View     string    `json:"view,omitempty"`   // the group whose view decides
+	Chosen   string    `json:"chosen,omitempty"` // where Maglev leads the caller; "" = chance decides, or it cannot be said
 	Backends []Backend `json:"backends"`
 	Steps    []Step    `json:"steps"`
 }
@@ -85,6 +92,9 @@ func (c *Client) Explain(ctx context.Context, q Question) (*Explanation, error) 
 	v := url.Values{"address": {q.Address}, "cgroup": {q.Cgroup}}
 	if q.Process {
 		v.Set("process", "true")
+	}
+	if q.Elsewhere {
+		v.Set("elsewhere", "true")
 	}
 	for _, id := range q.IDs {
 		v.Add("id", strconv.FormatUint(id, 10))

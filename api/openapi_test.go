@@ -47,6 +47,7 @@ var operations = map[string]operation{
 		query("address", false, "string", "address:port, or address:port/udp; every VIP where it is left out"),
 		query("cgroup", true, "string", "the caller's cgroup, below the cgroup root"),
 		query("process", false, "boolean", "true: cgroup is what /proc/PID/cgroup had"),
+		query("elsewhere", false, "boolean", "true: the caller is in another network namespace than the daemon"),
 		query("id", false, "array", "the ids of the cgroup and of what it lies in, innermost first, for those that the daemon may not see"),
 	}},
 	"GET /v1/observe": {summary: "Decisions, one a line; with follow, as they are made.", answer: Observed{}, kind: "application/x-ndjson", query: []openapi.Parameter{

@@ -92,6 +92,8 @@ type caller struct {
 	group uint32                       // 0 = the host
 	name  string
 
+	elsewhere bool // in another network namespace than the daemon
+
 	policy      *bpf.PolicyIndex // in force; nil: none
 	policyRules []config.Rule    // that it is made of; nil: not known
 }

@@ -114,8 +114,8 @@ func (c *counted) out(e lb.Endpoint) bool {
 	return v.Drain || v.Down || v.Failing
 }
 
-// backendsOf adds to an explanation what was decided about its backends; where
-// none takes connections, all of them, with the reasons.
+// backendsOf adds to an explanation what is configured and what was decided about its
+// backends; where none takes connections, all of them, with the reasons.
 func (a answers) backendsOf(v *view, x *api.Explanation) error {
 	vip := v.source.vip(x.VIP)
 	if vip == nil {
@@ -135,11 +135,14 @@ func (a answers) backendsOf(v *view, x *api.Explanation) error {
 		x.Backends = c.backends(vip, group, list)
 		return nil
 	}
+	at := make(map[string]*api.Backend, len(x.Backends))
 	for i := range x.Backends {
-		for _, b := range list {
-			if b.Addr.String() == x.Backends[i].Address {
-				c.decided(vip, group, b, &x.Backends[i])
-			}
+		at[x.Backends[i].Address] = &x.Backends[i]
+	}
+	for _, b := range list {
+		if out := at[b.Addr.String()]; out != nil {
+			out.Weight, out.Origin = b.Weight, b.Origin.String()
+			c.decided(vip, group, b, out)
 		}
 	}
 	return nil

@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/slicelb/slicelb/api"
 	"github.com/slicelb/slicelb/bpf"
@@ -40,6 +39,7 @@ func (a answers) Explain(_ context.Context, q api.Question) (*api.Explanation, e
 		return nil, err
 	}
 	c := callerOf(d, line, v.snap)
+	c.elsewhere = q.Elsewhere
 	c.under(d, v.source)
 	var x *api.Explanation
 	if q.Address == "" {
@@ -140,7 +140,11 @@ func explain(d *bpf.Dump, n *bpf.CounterSnapshot, key bpf.FrontendKey, c caller)
 	case bpf.Balance:
 		x.Backends = shares(d, n, cell, info.VIP, x.View)
 		step("backends", "%d", len(x.Backends))
-		return done("balance", "one of %s of VIP %s, %s", prose.Plural(len(x.Backends), "backend"), info.VIP, choiceText(cell))
+		if cell.Algorithm == bpf.Maglev {
+			to, by := c.lead(d, cell)
+			x.Chosen, x.Steps = to, append(x.Steps, by)
+		}
+		return done("balance", "one of %s of VIP %s, %s", prose.Plural(len(x.Backends), "backend"), info.VIP, choiceText(cell, x.Chosen, key))
 	case bpf.PassExcept:
 		return done("pass", "group %s stands in except of VIP %s: untouched", who, info.VIP)
 	case bpf.PassHidden:
@@ -185,24 +189,6 @@ func frontendCell(d *bpf.Dump, key bpf.FrontendKey) (cell uint32, unknown, ok bo
 	return cell, unknown, ok && d.Cells[cell].Action != bpf.None
 }
 
-// choiceText is how a cell finds a backend.
-func choiceText(c bpf.Cell) string {
-	how := "by weight"
-	switch c.Algorithm {
-	case bpf.LeastConnections:
-		how = "by open connections and weight"
-	case bpf.Maglev:
-		how = "the one that its group leads to"
-		if c.Affinity > 0 {
-			how = "the one that its group and network namespace lead to"
-		}
-	}
-	if c.Affinity > 0 {
-		how += fmt.Sprintf("; kept until %v pass without a call", time.Duration(c.Affinity)*time.Second)
-	}
-	return how
-}
-
 func frontendText(k bpf.FrontendKey) string {
 	if k.Proto == bpf.UDP {
 		return k.Addr.String() + "/udp"
@@ -210,18 +196,18 @@ func frontendText(k bpf.FrontendKey) string {
 	return k.Addr.String()
 }
 
-// shares are the backends that a cell's slots name, with the number of slots
-// as their weight.
+// shares are the backends that a cell's slots name, with the part of the slots that
+// each has. What they weigh is the configuration's to say: see backendsOf.
 func shares(d *bpf.Dump, n *bpf.CounterSnapshot, cell bpf.Cell, vip, group string) []api.Backend {
 	slots := map[uint32]uint32{}
 	for _, slot := range d.Slots[cell.Base] {
 		slots[bpf.SlotBackend(slot)]++
 	}
 	out := make([]api.Backend, 0, len(slots))
-	for index, weight := range slots {
+	for index, has := range slots {
 		counters := n.Backends[index]
 		out = append(out, api.Backend{
-			VIP: vip, Group: group, Address: d.Backends[index].Addr.String(), Weight: weight,
+			VIP: vip, Group: group, Address: d.Backends[index].Addr.String(), Share: float64(has) / float64(cell.Count),
 			State: d.BackendCells[index].State.String(), Live: n.Live[index],
 			Counters: api.Counters{Connects: counters.Connects, Flows: counters.Flows},
 		})

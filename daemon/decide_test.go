@@ -2,10 +2,10 @@ package daemon
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 
@@ -81,17 +81,17 @@ func TestExplain(t *testing.T) {
 		want          []string // group, VIP, action, words of the reason
 		backends      string
 	}{
-		{"weights", "10.96.0.10:5432", web, []string{"web", "db", "balance", "one of 2 backends"}, "192.0.2.11:5432 x3, 192.0.2.12:5432 x1"},
-		{"udp is another frontend", "10.96.0.10:5432/udp", web, []string{"web", "db", "balance", ""}, "192.0.2.11:5432 x3, 192.0.2.12:5432 x1"},
-		{"v4-mapped", "[::ffff:10.96.0.10]:5432", web, []string{"web", "db", "balance", ""}, "192.0.2.11:5432 x3, 192.0.2.12:5432 x1"},
+		{"weights", "10.96.0.10:5432", web, []string{"web", "db", "balance", "one of 2 backends"}, "192.0.2.11:5432 75%, 192.0.2.12:5432 25%"},
+		{"udp is another frontend", "10.96.0.10:5432/udp", web, []string{"web", "db", "balance", ""}, "192.0.2.11:5432 75%, 192.0.2.12:5432 25%"},
+		{"v4-mapped", "[::ffff:10.96.0.10]:5432", web, []string{"web", "db", "balance", ""}, "192.0.2.11:5432 75%, 192.0.2.12:5432 25%"},
 		{"another port", "10.96.0.10:80", web, []string{"web", "", "pass", "no frontend"}, ""},
 		{"another protocol", "10.96.0.11:80/udp", web, []string{"web", "", "pass", "no frontend"}, ""},
-		{"a view", "10.96.0.10:5432", below("canary.slice", 11), []string{"canary", "db", "balance", "one of 1 backend "}, "192.0.2.20:5432 x1"},
+		{"a view", "10.96.0.10:5432", below("canary.slice", 11), []string{"canary", "db", "balance", "one of 1 backend "}, "192.0.2.20:5432 100%"},
 		{"translate = false", "10.96.0.10:5432", below("proxy.slice", 12), []string{"proxy", "db", "pass", "translate = false"}, ""},
 		{"hidden", "10.96.0.10:5432", below("cache.slice", 13), []string{"cache", "db", "reject", "not among the clients"}, ""},
 		{"the host", "10.96.0.10:5432", below("system.slice", 14), []string{"host", "db", "reject", "not among the clients"}, ""},
 		{"except", "10.96.0.53:53/udp", below("cache.slice", 13), []string{"cache", "dns", "pass", "except"}, ""},
-		{"everybody", "10.96.0.53:53/udp", below("system.slice", 14), []string{"host", "dns", "balance", ""}, "192.0.2.53:53 x1"},
+		{"everybody", "10.96.0.53:53/udp", below("system.slice", 14), []string{"host", "dns", "balance", ""}, "192.0.2.53:53 100%"},
 		{"no backend", "10.96.0.11:80", web, []string{"web", "down", "reject", "EHOSTUNREACH"}, ""},
 		{"no backend, pass", "10.96.0.12:80", web, []string{"web", "gone", "pass", `when_down = "pass"`}, ""},
 	} {
@@ -109,7 +109,7 @@ func TestExplain(t *testing.T) {
 			}
 			var parts []string
 			for _, b := range x.Backends {
-				parts = append(parts, b.Address+" x"+strconv.FormatUint(uint64(b.Weight), 10))
+				parts = append(parts, fmt.Sprintf("%s %.0f%%", b.Address, 100*b.Share))
 			}
 			if got := strings.Join(parts, ", "); got != test.backends {
 				t.Errorf("backends %s, want %s", got, test.backends)

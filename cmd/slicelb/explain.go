@@ -25,11 +25,14 @@ func newExplain(g *globals) *cobra.Command {
 		Short: "Say what a caller's connect to an address gets, and why",
 		Long: `Say what a connect from one caller to one address gets, and why: the caller's
 cgroup with all above it and which of them decides, the group, which VIP the
-address is, and which backends it may reach. Without an address: what the caller
-gets of each VIP. The caller is a process, a unit or a cgroup.
+address is, and which backends it may reach: where the algorithm is "maglev", the
+one that it does. Without an address: what the caller gets of each VIP. The caller
+is a process, a unit or a cgroup.
 
 The answer is worked out from what the kernel's maps hold, look-up by look-up, as
-the kernel would. A process of another user is found only where /proc shows it.`,
+the kernel would. A backend that the caller keeps by affinity is not looked up. Of
+a unit or a cgroup it is assumed that it is in the daemon's network namespace. A
+process of another user is found only where /proc shows it.`,
 		Example: "  slicelb explain 10.96.0.10:5432 --pid 4711\n  slicelb explain --pid 4711\n  slicelb explain '[fd00:96::10]:53/udp' --unit web@1.service\n  slicelb explain 10.96.0.10:5432 --cgroup /web.slice",
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
@@ -45,7 +48,7 @@ the kernel would. A process of another user is found only where /proc shows it.`
 			if err != nil {
 				return err
 			}
-			q := api.Question{Cgroup: path, Process: pid != 0}
+			q := api.Question{Cgroup: path, Process: pid != 0, Elsewhere: pid != 0 && elsewhere(pid)}
 			if len(args) == 1 {
 				q.Address = args[0]
 			}
@@ -64,7 +67,7 @@ the kernel would. A process of another user is found only where /proc shows it.`
 			if err := printExplanation(g, &out, x); err != nil {
 				return err
 			}
-			if pid != 0 && elsewhere(pid) && onLoopback(x.Backends) {
+			if q.Elsewhere && onLoopback(x) {
 				_, err = fmt.Fprintf(g.stdout, "\nProcess %d is in another network namespace: where a backend on loopback is chosen, it gets EHOSTUNREACH.\n", pid)
 			}
 			return err
@@ -85,11 +88,12 @@ func elsewhere(pid int) bool {
 	return err == nil && hidden == nil && own != theirs
 }
 
-// onLoopback reports that the daemon's loopback is where one of the backends is.
-func onLoopback(backends []api.Backend) bool {
-	return slices.ContainsFunc(backends, func(b api.Backend) bool {
+// onLoopback reports that the daemon's loopback is where one of the backends is that a
+// call may go to.
+func onLoopback(x *api.Explanation) bool {
+	return slices.ContainsFunc(x.Backends, func(b api.Backend) bool {
 		addr, err := netip.ParseAddrPort(b.Address)
-		return err == nil && addr.Addr().IsLoopback()
+		return err == nil && addr.Addr().IsLoopback() && (x.Chosen == "" || x.Chosen == b.Address)
 	})
 }
 

@@ -62,7 +62,7 @@ type Unit struct {
 	Group   string `json:"group,omitempty"` // of a view
 	Address string `json:"address"`         // %i is the instance
 	Weight  uint32 `json:"weight"`
-	Running int    `json:"running"` // of this name, and not inactive
+	Running int    `json:"running"` // that are backends by this name, and not inactive
 	Origin  string `json:"origin"`
 }
 

@@ -255,7 +255,7 @@ func mayReturn(vip *config.VIP, e lb.Endpoint, o order) bool {
 	}
 	is := func(list []config.UnitBackend) bool {
 		return slices.ContainsFunc(list, func(u config.UnitBackend) bool {
-			if !unitwatch.MatchUnit(u.Unit, o.Unit) {
+			if u.Unit != discover.Closest(list, u.Family, o.Unit, unitwatch.MatchUnit) {
 				return false
 			}
 			addr, err := u.Addr(o.Unit)

@@ -6,7 +6,6 @@ import (
 	"github.com/slicelb/slicelb/api"
 	"github.com/slicelb/slicelb/config"
 	"github.com/slicelb/slicelb/internal/prose"
-	"github.com/slicelb/slicelb/unitwatch"
 )
 
 // units are the names of units that a VIP's backends are, and how many run.
@@ -16,10 +15,7 @@ func (c *counted) units(v *config.VIP) []api.Unit {
 		for _, u := range list {
 			one := api.Unit{Unit: u.Unit, Group: group, Address: u.Address, Weight: u.Weight, Origin: u.Origin.String()}
 			for _, b := range backends {
-				if b.Unit == "" || !unitwatch.MatchUnit(u.Unit, b.Unit) {
-					continue
-				}
-				if addr, err := u.Addr(b.Unit); err == nil && addr == b.Addr {
+				if b.Unit != "" && b.Origin == u.Origin {
 					one.Running++
 				}
 			}

@@ -189,3 +189,24 @@ func TestMeantByUnit(t *testing.T) {
 		t.Errorf("%+v", b)
 	}
 }
+
+// A unit that a closer name decides over is counted for that name alone, and cannot
+// come back as what a wider one would make of it.
+func TestClosestName(t *testing.T) {
+	toml := unitVIP + "[[vip.db.backend]]\nunit = \"web@1.service\"\naddress = \"127.0.0.1:8001\"\nweight = 3\n"
+	src := parse(t, toml)
+	v := &src.cfg.VIPs[0]
+	for addr, want := range map[string]bool{"127.0.0.1:8001": true, "127.0.0.1:1": false} {
+		if got := mayReturn(v, endpointOf("db", addr), order{Unit: "web@1.service"}); got != want {
+			t.Errorf("%s may return: %v", addr, got)
+		}
+	}
+	src = src.with(unitsAre(discover.Unit{Name: "web@1.service", State: discover.Active}, discover.Unit{Name: "web@2.service", State: discover.Active}))
+	shown := (&counted{source: src}).vipOf(&src.cfg.VIPs[0])
+	if len(shown.Units) != 2 || shown.Units[0].Running != 1 || shown.Units[1].Running != 1 {
+		t.Errorf("%+v", shown.Units)
+	}
+	if len(shown.Backends) != 2 || shown.Backends[0].Unit != "web@2.service" || shown.Backends[1].Weight != 3 {
+		t.Errorf("%+v", shown.Backends)
+	}
+}

@@ -64,7 +64,8 @@ type expansion struct {
 }
 
 // list is a list of backends with those that wanted names, each address once:
-// what stands in the files first, then the unit that serves best.
+// what stands in the files first, then the unit that serves best. Over a unit that
+// several names match the closest decides.
 func (x *expansion) list(vip, title string, fixed []config.Backend, wanted []config.UnitBackend) []config.Backend {
 	if len(wanted) == 0 {
 		return fixed
@@ -74,9 +75,13 @@ func (x *expansion) list(vip, title string, fixed []config.Backend, wanted []con
 	for i, b := range fixed {
 		at[b.Addr] = i
 	}
+	closest := x.closest(wanted)
 	for i := range wanted {
 		w := &wanted[i]
 		for _, u := range x.named(w.Unit) {
+			if closest != nil && closest[unitIn{u.Name, w.Family}] != w.Unit {
+				continue
+			}
 			addr, err := w.Addr(u.Name)
 			if err != nil {
 				x.wrong("%s: unit %s is no backend: %v", title, u.Name, err)
@@ -87,7 +92,7 @@ func (x *expansion) list(vip, title string, fixed []config.Backend, wanted []con
 			case taken && out[j].Unit == "":
 				x.wrong("%s: unit %s is no backend of its own: %s is one in any case", title, u.Name, addr)
 				continue
-			case taken && out[j].Unit == u.Name: // two names are the unit's
+			case taken && out[j].Unit == u.Name: // a name that stands twice, with this address both times
 			case taken:
 				other := x.units.Find(out[j].Unit)
 				if other.State.Serves() && u.State.Serves() {

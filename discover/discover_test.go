@@ -155,6 +155,44 @@ func TestExpandTwice(t *testing.T) {
 	}
 }
 
+// Over a unit that several names match the closest decides, wherever it stands; a name
+// for each family, and one that stands twice, all hold.
+func TestExpandClosest(t *testing.T) {
+	const glob, own = `{ unit = "web@*.service", address = "127.0.0.1:%i" }`, `{ unit = "web@1.service", address = "127.0.0.1:1", weight = 5 }`
+	for _, tt := range []struct{ name, backends, want string }{
+		{"a glob, then the unit's own", glob + "," + own, "127.0.0.1:2/1/web@2.service 127.0.0.1:1/5/web@1.service"},
+		{"the unit's own, then a glob", own + "," + glob, "127.0.0.1:1/5/web@1.service 127.0.0.1:2/1/web@2.service"},
+		{"another address", glob + `,{ unit = "web@1.service", address = "127.0.0.1:8001" }`, "127.0.0.1:2/1/web@2.service 127.0.0.1:8001/1/web@1.service"},
+		{"a longer prefix", `{ unit = "w*@1.service", address = "127.0.0.1:%i", weight = 9 },` + glob, "127.0.0.1:1/1/web@1.service 127.0.0.1:2/1/web@2.service"},
+		{"equal prefixes", `{ unit = "web@*.service", address = "127.0.0.1:%i", weight = 7 },{ unit = "web@*1.service", address = "127.0.0.1:%i", weight = 9 }`, "127.0.0.1:1/7/web@1.service 127.0.0.1:2/7/web@2.service"},
+		{"another family", `{ unit = "web@*.service", address = "[::1]:%i" },` + own, "[::1]:1/1/web@1.service [::1]:2/1/web@2.service 127.0.0.1:1/5/web@1.service"},
+		{"a name that stands twice", glob + `,{ unit = "web@*.service", address = "127.0.0.2:%i" }`, "127.0.0.1:1/1/web@1.service 127.0.0.1:2/1/web@2.service 127.0.0.2:1/1/web@1.service 127.0.0.2:2/1/web@2.service"},
+		{"no instance of a glob's", `{ unit = "web@*.service", address = "127.0.0.1:8%i" },{ unit = "web@x.service", address = "127.0.0.1:9" }`, "127.0.0.1:81/1/web@1.service 127.0.0.1:82/1/web@2.service 127.0.0.1:9/1/web@x.service"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			cfg := parse(t, "[vip.a]\nfrontends = [\"10.96.0.1:80\", \"[fd00:96::1]:80\"]\nbackend = [ { address = \"192.0.2.1:80\" }, { address = \"[2001:db8::1]:80\" },"+tt.backends+" ]\n")
+			units := &Units{List: []Unit{{Name: "web@1.service", State: Active}, {Name: "web@2.service", State: Active}}}
+			if strings.Contains(tt.backends, "web@x") {
+				units.List = append(units.List, Unit{Name: "web@x.service", State: Active})
+			}
+			e := Expand(cfg, units, match)
+			if got := text(e.Config.VIPs[0].Backends[2:]); got != tt.want || len(e.Wrong) > 0 {
+				t.Errorf("got  %s %q\nwant %s", got, e.Wrong, tt.want)
+			}
+			for _, b := range e.Config.VIPs[0].Backends[2:] {
+				family := uint8(4)
+				if b.Addr.Addr().Is6() {
+					family = 6
+				}
+				name := Closest(cfg.VIPs[0].Units, family, b.Unit, match)
+				if !slices.ContainsFunc(cfg.VIPs[0].Units, func(w config.UnitBackend) bool { return w.Unit == name && w.Origin == b.Origin }) {
+					t.Errorf("%s is by %q, and not what stands at %s", b.Addr, name, b.Origin)
+				}
+			}
+		})
+	}
+}
+
 // However many units there are: a list is bounded, and so is what is told.
 func TestExpandMany(t *testing.T) {
 	cfg := parse(t, "[vip.a]\nfrontends = [\"10.96.0.1:80\"]\nbackend = [{ unit = \"web@*.service\", address = \"127.0.0.1:%i\" }]\n")

@@ -25,7 +25,8 @@ func newBackendSet(g *globals, state, short, long string) *cobra.Command {
 daemon's own user.
 
 With --unit it is about every backend that the unit is, in every VIP, and holds
-until the unit stops, fails or is started again.`,
+until the unit stops, fails or is started again. A unit that does not run is no
+backend: that is said, and no error. One that no backend is named after is.`,
 		Example: "  slicelb backend " + state + " db 192.0.2.11:5432\n  slicelb backend " + state + " --unit postgres@5432.service",
 		Args: func(cmd *cobra.Command, args []string) error {
 			if unit != "" {
@@ -79,7 +80,8 @@ func (g *globals) setBackend(ctx context.Context, change api.BackendChange) erro
 		return err
 	}
 	if change.Unit != "" && len(out.Backends) == 0 {
-		fmt.Fprintf(g.stderr, "slicelb: unit %s is no backend now\n", prose.Foreign(change.Unit))
+		// No error: a unit that stops may have stopped already.
+		fmt.Fprintf(g.stderr, "slicelb: unit %s is no backend now\nhint: slicelb backend list -o wide\n", prose.Foreign(change.Unit))
 		return nil
 	}
 	var names []string

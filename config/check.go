@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -37,8 +38,9 @@ func (b *builder) checkTree() {
 	for i, g := range b.groups {
 		groups[i] = g.Group.anchors()
 	}
-	_, err := anchor.Compile(groups)
+	tree, err := anchor.Compile(groups)
 	if err == nil {
+		b.warnCrowds(tree.Crowds())
 		return
 	}
 	at := b.groups[0].at
@@ -50,6 +52,32 @@ func (b *builder) checkTree() {
 		}
 	}
 	b.errorf(at, "", "%v", err)
+}
+
+// warnCrowds: slices that the kernel does not map by itself, because there are too many.
+func (b *builder) warnCrowds(crowds []anchor.Crowd) {
+	if len(crowds) == 0 {
+		return
+	}
+	type slice struct {
+		text string
+		at   span
+	}
+	said := make(map[string]slice)
+	for _, g := range b.groups {
+		for i, a := range g.Anchors {
+			said[a.Pattern] = slice{a.Text, g.anchors[i]}
+		}
+	}
+	for _, c := range crowds {
+		first, more := said[c.Patterns[0]], ""
+		if n := len(c.Patterns) - 1; n > 0 {
+			more = fmt.Sprintf(" and %d more", n)
+		}
+		b.warnf(first.at, `write fewer slices with "*" there, or name them`,
+			"slice %s%s: no room among the %d globs below %s that the kernel matches by itself, where an overlap of two counts as one more: what is made there gets its group a moment later, perhaps after its first calls",
+			quote(first.text), more, anchor.MaxPatterns, printable(c.Below))
+	}
 }
 
 // checkSlices: a slice belongs to one group.

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -40,6 +41,37 @@ func TestSliceMadeDuringReload(t *testing.T) {
 	s = p.await("the slice is mapped", func(s *api.Status) bool { return s.Tracking.Anchors == 1 })
 	if s.Tracking.Resync.Cause != "the kernel's table changed" || s.Tracking.Sources["overflows"] != 0 || s.Tracking.Sources["kernel_lost"] != 0 {
 		t.Errorf("%+v", s.Tracking)
+	}
+}
+
+// Slices with a "*" that the kernel has no room for are named, with their place, as check
+// names them.
+func TestCrowdIsTold(t *testing.T) {
+	p := start(t, oneVIP, newMemoryPath(lbtest.DefaultLimits), nil)
+	p.await("well", well)
+	crowd := func(n int) {
+		t.Helper()
+		var list []string
+		for i := range n {
+			list = append(list, fmt.Sprintf(`"/%c*.slice"`, 'a'+i))
+		}
+		p.configure("[group.web]\nslices = [" + strings.Join(list, ", ") + "]\n\n" + oneVIP)
+		if _, err := p.client.Reload(t.Context(), 10*time.Second); err != nil {
+			t.Fatal(err)
+		}
+	}
+	told := func(s *api.Status) string { return strings.Join(s.Notes, "\n") }
+	crowd(16)
+	s := p.await("as many as fit", func(s *api.Status) bool { return len(s.Groups) == 1 })
+	if strings.Contains(told(s), "no room") || strings.Contains(told(s), "by itself") {
+		t.Errorf("of 16 it is said:\n%s", told(s))
+	}
+	crowd(17)
+	s = p.await("one more", func(s *api.Status) bool { return len(s.Groups) == 1 })
+	for _, want := range []string{`slicelb.toml:2:219: slice "/q*.slice": no room among the 16 globs below /`, "cannot match by itself, so that cgroups are mapped a moment after they are made: /q*.slice"} {
+		if !strings.Contains(told(s), want) {
+			t.Errorf("%q is not said:\n%s", want, told(s))
+		}
 	}
 }
 

@@ -94,6 +94,7 @@ type Tree struct {
 	root     Match
 	edges    []Edge
 	inexact  []string
+	crowds   []Crowd
 }
 
 // Root is what is said of the cgroup root itself.
@@ -125,6 +126,16 @@ func (t *Tree) Edges() []Edge { return t.edges }
 // with more than one star, a class or a question mark, and those beyond
 // MaxPatterns in one place. User space maps their directories a little later.
 func (t *Tree) Inexact() []string { return t.inexact }
+
+// Crowd is what finds no room among the MaxPatterns below one directory.
+type Crowd struct {
+	Below    string   // that directory, as the first of Patterns has it
+	Patterns []string // in load order
+}
+
+// Crowds are the patterns of Inexact with one star, which the kernel would decide but
+// for those before them. Each is in one Crowd, however many directories it is too much in.
+func (t *Tree) Crowds() []Crowd { return t.crowds }
 
 // Patterns are all configured patterns, in load order.
 func (t *Tree) Patterns() []string {

@@ -324,6 +324,9 @@ func TestInexact(t *testing.T) {
 	if diff := cmp.Diff(want, tree.Inexact()); diff != "" {
 		t.Errorf("inexact (-want +got):\n%s", diff)
 	}
+	if diff := cmp.Diff([]Crowd{{"/", want[3:]}}, tree.Crowds()); diff != "" {
+		t.Errorf("crowds (-want +got):\n%s", diff)
+	}
 	if got := group(tree, "/n19z"); got != "n19" {
 		t.Errorf("a pattern beyond the kernel's limit: group %q", got)
 	}
@@ -337,6 +340,32 @@ func TestInexact(t *testing.T) {
 		if count > MaxPatterns {
 			t.Errorf("node %#x has %d patterns", n, count)
 		}
+	}
+}
+
+// A pattern is in one crowd, that of the first directory in which it is too much; what
+// two share takes room as well.
+func TestCrowds(t *testing.T) {
+	g := Group{Name: "g", Split: "*.scope"}
+	for i := range MaxPatterns {
+		g.Patterns = append(g.Patterns, fmt.Sprintf("/d/e/n%02d*", i), fmt.Sprintf("/*/e/m%02d*", i))
+	}
+	g.Patterns = append(g.Patterns, "/*/e/m99*") // one too many in any folder
+	overlapping := Group{Name: "o"}
+	for c := 'a'; c < 'e'; c++ { // four stars in front, four behind: 16 of both
+		overlapping.Patterns = append(overlapping.Patterns, fmt.Sprintf("/o/%c*", c), fmt.Sprintf("/o/*%c", c))
+	}
+	tree, err := Compile([]Group{g, overlapping})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, c := range tree.Crowds() {
+		got = append(got, fmt.Sprintf("%s %d %s", c.Below, len(c.Patterns), c.Patterns[0]))
+	}
+	want := []string{"/o 2 /o/d*", "/*/e 1 /*/e/m99*", "/d/e 16 /d/e/n08*"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("crowds (-want +got):\n%s", diff)
 	}
 }
 

@@ -58,7 +58,7 @@ func Compile(groups []Group) (*Tree, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := builder{tree: t, splits: splits, byContent: map[string]*state{}, inexact: map[string]bool{}}
+	b := builder{tree: t, splits: splits, byContent: map[string]*state{}, inexact: map[string]bool{}, crowded: map[int]bool{}}
 	root := b.root()
 	for i := 0; i < len(t.states); i++ { // expand appends
 		if err := b.expand(t.states[i]); err != nil {
@@ -152,6 +152,7 @@ type builder struct {
 	byContent map[string]*state
 	edges     []pendingEdge
 	inexact   map[string]bool // texts of patterns and splits that do not fit the kernel
+	crowded   map[int]bool    // patterns that a Crowd has
 }
 
 type pendingEdge struct {
@@ -279,9 +280,7 @@ func (b *builder) expand(s *state) error {
 	}
 
 	kept, dropped, overlaps := b.close(s, MaxPatterns)
-	for _, g := range dropped {
-		b.inexact[b.text(s, g)] = true
-	}
+	b.crowd(s, dropped)
 	all, rest, more := b.close(s, maxClosed)
 	if len(rest) > 0 {
 		return fmt.Errorf("pattern %q: too many overlapping patterns below one directory", b.text(s, rest[0]))
@@ -308,6 +307,26 @@ func (b *builder) expand(s *state) error {
 		b.edge(s, s.rest, Edge{Kind: Rest})
 	}
 	return nil
+}
+
+// crowd takes note of the one-star patterns that the kernel has no room for below s.
+// The search's is none of them, since it comes first.
+func (b *builder) crowd(s *state, dropped []int) {
+	var c Crowd
+	for _, g := range dropped {
+		if b.crowded[g] {
+			continue
+		}
+		text := b.tree.patterns[g].text
+		b.crowded[g], b.inexact[text] = true, true
+		if c.Patterns == nil {
+			c.Below = cmp.Or(strings.Join(strings.Split(text, "/")[:s.depth+1], "/"), "/")
+		}
+		c.Patterns = append(c.Patterns, text)
+	}
+	if c.Patterns != nil {
+		b.tree.crowds = append(b.tree.crowds, c)
+	}
 }
 
 func (b *builder) edge(from *state, r result, e Edge) {

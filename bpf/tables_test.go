@@ -10,7 +10,12 @@ import (
 	"github.com/slicelb/slicelb/internal/kerneltest"
 )
 
-func TestMain(m *testing.M) { kerneltest.Main(m) }
+func TestMain(m *testing.M) {
+	if cgroup := os.Getenv(levelEnv); cgroup != "" {
+		os.Exit(printLevel(cgroup))
+	}
+	kerneltest.Main(m)
+}
 
 // plane is a Datapath attached to a cgroup of its own, in a network namespace of
 // its own that the test's goroutine is in, and a simple writer of its tables:

@@ -100,14 +100,15 @@ type caller struct {
 
 // callerOf looks the group up as group_of_current() in the programs does: the nearest
 // cgroup that has one, the caller's own or one above it that lies no deeper than
-// anchor.MaxLevel. The snapshot, which may be nil, adds what only user space knows:
-// units, and the names of split children.
-func callerOf(d *bpf.Dump, line []ancestor, snap *unitwatch.Snapshot) caller {
+// anchor.MaxLevel in the hierarchy, whose level top is the last of line. The snapshot,
+// which may be nil, adds what only user space knows: units, and the names of split
+// children.
+func callerOf(d *bpf.Dump, line []ancestor, top int, snap *unitwatch.Snapshot) caller {
 	c := caller{line: line, by: -1, name: lb.HostGroup, rules: map[uint64]bpf.Rule{}, known: map[uint64]*unitwatch.Cgroup{}}
 	for i, a := range line {
 		if r, ok := d.Cgroups[a.id]; ok && a.id != 0 {
 			c.rules[a.id] = r
-			level := len(line) - 1 - i
+			level := top + len(line) - 1 - i
 			if r.Group != 0 && c.by < 0 && (i == 0 || level <= anchor.MaxLevel) {
 				c.by, c.group, c.name = i, r.Group, d.Groups[r.Group].Name
 			}

@@ -148,7 +148,7 @@ func TestCaller(t *testing.T) {
 			"web", "/web.slice", "/web.slice", "- anchor way", "this cgroup is gone; group web, by /web.slice", true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			x := callerOf(d, test.line, snap).explanation()
+			x := callerOf(d, test.line, 0, snap).explanation()
 			var kinds []string
 			for _, a := range x.Ancestors {
 				if a.Kind == "" {
@@ -171,6 +171,23 @@ func TestCaller(t *testing.T) {
 	}
 }
 
+// Levels count from the hierarchy's root, below which the cgroup root may lie.
+func TestCallerBelowADeepRoot(t *testing.T) {
+	d := &bpf.Dump{
+		Groups:  map[uint32]bpf.Group{1: {Name: "jobs"}, 2: {Name: "inner"}},
+		Cgroups: map[uint64]bpf.Rule{20: {Group: 1}, 21: {Group: 2}},
+	}
+	line := []ancestor{{"/jobs.slice/x.scope/c", 22}, {"/jobs.slice/x.scope", 21}, {"/jobs.slice", 20}, {"/", 1}}
+	for root, want := range map[int]string{0: "inner", 29: "inner", 30: "jobs", 31: "host"} {
+		if c := callerOf(d, line, root, nil); c.name != want {
+			t.Errorf("a root at level %d: %s, want %s", root, c.name, want)
+		}
+		if c := callerOf(d, line[1:], root, nil); c.name != "inner" {
+			t.Errorf("a root at level %d, in a cgroup that has a group itself: %s", root, c.name)
+		}
+	}
+}
+
 // Without an address: every VIP, each by one frontend of a family.
 func TestVerdicts(t *testing.T) {
 	maps := filled(t, explained(t), map[uint64]string{10: "web.slice"})
@@ -179,7 +196,7 @@ func TestVerdicts(t *testing.T) {
 		t.Fatal(err)
 	}
 	var got []string
-	for _, v := range verdicts(d, callerOf(d, []ancestor{{"/web.slice", 10}, {"/", 1}}, nil)) {
+	for _, v := range verdicts(d, callerOf(d, []ancestor{{"/web.slice", 10}, {"/", 1}}, 0, nil)) {
 		got = append(got, v.VIP+" "+v.Address+" "+v.Action)
 	}
 	want := []string{"db 10.96.0.10:5432 balance", "dns 10.96.0.53:53/udp balance", "down 10.96.0.11:80 reject", "gone 10.96.0.12:80 pass"}

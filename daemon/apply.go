@@ -91,7 +91,7 @@ func (d *daemon) compile(src *source, snap *unitwatch.Snapshot) (*lb.State, erro
 	var err error
 	if same {
 		state, err = d.desired.WithMembers(members).WithVerdicts(rt.Verdicts)
-	} else {
+	} else if err = tooDeep(src.cfg, d.rootLevel); err == nil {
 		state, err = lb.Compile(src.cfg, src.tree, members, rt)
 	}
 	if err != nil {

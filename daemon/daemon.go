@@ -47,6 +47,7 @@ type daemon struct {
 	notify     *fdstore.Notifier
 	open       openDataPath
 	root       unitwatch.Root
+	rootLevel  int // of the cgroup root in the whole hierarchy
 	rootDir    *os.File
 	configPath string
 	socket     string

@@ -38,7 +38,7 @@ func (a answers) Explain(_ context.Context, q api.Question) (*api.Explanation, e
 	if err != nil {
 		return nil, err
 	}
-	c := callerOf(d, line, v.snap)
+	c := callerOf(d, line, v.level, v.snap)
 	c.elsewhere = q.Elsewhere
 	c.under(d, v.source)
 	var x *api.Explanation

@@ -100,7 +100,7 @@ func TestExplain(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			x := explain(d, &bpf.CounterSnapshot{}, key, callerOf(d, test.line, nil))
+			x := explain(d, &bpf.CounterSnapshot{}, key, callerOf(d, test.line, 0, nil))
 			if !strings.Contains(x.Reason, test.want[3]) {
 				t.Errorf("reason %q, want %q in it", x.Reason, test.want[3])
 			}
@@ -168,7 +168,7 @@ address = "127.0.0.1:8001"
 			if err != nil {
 				t.Fatal(err)
 			}
-			c := callerOf(d, line, nil)
+			c := callerOf(d, line, 0, nil)
 			c.under(d, nil)
 			if x := explain(d, &bpf.CounterSnapshot{}, key, c); x.Action != test.action || !strings.Contains(x.Reason, test.reason) {
 				t.Errorf("%s: %s, want %s with %q", x.Action, x.Reason, test.action, test.reason)
@@ -188,7 +188,7 @@ func TestExplainStrict(t *testing.T) {
 		t.Fatal(err)
 	}
 	for id, want := range map[uint64]bool{10: true, 11: false} {
-		x := explain(d, &bpf.CounterSnapshot{}, key, callerOf(d, []ancestor{{"/x.slice", id}, {"/", 1}}, nil))
+		x := explain(d, &bpf.CounterSnapshot{}, key, callerOf(d, []ancestor{{"/x.slice", id}, {"/", 1}}, 0, nil))
 		if said := slices.ContainsFunc(x.Steps, func(s api.Step) bool { return strings.HasPrefix(s.Found, "strict = true") }); said != want {
 			t.Errorf("group %s: %+v", x.Group, x.Steps)
 		}

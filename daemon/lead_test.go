@@ -54,7 +54,7 @@ backend = [ { address = "192.0.2.1:80" }, { address = "192.0.2.2:80" } ]
 			if err != nil {
 				t.Fatal(err)
 			}
-			c := callerOf(d, test.line, nil)
+			c := callerOf(d, test.line, 0, nil)
 			c.elsewhere = test.elsewhere
 			x := explain(d, &bpf.CounterSnapshot{}, key, c)
 			last := x.Steps[len(x.Steps)-1]

@@ -109,6 +109,7 @@ func Run(ctx context.Context, o Options) error {
 	}
 	d.observer, d.refusals = d.newObserver()
 	d.findSelf()
+	d.findLevel()
 	if err := d.start(); err != nil {
 		return err
 	}

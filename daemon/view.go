@@ -22,6 +22,7 @@ type view struct {
 	source   *source
 	snap     *unitwatch.Snapshot
 	dp       dataPath
+	level    int // of the cgroup root
 	problems []string
 	notes    []string
 	status   api.Status // without VIPs, groups and counters
@@ -34,7 +35,7 @@ type view struct {
 
 // publish makes what the loop knows now what the API answers.
 func (d *daemon) publish() {
-	v := &view{source: d.running, snap: d.snap, dp: d.dp.dataPath, orders: d.backends.operator, ready: d.ready, part: d.ranPart(), kernel: d.kernel, rec: d.rec}
+	v := &view{source: d.running, snap: d.snap, dp: d.dp.dataPath, level: d.rootLevel, orders: d.backends.operator, ready: d.ready, part: d.ranPart(), kernel: d.kernel, rec: d.rec}
 	v.status = api.Status{
 		Version: d.version, PID: os.Getpid(), Started: d.started,
 		Config:    api.Config{Path: d.path(), Files: []string{}},
@@ -46,7 +47,7 @@ func (d *daemon) publish() {
 	v.addServing(d)
 	v.addDataPlane(d)
 	if d.root.Namespaced {
-		v.note("%s is a part of the cgroup tree: what runs outside it is not served", d.root.Path)
+		v.note("%s is a part of the cgroup tree, at level %d: what runs outside it is not served", d.root.Path, d.rootLevel)
 	}
 	d.healthNotes(v.note)
 	d.unitNotes(v.note)

@@ -76,6 +76,26 @@ func OpenRoot(named string) (Root, error) {
 	return Root{Path: path, Namespaced: !IsHierarchyRoot(id)}, nil
 }
 
+// Top is the highest cgroup that can be seen above the root, and how many levels the root
+// lies below it.
+func (r Root) Top() (id uint64, below int, err error) {
+	var top, st unix.Stat_t
+	if err := unix.Stat(r.Path, &top); err != nil {
+		return 0, 0, fmt.Errorf("cgroup root %q: %w", r.Path, err)
+	}
+	for up := r.Path; top.Ino != rootInode; below++ {
+		up += "/.."
+		if err := unix.Stat(up, &st); err != nil {
+			return 0, 0, fmt.Errorf("above the cgroup root: %q: %w", up, err)
+		}
+		if st.Dev != top.Dev { // top is where it is mounted
+			break
+		}
+		top = st
+	}
+	return top.Ino, below, nil
+}
+
 // FindRoot returns the mount point of the cgroup2 hierarchy: unified, or hybrid
 // beside v1. Errors are of type *RootError: v1 alone is refused, and so is a
 // cgroup namespace that hides the hierarchy's root, which the caller may accept

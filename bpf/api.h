@@ -174,10 +174,11 @@ enum slb_action {
  *   bits  0..19 group  index into groups; 0 = no group (the search goes on upwards)
  *   bits 20..39 node   state of the anchor automaton: what is expected below; 0 = nothing
  *   bit  40     split  this cgroup is a split child: a group of its own, with group's rules
- *   bit  41     spare
+ *   bit  41     counted  a split child that has counters of its own: SLB_PAIR_CHILD
  *   bits 42..63 check  low 22 bits of the cgroup id
  */
 #define SLB_CGROUP_SPLIT (1ULL << 40)
+#define SLB_CGROUP_COUNTED (1ULL << 41)
 #define SLB_CGROUP_CHECK_SHIFT 42
 #define SLB_CGROUP(rule, id) \
 	(((rule) & ((1ULL << SLB_CGROUP_CHECK_SHIFT) - 1)) | ((__u64)(id) << SLB_CGROUP_CHECK_SHIFT))
@@ -521,6 +522,8 @@ struct slb_group_info {
  * indexes with its key.
  */
 #define SLB_PAIR(cell, group) ((__u64)(cell) << 32 | (group))
+/* In place of a group: a split child, by its cgroup's id. Its calls count for its group too. */
+#define SLB_PAIR_CHILD(id) (1U << 31 | ((__u32)(id) & 0x7fffffff))
 #define SLB_PAIR_HOME(pair) \
 	((__u32)((pair) * 0x9e3779b97f4a7c15ULL >> 32) & (SLB_PAIRS - 1))
 
@@ -553,7 +556,7 @@ enum slb_stat {
 	SLB_STAT_LOOPBACK_NETNS,      /* loopback backend asked for from another netns */
 	SLB_STAT_REPLY_UNKNOWN,	      /* datagram from a backend without a reverse entry */
 	SLB_STAT_STALE_FRONTEND,      /* reverse look-up declined: the frontend is gone */
-	SLB_STAT_PAIRS_FULL,	      /* counted by the cell alone */
+	SLB_STAT_PAIRS_FULL,	      /* counted by the cell, but not by the group, or the split child */
 	SLB_STAT_CGROUPS_FULL,	      /* an anchor could not be mapped by the kernel */
 	SLB_STAT_EVENTS_LOST,	      /* ring buffer full: user space looks everywhere */
 	SLB_STAT_ANCHORS_MAPPED,      /* directories mapped before mkdir returned */

@@ -62,17 +62,19 @@ func (d *Datapath) apply(w Write) error {
 		if err != nil {
 			return err
 		}
-		return d.putCgroup(w.ID, rule)
+		return d.counting(w.ID, w.Rule.Counted, func() error { return d.putCgroup(w.ID, rule) })
 	case SetCgroup:
 		rule, err := encodeCgroup(w.Rule, w.ID)
 		if err != nil {
 			return err
 		}
-		return d.storeWord(slicelbSlbWordStore{
-			Map: uint32(slicelbSlbWordMapSLB_WORD_CGROUP), Cgroup: w.ID, Word: rule,
+		return d.counting(w.ID, w.Rule.Counted, func() error {
+			return d.storeWord(slicelbSlbWordStore{
+				Map: uint32(slicelbSlbWordMapSLB_WORD_CGROUP), Cgroup: w.ID, Word: rule,
+			})
 		})
 	case DelCgroup:
-		return d.delCgroup(w.ID)
+		return d.counting(w.ID, false, func() error { return d.delCgroup(w.ID) })
 	case PutExpect:
 		return d.putExpect(w)
 	case SetExpect:

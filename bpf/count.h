@@ -67,23 +67,40 @@ static __always_inline struct slb_counters *pair_at(__u32 cell, __u32 group)
 	return NULL;
 }
 
-/*
- * Counts by cell, and by cell and group. What finds no room among the pairs is
- * the difference to the cell's own count.
- */
-static __noinline void count(__u32 cell, __u32 group, enum slb_count what)
+static __always_inline void count_pair(__u32 cell, __u32 group, enum slb_count what)
 {
-	struct slb_counters *c;
+	struct slb_counters *c = pair_at(cell, group);
 
-	c = bpf_map_lookup_elem(&cell_counters, &cell);
-	if (c)
-		count_in(c, what);
-
-	c = pair_at(cell, group);
 	if (c)
 		count_in(c, what);
 	else
 		count_stat(SLB_STAT_PAIRS_FULL);
+}
+
+/*
+ * Few groups are counted by child: the others pay one branch. The function is
+ * global, so that the verifier walks through it once.
+ */
+__noinline int slb_count_child(__u32 cell, __u32 child, __u32 what)
+{
+	count_pair(cell, child, what);
+	return 0;
+}
+
+/*
+ * Counts by cell, and by cell and group. What finds no room among the pairs is
+ * the difference to the cell's own count. child is SLB_PAIR_CHILD of a split child
+ * that has counters of its own, else 0.
+ */
+static __noinline void count(__u32 cell, __u32 group, __u32 child, enum slb_count what)
+{
+	struct slb_counters *c = bpf_map_lookup_elem(&cell_counters, &cell);
+
+	if (c)
+		count_in(c, what);
+	count_pair(cell, group, what);
+	if (child)
+		slb_count_child(cell, child, what);
 }
 
 static __always_inline void count_backend(__u32 backend, enum slb_count what)

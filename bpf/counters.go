@@ -30,10 +30,14 @@ const NetworksCell = 1<<32 - 1
 type CounterSnapshot struct {
 	Cells    map[uint32]Counters  // by default cell
 	Pairs    map[ViewKey]Counters // by default cell and group
+	Children map[ViewKey]Counters // by default cell, and ChildOf as Group; their groups' Pairs have them, too
 	Backends map[uint32]BackendCounters
 	Places   Places
 	Live     map[uint32]uint64 // by backend: see Datapath.Live
 }
+
+// Pairs is how many places the table of pairs has (SLB_PAIRS).
+const Pairs = 16384
 
 // Places are those of the table of pairs.
 type Places struct{ Used, Limit uint32 }
@@ -44,7 +48,7 @@ type Stats struct {
 	LoopbackNetns uint64 // a loopback backend was asked for from another network namespace
 	ReplyUnknown  uint64 // datagrams from a backend that the socket asked by no VIP's name, or no more
 	StaleFrontend uint64 // a peer's name was declined: the frontend is gone
-	PairsFull     uint64 // counted by the cell alone
+	PairsFull     uint64 // counted by the cell, but not by the group, or not by the split child
 	CgroupsFull   uint64 // an anchor that the kernel could not map
 	EventsLost    uint64 // hints that found the ring buffer full
 	AnchorsMapped uint64 // directories mapped before mkdir returned
@@ -67,6 +71,7 @@ func (d *Datapath) Counters() (*CounterSnapshot, error) {
 	out := &CounterSnapshot{
 		Cells:    make(map[uint32]Counters),
 		Pairs:    make(map[ViewKey]Counters),
+		Children: make(map[ViewKey]Counters),
 		Backends: make(map[uint32]BackendCounters),
 		Places:   Places{Limit: uint32(len(d.pairKeys))},
 		Live:     d.liveCounts(),
@@ -95,7 +100,11 @@ func (d *Datapath) Counters() (*CounterSnapshot, error) {
 		}
 		out.Places.Used++
 		key := decodePair(pair)
-		out.Pairs[key] = out.Pairs[key].plus(sum(perCPU))
+		into := out.Pairs
+		if key.Group&pairChild != 0 {
+			into = out.Children
+		}
+		into[key] = into[key].plus(sum(perCPU))
 	}
 	return out, nil
 }
@@ -199,15 +208,18 @@ func (d *Datapath) reuse(freed map[uint32]bool, index uint32) error {
 func (d *Datapath) prunePairs() error {
 	d.pairs.Lock()
 	defer d.pairs.Unlock()
-	if len(d.freedCells) == 0 && len(d.freedGroups) == 0 {
+	if len(d.freedCells) == 0 && len(d.freedGroups) == 0 && !d.freedChildren {
 		return nil
 	}
-	err := d.clearPairs(func(k ViewKey) bool { return d.freedCells[k.Cell] || d.freedGroups[k.Group] })
+	err := d.clearPairs(func(k ViewKey) bool {
+		return d.freedCells[k.Cell] || d.freedGroups[k.Group] || d.childGone(k)
+	})
 	if err != nil {
 		return err
 	}
 	clear(d.freedCells)
 	clear(d.freedGroups)
+	d.freedChildren = false
 	return nil
 }
 
@@ -215,8 +227,13 @@ func (d *Datapath) prunePairs() error {
 // cell or the group has no name.
 func (d *Datapath) orphanPairs() error {
 	return d.clearPairs(func(k ViewKey) bool {
-		return k.Cell != NetworksCell && (k.Cell >= uint32(len(d.cellInfos)) || d.cellInfos[k.Cell].Family == 0) ||
-			k.Group >= uint32(len(d.groupInfos)) || k.Group != 0 && d.groupInfos[k.Group].Name[0] == 0
+		if k.Cell != NetworksCell && (k.Cell >= uint32(len(d.cellInfos)) || d.cellInfos[k.Cell].Family == 0) {
+			return true
+		}
+		if k.Group&pairChild != 0 {
+			return d.childGone(k)
+		}
+		return k.Group >= uint32(len(d.groupInfos)) || k.Group != 0 && d.groupInfos[k.Group].Name[0] == 0
 	})
 }
 

@@ -90,8 +90,10 @@ type Datapath struct {
 	latencies       []slicelbSlbLatency
 	timeUntil       *uint64
 
-	pairs                   sync.Mutex      // freedCells and freedGroups
+	pairs                   sync.Mutex      // what follows
 	freedCells, freedGroups map[uint32]bool // whose pair counters still stand
+	children                map[uint32]bool // split children that are counted, by ChildOf
+	freedChildren           bool            // some are counted no more, and their counters may stand
 
 	traits map[string]Traits // by VIP
 	gone   chan struct{}     // see Gone
@@ -151,7 +153,7 @@ func (d *Datapath) open(spec *ebpf.CollectionSpec) error {
 	d.limits = limitsOf(func(name string) uint32 { return d.maps[name].MaxEntries() })
 	d.gone = make(chan struct{}, 1)
 	d.followed = make(map[*followed]bool)
-	d.freedCells, d.freedGroups = make(map[uint32]bool), make(map[uint32]bool)
+	d.freedCells, d.freedGroups, d.children = make(map[uint32]bool), make(map[uint32]bool), make(map[uint32]bool)
 
 	if err := d.share(spec); err != nil {
 		return err
@@ -165,7 +167,7 @@ func (d *Datapath) open(spec *ebpf.CollectionSpec) error {
 	}
 	atomic.StoreUint64(d.hostNetns, cookie)
 	d.probe()
-	return errors.Join(d.rebuildFilters(), d.orphanPairs())
+	return errors.Join(d.rebuildFilters(), d.readChildren(), d.orphanPairs())
 }
 
 // rebuildFilters takes the bitmaps from the entries: what an earlier process

@@ -22,6 +22,7 @@ struct slb_decision {
 	bool denied;   /* by policy: EPERM */
 	bool audited;  /* let through by a rule that wants to be told */
 	__u32 rule;    /* of the policy, that decided; 0 = its default, or none */
+	__u32 child;   /* the split child that is counted beside its group; 0 = none */
 	bool split;    /* the member is a split child: a group of its own */
 	__u8 unknown;  /* 1 = the address is a VIP's, the port is not, and it says to refuse it */
 	__u64 word;    /* the cell's, read once */
@@ -147,6 +148,7 @@ static __always_inline enum slb_verdict decide(const struct slb_frontend_key *ke
 	caller = slb_word_of_current(&d->member);
 	d->group = SLB_CGROUP_GROUP(caller);
 	d->split = caller & SLB_CGROUP_SPLIT;
+	d->child = caller & SLB_CGROUP_COUNTED ? SLB_PAIR_CHILD(d->member) : 0;
 	/* A port that is no frontend meets the rules that name its address, no others. */
 	if ((named || (policy & SLB_POLICY_DENY && !d->unknown)) &&
 	    policy_denies(policy, key, d, named, frontend && !d->unknown))
@@ -157,7 +159,7 @@ static __always_inline enum slb_verdict decide(const struct slb_frontend_key *ke
 	flags = bpf_map_lookup_elem(&groups, &d->group);
 	if (flags && READ_ONCE(*flags) & SLB_GROUP_NO_TRANSLATE) {
 		d->reason = SLB_WHY_GROUP;
-		count(d->default_cell, d->group, SLB_COUNT_PASSED);
+		count(d->default_cell, d->group, d->child, SLB_COUNT_PASSED);
 		return SLB_UNTOUCHED;
 	}
 
@@ -189,7 +191,7 @@ static __always_inline enum slb_verdict decide(const struct slb_frontend_key *ke
 	case SLB_REJECT_HIDDEN:
 		return SLB_REJECT;
 	default:
-		count(d->default_cell, d->group, SLB_COUNT_PASSED);
+		count(d->default_cell, d->group, d->child, SLB_COUNT_PASSED);
 		return SLB_UNTOUCHED;
 	}
 }
@@ -200,7 +202,7 @@ static __always_inline enum slb_verdict decide(const struct slb_frontend_key *ke
  */
 static __always_inline int reject(const struct slb_decision *d)
 {
-	count(d->default_cell, d->group, d->denied ? SLB_COUNT_DENIED : SLB_COUNT_REJECTED);
+	count(d->default_cell, d->group, d->child, d->denied ? SLB_COUNT_DENIED : SLB_COUNT_REJECTED);
 	bpf_set_retval(d->denied ? -EPERM : d->reason == SLB_WHY_PORT ? -ECONNREFUSED : -EHOSTUNREACH);
 	return 0;
 }

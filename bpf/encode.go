@@ -29,6 +29,7 @@ const (
 	ruleBits      = 20 // of a group, and of a node
 	ruleNodeShift = ruleBits
 	ruleSplit     = 1 << 40
+	ruleCounted   = 1 << 41
 
 	cgroupCheckShift = 42
 
@@ -209,6 +210,9 @@ func encodeRule(r Rule) (uint64, error) {
 	if r.Split {
 		w |= ruleSplit
 	}
+	if r.Counted {
+		w |= ruleCounted
+	}
 	return w, nil
 }
 
@@ -216,7 +220,7 @@ func decodeRule(w uint64) Rule {
 	return Rule{
 		Group: uint32(w & (1<<ruleBits - 1)),
 		Node:  uint32(w >> ruleNodeShift & (1<<ruleBits - 1)),
-		Split: w&ruleSplit != 0,
+		Split: w&ruleSplit != 0, Counted: w&ruleCounted != 0,
 	}
 }
 

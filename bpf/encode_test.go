@@ -44,6 +44,7 @@ func TestWords(t *testing.T) {
 		{"cell generation", must(encodeCell(Cell{Gen: CellGenMask})), 0x3ff << 54},
 		{"rule", must(encodeRule(Rule{Group: 3, Node: 0xfffff})), 3 | 0xfffff<<20},
 		{"rule split", must(encodeRule(Rule{Split: true})), 1 << 40},
+		{"rule counted", must(encodeRule(Rule{Split: true, Counted: true})), 3 << 40},
 		{"cgroup", must(encodeCgroup(Rule{Group: 1}, 0x12345678_9abcdef0)), 1 | 0x3cdef0<<42},
 		{"group", encodeGroup(Group{Name: "web", Translate: true}), uint64(nameHash("web"))<<32 | 1},
 		{"group untranslated", encodeGroup(Group{Name: "web"}), uint64(nameHash("web"))<<32 | 3},
@@ -160,9 +161,10 @@ func drawName(t *rapid.T, label string, most int) string {
 
 func drawRule(t *rapid.T) Rule {
 	return Rule{
-		Group: rapid.Uint32Max(1<<20-1).Draw(t, "group"),
-		Node:  rapid.Uint32Max(1<<20-1).Draw(t, "node"),
-		Split: rapid.Bool().Draw(t, "split"),
+		Group:   rapid.Uint32Max(1<<20-1).Draw(t, "group"),
+		Node:    rapid.Uint32Max(1<<20-1).Draw(t, "node"),
+		Split:   rapid.Bool().Draw(t, "split"),
+		Counted: rapid.Bool().Draw(t, "counted"),
 	}
 }
 

@@ -20,7 +20,9 @@ func TestMacros(t *testing.T) {
 	for name, ours := range map[string]uint64{
 		"SLB_LAYOUT":              layout,
 		"SLB_CGROUP_SPLIT":        ruleSplit,
+		"SLB_CGROUP_COUNTED":      ruleCounted,
 		"SLB_CGROUP_CHECK_SHIFT":  cgroupCheckShift,
+		"SLB_PAIRS":               Pairs,
 		"SLB_GROUP_USED":          groupUsed,
 		"SLB_GROUP_NO_TRANSLATE":  groupNoTranslate,
 		"SLB_GROUP_DENY":          groupDeny,

@@ -159,7 +159,7 @@ static __always_inline enum slb_verdict do_connect(struct bpf_sock_addr *ctx,
 		return SLB_REJECT;
 	}
 	origin_remember(ctx, o, key, &d, index, b);
-	count(d.default_cell, d.group, SLB_COUNT_CONNECT);
+	count(d.default_cell, d.group, d.child, SLB_COUNT_CONNECT);
 	count_backend(index, SLB_COUNT_CONNECT);
 	decision_event(ctx, key, &d, SLB_TOLD_TRANSLATED, 0);
 	*out = b;

@@ -112,6 +112,10 @@ type Rule struct {
 	Group uint32
 	Node  uint32
 	Split bool // a group of its own with Group's rules
+
+	// Counted is set where a split child has counters of its own. Only entries of
+	// cgroups may have it: what the kernel maps by itself has none.
+	Counted bool
 }
 
 // ExpectKey names a directory that may be made below a cgroup with this node.

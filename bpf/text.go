@@ -149,6 +149,9 @@ func (r Rule) String() string {
 	if r.Split {
 		s += " split"
 	}
+	if r.Counted {
+		s += " counted"
+	}
 	return s
 }
 

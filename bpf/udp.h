@@ -175,7 +175,7 @@ static __always_inline struct slb_backend *udp_choose(struct bpf_sock_addr *ctx,
 		choice.word = d->word;
 		choice.layout = SLB_LAYOUT;
 		bpf_map_update_elem(&udp_choice, &choice.key, &choice, BPF_ANY);
-		count(d->default_cell, d->group, SLB_COUNT_FLOW);
+		count(d->default_cell, d->group, d->child, SLB_COUNT_FLOW);
 		count_backend(index, SLB_COUNT_FLOW);
 		d->backend = index;
 		decision_event(ctx, key, d, SLB_TOLD_TRANSLATED, 0);

@@ -44,8 +44,9 @@ type (
 	}
 	groupDraft struct {
 		Group
-		at      span
-		anchors []span
+		at        span
+		anchors   []span
+		metricsAt span
 	}
 	vipDraft struct {
 		VIP

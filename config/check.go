@@ -12,6 +12,7 @@ import (
 // check refuses what is wrong across objects and files.
 func (b *builder) check() {
 	b.checkSlices()
+	b.checkSplitMetrics()
 	b.checkFrontends()
 	b.checkUnknownPorts()
 	for _, v := range b.vips {

@@ -57,6 +57,9 @@ type Group struct {
 	Split     string // path.Match pattern of basenames, "" = not split
 	Translate bool   // false: its sockets reach VIPs untranslated
 
+	// SplitMetrics is how many of its split children have metrics of their own.
+	SplitMetrics uint32
+
 	// Policy is Allow or Deny: what the group gets where no rule says anything;
 	// "" = what [policy] says.
 	Policy RuleAction

@@ -356,6 +356,12 @@ func TestCountBounds(t *testing.T) {
 		{"groups", many(maxGroups+1, func(i int) string { return fmt.Sprintf("group.g%d.slices = [\"g%d.slice\"]\n", i, i) }), "more than 16384 groups"},
 		{"slices", "[group.g]\nslices = [" + many(maxAnchors+1, func(i int) string { return fmt.Sprintf("\"s%d.slice\", ", i) }) + "]\n", "more than 32768 slices in all groups"},
 		{"VIPs", many(maxVIPs+1, func(i int) string { return fmt.Sprintf("vip.v%d.frontends = [%q]\n", i, address(i)) }), "more than 16384 VIPs"},
+		{"split_metrics", many(9, func(i int) string {
+			return fmt.Sprintf("[group.g%d]\nslices = [\"g%d.slice\"]\nsplit = \"*\"\nsplit_metrics = 1000\n", i, i)
+		}), "9000 children with 1 counter each (a VIP has one for each family, and the networks of rules have one) are 9000, more than 8192; at most 8192 children"},
+		{"split_metrics and VIPs", many(5, func(i int) string {
+			return fmt.Sprintf("[vip.v%d]\nfrontends = [\"10.0.0.%d:80\", \"10.0.0.%d:81\", \"[fd00::%d]:80\"]\n", i, i, i, i)
+		}) + "[group.g]\nslices = [\"g.slice\"]\nsplit = \"*\"\nsplit_metrics = 745\n", "745 children with 11 counters each (a VIP has one for each family, and the networks of rules have one) are 8195, more than 8192; at most 744 children"},
 		{"frontends", "[vip.a]\nfrontends = [" + many(MaxPerVIP+1, func(i int) string { return fmt.Sprintf("%q, ", address(i)) }) + "]\n", "[vip.a] has more than 4096 frontends"},
 		{"backends", oneVIP + "backend = [" + many(MaxPerVIP+1, func(i int) string { return fmt.Sprintf("{ address = %q }, ", address(i)) }) + "]\n", "[vip.a] has more than 4096 backends"},
 	} {

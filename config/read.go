@@ -10,7 +10,7 @@ import (
 var (
 	topKeys     = []string{"daemon", "group", "vip", "policy"}
 	daemonKeys  = []string{"log_level", "http", "slots", "udp_flows"}
-	groupKeys   = []string{"slices", "split", "translate", "policy", "strict"}
+	groupKeys   = []string{"slices", "split", "split_metrics", "translate", "policy", "strict"}
 	vipKeys     = []string{"frontends", "algorithm", "affinity", "clients", "except", "hidden", "when_down", "drain_timeout", "terminate", "reject_unknown_ports", "backend", "health", "for"}
 	vipLater    = []string{"discover"}
 	backendKeys = []string{"address", "unit", "weight"}
@@ -133,6 +133,8 @@ func (b *builder) readGroup(t *table, name string) {
 		}
 		g.Split = s
 	}
+	g.metricsAt = t.said("split_metrics")
+	g.SplitMetrics = t.number("split_metrics", 0, 0, maxSplitMetrics)
 	t.rest(groupKeys, nil)
 
 	if first != nil {

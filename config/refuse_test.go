@@ -110,6 +110,8 @@ func TestRefuse(t *testing.T) {
 		{"OK split", group(`"a.slice"`) + "split = \"*.scope\"\n", ""},
 		{"bad split path", group(`"a.slice"`) + "split = \"x/*.scope\"\n", `write "*.scope"`},
 		{"bad split glob", group(`"a.slice"`) + "split = \"[\"\n", "not complete"},
+		{"OK split_metrics", group(`"a.slice"`) + "split = \"*.scope\"\nsplit_metrics = 1000\n", ""},
+		{"bad split_metrics", group(`"a.slice"`) + "split = \"*.scope\"\nsplit_metrics = 1001\n", "split_metrics in [group.x] must be from 0 to 1000, not 1001"},
 		{"bad split empty", group(`"a.slice"`) + "split = \"\"\n", "empty"},
 		{"bad translate", group(`"a.slice"`) + "translate = \"no\"\n", "must be a boolean, not a string"},
 		{"bad strict", group(`"a.slice"`) + "strict = 1\n", "must be a boolean, not an integer"},

@@ -83,6 +83,9 @@ func (r *renderer) group(g *Group) {
 	if g.Split != "" {
 		r.line("split = " + tomlString(g.Split))
 	}
+	if g.SplitMetrics > 0 {
+		r.line(fmt.Sprintf("split_metrics = %d", g.SplitMetrics))
+	}
 	r.line(fmt.Sprintf("translate = %t", g.Translate))
 	if g.Policy != "" {
 		r.line("policy = " + tomlString(string(g.Policy)))

@@ -147,6 +147,7 @@ func anyConfig(t *rapid.T) *Config {
 		if rapid.Bool().Draw(t, "is split") {
 			if s := component.Draw(t, "split"); checkSplit(s) == nil {
 				g.Split = s
+				g.SplitMetrics = rapid.Uint32Range(0, 50).Draw(t, "split_metrics")
 			}
 		}
 		g.Policy = rapid.SampledFrom([]RuleAction{"", Allow, Deny}).Draw(t, "policy")

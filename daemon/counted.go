@@ -17,6 +17,7 @@ import (
 type counted struct {
 	vip     map[string]api.Counters
 	calls   map[pair]api.Counters
+	split   []metrics.ChildCalls
 	backend map[backendKey]api.Counters
 	live    map[backendKey]uint64
 	liveOf  map[string]uint64 // by VIP
@@ -78,6 +79,7 @@ func (a answers) counters(v *view) (*counted, error) {
 		key := pair{d.CellInfos[at.Cell].VIP, cmp.Or(d.Groups[at.Group].Name, lb.HostGroup)}
 		c.calls[key] = plus(c.calls[key], counters)
 	}
+	c.split = childCalls(v.snap, d, n)
 	for index, b := range d.Backends {
 		key := backendKey{d.CellInfos[b.Cell].VIP, b.Addr}
 		if state := d.BackendCells[index].State; state != bpf.BackendFree {

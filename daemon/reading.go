@@ -21,9 +21,10 @@ func (a answers) reading(context.Context) (*metrics.Reading, error) {
 	s, c := a.status(v)
 	r := &metrics.Reading{
 		Status: s, Calls: callsOf(c, toVIPs), Networks: callsOf(c, deniedNetworks), Tables: c.tables, Ready: v.ready, GoVersion: runtime.Version(),
-		Reconciled: a.d.reconciled.read(), Health: a.d.backends.checker.Stats(),
+		Children: c.split, Reconciled: a.d.reconciled.read(), Health: a.d.backends.checker.Stats(),
 	}
 	if c.dump != nil && v.source != nil {
+		r.Uncounted = uncounted(v.source.cfg, v.snap, c.dump)
 		r.Rules = rulesOf(v.source.cfg)
 		if err := addHits(r.Rules, c.dump, v.dp); err != nil {
 			return nil, err

@@ -22,7 +22,7 @@ func Compile(cfg *config.Config, tree *anchor.Tree, m Membership, rt Runtime) (*
 		}
 		known[g.Name] = true
 		deny := cmp.Or(g.Policy, cfg.Policy.Default) == config.Deny
-		s.Groups = append(s.Groups, Group{Name: g.Name, Translate: g.Translate, Deny: deny, Strict: g.Strict})
+		s.Groups = append(s.Groups, Group{Name: g.Name, Translate: g.Translate, Deny: deny, Strict: g.Strict, Children: g.SplitMetrics})
 	}
 	if m.Self != 0 {
 		known[DaemonGroup] = true

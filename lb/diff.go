@@ -120,7 +120,7 @@ func nextGen(g uint16) uint16 { return (g + 1) & bpf.CellGenMask }
 
 // rule resolves a rule's group.
 func (p *planner) rule(r Rule) bpf.Rule {
-	out := bpf.Rule{Node: r.Node, Split: r.Split}
+	out := bpf.Rule{Node: r.Node, Split: r.Split, Counted: r.Counted}
 	if r.Group != "" {
 		out.Group = p.groups[r.Group]
 	}

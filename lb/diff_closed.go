@@ -50,6 +50,7 @@ func (p *planner) closed() *closed {
 
 // holds reports that an entry may be that of a directory in a closed one.
 func (c *closed) holds(id uint64, r bpf.Rule) bool {
+	r.Counted = false // as the kernel made it
 	if c == nil || !c.rules[r] {
 		return false
 	}

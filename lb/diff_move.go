@@ -69,7 +69,7 @@ func (p *planner) planMoves(words []word, changes []*change) []bpf.Write {
 		m, moves := callers[w.id]
 		switch {
 		case moves:
-			p.do(w.write(bpf.Rule{Group: p.moves.transit[m], Node: w.old.Node, Split: w.old.Split}))
+			p.do(w.write(bpf.Rule{Group: p.moves.transit[m], Node: w.old.Node, Split: w.old.Split, Counted: w.old.Counted}))
 		case w.want.Group != 0:
 			p.do(w.write(w.want))
 		}

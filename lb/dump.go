@@ -174,6 +174,9 @@ func (p *dumper) rule(r bpf.Rule) string {
 	if r.Split {
 		parts = append(parts, "split")
 	}
+	if r.Counted {
+		parts = append(parts, "counted")
+	}
 	if parts == nil {
 		return "nothing"
 	}

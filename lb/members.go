@@ -40,7 +40,28 @@ func (s *State) join(m Membership) {
 	}
 	slices.SortFunc(s.Cgroups, func(a, b Cgroup) int { return cmp.Compare(a.ID, b.ID) })
 	s.Cgroups = slices.CompactFunc(s.Cgroups, func(a, b Cgroup) bool { return a.ID == b.ID })
+	s.countChildren()
 	s.need.cgroups, s.left = uint64(len(s.Cgroups)), 0
+}
+
+// countChildren gives counters of their own to as many split children as each group
+// asks for. Ids grow, so these are the oldest: one that has counters keeps them.
+func (s *State) countChildren() {
+	room := map[string]uint32{}
+	for _, g := range s.Groups {
+		if g.Children > 0 {
+			room[g.Name] = g.Children
+		}
+	}
+	if len(room) == 0 {
+		return
+	}
+	for i := range s.Cgroups {
+		if r := &s.Cgroups[i].Rule; r.Split && room[r.Group] > 0 {
+			room[r.Group]--
+			r.Counted = true
+		}
+	}
 }
 
 // place is that of a member's entry.

@@ -100,6 +100,7 @@ func drawWorld(t *rapid.T) *world {
 		}
 		if rapid.IntRange(0, 3).Draw(t, "split") == 0 {
 			g.Split = "*.scope"
+			g.SplitMetrics = rapid.Uint32Range(0, 2).Draw(t, "split_metrics")
 		}
 		w.cfg.Groups = append(w.cfg.Groups, g)
 	}

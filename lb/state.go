@@ -137,6 +137,7 @@ type Group struct {
 	Translate bool
 	Deny      bool // its policy's default
 	Strict    bool
+	Children  uint32 // so many of its split children have counters of their own
 }
 
 // VIP is one VIP in one family: one default cell and what hangs on it.
@@ -205,9 +206,10 @@ type View struct {
 
 // Rule is a cgroup's word by name. Group "" is none.
 type Rule struct {
-	Group string
-	Node  uint32
-	Split bool
+	Group   string
+	Node    uint32
+	Split   bool
+	Counted bool // a split child that has counters of its own
 }
 
 // Cgroup is an entry of cgroups.

@@ -5,7 +5,8 @@
 // Labels hold what the configuration says (names of VIPs and groups, addresses
 // of backends) and words of this program, never the name of a cgroup or unit:
 // those are other people's, and without bound. Split children count with the
-// group that they are of.
+// group that they are of. Where the configuration asks for them one by one, and says
+// how many, their names are labels too, quoted unless they are plain.
 package metrics
 
 import (
@@ -30,6 +31,8 @@ type Reading struct {
 	Status     *api.Status // with VIPs, groups and counters
 	Calls      []api.Calls
 	Networks   []api.Calls // to networks of rules, by group
+	Children   []ChildCalls
+	Uncounted  map[string]int // split children without metrics of their own, by the groups that ask for them
 	Rules      []api.Rule
 	Tables     []Table
 	Ready      bool
@@ -38,6 +41,13 @@ type Reading struct {
 	Reconciler lb.Stats
 	Reconciled api.Latency
 	Health     health.Stats
+}
+
+// ChildCalls is what the calls of one split child of a group came to, to a VIP or,
+// with none, to networks of rules. The group's Calls have them, too.
+type ChildCalls struct {
+	api.Calls
+	Child string // other people's text
 }
 
 // Table is a bounded table of the data plane.

@@ -38,8 +38,14 @@ func example() *Reading {
 				For: []api.View{{Group: "canary", Backends: []api.Backend{canary, db}}}}},
 			Groups: []api.Group{{Name: "web", Anchors: 1, Members: 2, Pending: []string{"/x.slice"}}},
 		},
-		Calls:      []api.Calls{{Group: "host", VIP: "db", Counters: counters}},
-		Networks:   []api.Calls{{Group: "web", Counters: api.Counters{Denied: 6}}},
+		Calls:    []api.Calls{{Group: "host", VIP: "db", Counters: counters}},
+		Networks: []api.Calls{{Group: "web", Counters: api.Counters{Denied: 6}}},
+		Children: []ChildCalls{
+			{Calls: api.Calls{Group: "jobs", VIP: "db", Counters: counters}, Child: "a.scope"},
+			{Calls: api.Calls{Group: "jobs", VIP: "db", Counters: counters}, Child: "a\xff\"\n{}.scope"},
+			{Calls: api.Calls{Group: "jobs", Counters: api.Counters{Denied: 8}}, Child: "a.scope"},
+		},
+		Uncounted:  map[string]int{"jobs": 3},
 		Rules:      []api.Rule{{Action: "allow"}, {Action: "deny", Hits: 6}},
 		Tables:     []Table{{"frontends", api.Usage{Used: 1, Capacity: 65535}}},
 		Causes:     map[string]uint64{"start": 1},
@@ -66,6 +72,10 @@ func TestText(t *testing.T) {
 		`slicelb_group_calls_total{group="host",verdict="passed",vip="db"} 3`,
 		`slicelb_group_calls_total{group="host",verdict="denied",vip="db"} 1`,
 		`slicelb_group_network_denied_total{group="web"} 6`,
+		`slicelb_split_calls_total{child="a.scope",group="jobs",verdict="connects",vip="db"} 5`,
+		`slicelb_split_calls_total{child="\"a\\xff\\\"\\n{}.scope\"",group="jobs",verdict="denied",vip="db"} 1`,
+		`slicelb_split_network_denied_total{child="a.scope",group="jobs"} 8`,
+		`slicelb_split_uncounted{group="jobs"} 3`,
 		`slicelb_policy_rule_calls_total{action="deny",rule="2"} 6`,
 		`slicelb_backend_calls_total{backend="192.0.2.11:5432",verdict="flows",vip="db"} 4`,
 		`slicelb_backend_up{backend="192.0.2.12:5432",vip="db"} 0`,
@@ -132,7 +142,7 @@ func TestNames(t *testing.T) {
 			t.Errorf("%s has a label twice", f.Name)
 		}
 		for _, l := range f.Labels {
-			if !slices.Contains([]string{"vip", "group", "backend", "verdict", "state", "table", "event", "mode", "cause", "source", "reason", "what", "result", "rule", "action", "version", "goversion"}, l) {
+			if !slices.Contains([]string{"vip", "group", "child", "backend", "verdict", "state", "table", "event", "mode", "cause", "source", "reason", "what", "result", "rule", "action", "version", "goversion"}, l) {
 				t.Errorf("%s has a label %s: is what it says from the configuration, or a word of this program?", f.Name, l)
 			}
 		}

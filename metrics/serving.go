@@ -1,9 +1,12 @@
 package metrics
 
 import (
+	"maps"
+	"slices"
 	"strconv"
 
 	"github.com/slicelb/slicelb/api"
+	"github.com/slicelb/slicelb/internal/prose"
 )
 
 // Words of the label verdict, those of api.Counters.
@@ -39,6 +42,34 @@ var serving = []family{
 		collect: func(r *Reading, emit emit) {
 			for _, c := range r.Networks {
 				emit(float64(c.Counters.Denied), c.Group)
+			}
+		}},
+	{Name: "slicelb_split_calls_total", Type: counter, Labels: []string{"group", "child", "vip", "verdict"},
+		Help: "The calls of single split children, of groups with split_metrics; the metrics of their group have them, too. What went away is absent.",
+		collect: func(r *Reading, emit emit) {
+			for _, c := range r.Children {
+				if c.VIP == "" {
+					continue
+				}
+				for k, n := range byVerdict(c.Counters) {
+					emit(float64(n), c.Group, prose.Foreign(c.Child), c.VIP, verdicts[k])
+				}
+			}
+		}},
+	{Name: "slicelb_split_network_denied_total", Type: counter, Labels: []string{"group", "child"},
+		Help: "Calls of single split children to networks that rules of the policy name, beside VIPs, that were denied (EPERM).",
+		collect: func(r *Reading, emit emit) {
+			for _, c := range r.Children {
+				if c.VIP == "" && c.Counters.Denied > 0 {
+					emit(float64(c.Counters.Denied), c.Group, prose.Foreign(c.Child))
+				}
+			}
+		}},
+	{Name: "slicelb_split_uncounted", Type: gauge, Labels: []string{"group"},
+		Help: "Split children of a group with split_metrics that have no metrics of their own: there are more than it says.",
+		collect: func(r *Reading, emit emit) {
+			for _, group := range slices.Sorted(maps.Keys(r.Uncounted)) {
+				emit(float64(r.Uncounted[group]), group)
 			}
 		}},
 	{Name: "slicelb_policy_rule_calls_total", Type: counter, Labels: []string{"rule", "action"},

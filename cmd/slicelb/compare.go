@@ -119,6 +119,9 @@ func groupLines(g *config.Group) []string {
 	if g.Split != "" {
 		out = append(out, fmt.Sprintf("split = %q", g.Split))
 	}
+	if g.SplitMetrics > 0 {
+		out = append(out, fmt.Sprintf("split_metrics = %d", g.SplitMetrics))
+	}
 	out = append(out, fmt.Sprintf("translate = %t", g.Translate), fmt.Sprintf("strict = %t", g.Strict))
 	if g.Policy != "" {
 		out = append(out, fmt.Sprintf("policy = %q", g.Policy))

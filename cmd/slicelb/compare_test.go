@@ -83,6 +83,8 @@ func TestCompareSeesEverything(t *testing.T) {
 slices = ["strict.slice"]
 policy = "deny"
 strict = true
+split = "*.scope"
+split_metrics = 5
 [vip.unit]
 frontends = ["10.96.0.20:80"]
 [[vip.unit.backend]]

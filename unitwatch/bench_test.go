@@ -85,7 +85,7 @@ func BenchmarkResync(b *testing.B) {
 // BenchmarkForged is what a signal costs that is not systemd's.
 func BenchmarkForged(b *testing.B) {
 	one := string(encode(b, byteOrder('l'), ":1.99", "a.service", unitObject))
-	bus := newBus(nil, discard, newInbox(), &counters{})
+	bus := newBus(Options{Log: discard}, newInbox(), &counters{})
 	bus.setOwner(":1.1")
 	f := newFrames(stream{strings.NewReader(strings.Repeat(one, b.N+1)), io.Discard}, bus.accept)
 	f.binary.Store(true)

@@ -33,6 +33,7 @@ type Dial func(ctx context.Context) (io.ReadWriteCloser, error)
 // runs. What it hears goes to the inbox, and decides nothing.
 type bus struct {
 	dial     Dial
+	runs     string // directory of links to units' invocation ids
 	log      *slog.Logger
 	in       *inbox
 	count    *counters
@@ -59,9 +60,9 @@ type bus struct {
 	forgery  sync.Once
 }
 
-func newBus(dial Dial, log *slog.Logger, in *inbox, count *counters) *bus {
+func newBus(o Options, in *inbox, count *counters) *bus {
 	return &bus{
-		dial: dial, log: log, in: in, count: count,
+		dial: o.Dial, runs: o.Runs, log: o.Log, in: in, count: count,
 		requests: make(chan nameRequest, 1),
 		answers:  make(chan []unitName, 1),
 		moved:    make(chan struct{}, 1),
@@ -232,7 +233,7 @@ func (b *bus) subscribe(ctx context.Context, conn *dbus.Conn, why string) error 
 		return fmt.Errorf("subscribe: %w", err)
 	}
 	b.in.state(Bus, "", why)
-	b.states.back()
+	b.states.markAll()
 	b.log.Info("listening to systemd", "reason", why)
 	return nil
 }

@@ -19,7 +19,7 @@ import (
 // edge T11: no bus at start: ready all the same; edge T9: the bus comes, goes
 // and comes back
 func TestBusComesAndGoes(t *testing.T) {
-	f := &fakeSystemd{t: t, bus: newPrivateBus(t), root: ownCgroup(t), units: map[string]string{}}
+	f := &fakeSystemd{t: t, bus: newPrivateBus(t), root: ownCgroup(t), links: t.TempDir(), units: map[string]string{}}
 	o := f.options()
 	o.Tree = compile(t, group("web", "/web.slice"))
 	mkdir(t, f.path("/web.slice"))
@@ -323,10 +323,10 @@ func TestHungBusIsGivenUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		count := &counters{}
 		dials := 0
-		b := newBus(func(ctx context.Context) (io.ReadWriteCloser, error) {
+		b := newBus(Options{Log: discard, Dial: func(ctx context.Context) (io.ReadWriteCloser, error) {
 			dials++
 			return newHungBus(), nil
-		}, discard, newInbox(), count)
+		}}, newInbox(), count)
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
 		go func() { done <- b.run(ctx) }()
@@ -346,10 +346,10 @@ func TestBackoffOfConnections(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dials := 0
 		in := newInbox()
-		b := newBus(func(ctx context.Context) (io.ReadWriteCloser, error) {
+		b := newBus(Options{Log: discard, Dial: func(ctx context.Context) (io.ReadWriteCloser, error) {
 			dials++
 			return nil, errors.New("refused")
-		}, discard, in, &counters{})
+		}}, in, &counters{})
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		if err := b.run(ctx); err != nil {

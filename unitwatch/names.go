@@ -110,7 +110,7 @@ func (b *bus) list(ctx context.Context, conn *dbus.Conn, r nameRequest) ([]unitN
 		}
 		n := unitName{unit: u.Name, description: u.Description}
 		if needs && u.Active != "inactive" && u.Active != "failed" {
-			n.invocation = b.invocation(ctx, conn, u.Path)
+			n.invocation = b.invocation(u.Name)
 		}
 		units = append(units, n)
 	}

@@ -64,7 +64,7 @@ func TestDecodeSignal(t *testing.T) {
 // fault F9: whoever is not systemd is not heard, whatever it says.
 func TestSenderDecides(t *testing.T) {
 	in, count := newInbox(), &counters{}
-	b := newBus(nil, discard, in, count)
+	b := newBus(Options{Log: discard}, in, count)
 	b.setOwner(":1.1")
 	good := func(sender string) *dbus.Signal {
 		return &dbus.Signal{Sender: sender, Path: systemdPath, Body: []any{"a.service", unitObject}}
@@ -185,7 +185,7 @@ func FuzzMessages(f *testing.F) {
 	f.Add([]byte("l\x04\x00\x01\xff\xff\xff\xff\x01\x00\x00\x00\xff\xff\xff\xff"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		count := &counters{}
-		b := newBus(nil, discard, newInbox(), count)
+		b := newBus(Options{Log: discard}, newInbox(), count)
 		b.setOwner(":1.1")
 		fr := newFrames(stream{bytes.NewReader(data), io.Discard}, b.accept)
 		fr.binary.Store(true)

@@ -73,7 +73,7 @@ func (r *realSystemd) reload()                { r.t.Helper(); r.run("systemctl",
 func (r *realSystemd) path(rel string) string { return filepath.Join(r.lab.CgroupDir(), rel) }
 
 func (r *realSystemd) options() Options {
-	return Options{CgroupRoot: r.lab.CgroupDir(), Dial: r.dial, Resync: time.Hour}
+	return Options{CgroupRoot: r.lab.CgroupDir(), Dial: r.dial, Runs: r.lab.Root() + "/run/systemd/units", Resync: time.Hour}
 }
 
 func (r *realSystemd) dial(ctx context.Context) (io.ReadWriteCloser, error) {

@@ -4,15 +4,16 @@ import (
 	"context"
 	"encoding/hex"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/godbus/dbus/v5"
 )
 
-// maxInvocations is how many units are asked for by name at once, and of how
-// many the invocation.
-const maxInvocations = 64
+// maxByName is how many units are asked for by name at once.
+const maxByName = 64
 
 // unitsRetry is how long systemd is left alone after it did not answer.
 const unitsRetry = time.Second
@@ -137,47 +138,30 @@ func (b *bus) unitStates(ctx context.Context, conn *dbus.Conn, q question) ([]Un
 		return nil, fmt.Errorf("list units: %w", err)
 	}
 	var units []Unit
-	asked := 0
 	for _, l := range reply {
 		state, ok := unitState(l.Active)
 		if !ok || !b.states.wants(l.Name) {
 			continue
 		}
 		u := Unit{Name: l.Name, State: state, Sub: l.Sub}
-		_, unsure := b.states.unsure[u.Name]
-		before := b.states.known[u.Name]
-		switch {
-		case state == UnitFailed:
-			delete(b.states.unsure, u.Name)
-		case !unsure && before.Invocation != "":
-			u.Invocation = before.Invocation
-		case asked >= maxInvocations:
-			b.states.unsure[u.Name] = struct{}{}
-		default:
-			asked++
-			u.Invocation = b.invocation(ctx, conn, l.Path)
-			delete(b.states.unsure, u.Name)
+		if state != UnitFailed {
+			u.Invocation = b.invocation(l.Name)
 		}
 		units = append(units, u)
 	}
 	return units, nil
 }
 
-// invocation asks for a unit's invocation id, which it has while it is not
-// inactive; "" where there is no answer. Nobody asks for a unit that systemd did
-// not just list: that would load it.
-func (b *bus) invocation(ctx context.Context, conn *dbus.Conn, path dbus.ObjectPath) string {
-	b.count.calls.Add(1)
-	var value dbus.Variant
-	err := call(ctx, conn.Object(systemdName, path), propertiesIface+".Get", unitIface, "InvocationID").Store(&value)
-	if err != nil {
-		b.count.callErrors.Add(1)
+// invocation is a unit's invocation id, which it has while it is neither inactive nor
+// failed, from the link that systemd keeps for the journal (unit_export_state_files(),
+// systemd 235 and later). "" where there is none: a unit without processes has none.
+// To ask for the property would load a unit that has gone since it was listed.
+func (b *bus) invocation(unit string) string {
+	id, err := os.Readlink(filepath.Join(b.runs, "invocation:"+unit))
+	if err != nil || !validInvocation(id) {
 		return ""
 	}
-	if id, ok := value.Value().([]byte); ok && len(id) == 16 {
-		return hex.EncodeToString(id)
-	}
-	return ""
+	return id
 }
 
 // unitState knows every ActiveState but those of a unit that does not run.

@@ -1,6 +1,7 @@
 package unitwatch
 
 import (
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -102,15 +103,14 @@ type unitStates struct {
 	asked    uint64 // of askAll, the newest
 	replied  uint64 // the newest that systemd has answered
 
-	last   *Units
-	known  map[string]Unit
-	unsure map[string]struct{} // whose invocation is to be asked for
+	last  *Units
+	known map[string]Unit
 }
 
 func newUnitStates() *unitStates {
 	return &unitStates{
 		updates: make(chan *Units, 1), wake: make(chan struct{}, 1),
-		dirty: map[string]struct{}{}, known: map[string]Unit{}, unsure: map[string]struct{}{},
+		dirty: map[string]struct{}{}, known: map[string]Unit{},
 	}
 }
 
@@ -197,30 +197,18 @@ type question struct {
 	asked    uint64   // of askAll, the newest that this is the answer to
 }
 
-// ask takes the marks away. Many are a full question; for few, systemd is asked
-// by name, and of those whose invocation is not known as many as fit in.
+// ask takes the marks away. Many are a full question; for few, systemd is asked by name.
 func (s *unitStates) ask() question {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	q := question{patterns: s.patterns, full: s.full || len(s.dirty) > maxInvocations}
-	for u := range s.dirty {
-		s.unsure[u] = struct{}{}
-		q.ask = append(q.ask, u)
+	q := question{patterns: s.patterns, full: s.full || len(s.dirty) > maxByName}
+	if q.full {
+		q.ask, q.asked = s.names.broad, s.asked
+	} else {
+		q.ask = slices.Collect(maps.Keys(s.dirty))
 	}
 	clear(s.dirty)
 	s.full = false
-	if q.full {
-		q.ask, q.asked = s.names.broad, s.asked
-		return q
-	}
-	for u := range s.unsure {
-		if len(q.ask) >= maxInvocations {
-			break
-		}
-		if !slices.Contains(q.ask, u) {
-			q.ask = append(q.ask, u)
-		}
-	}
 	return q
 }
 
@@ -243,14 +231,6 @@ func (s *unitStates) away(cause string) {
 	if s.last != nil {
 		s.publish(&Units{Patterns: s.last.Patterns, List: s.last.List, Cause: cause})
 	}
-}
-
-// back has everything asked anew: signals may have been missed.
-func (s *unitStates) back() {
-	for u := range s.known {
-		s.unsure[u] = struct{}{}
-	}
-	s.markAll()
 }
 
 // answered takes systemd's answer in.
@@ -278,20 +258,12 @@ func (s *unitStates) answered(q question, units []Unit, now time.Time) {
 		}
 	}
 	s.known = got
-	for name := range s.unsure {
-		if _, there := got[name]; !there {
-			delete(s.unsure, name)
-		}
-	}
 	out := &Units{Patterns: q.patterns, List: make([]Unit, 0, len(got))}
 	for _, u := range got {
 		out.List = append(out.List, u)
 	}
 	slices.SortFunc(out.List, func(a, b Unit) int { return strings.Compare(a.Name, b.Name) })
 	s.publish(out)
-	if len(s.unsure) > 0 {
-		s.poke()
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.replied = max(s.replied, q.asked)

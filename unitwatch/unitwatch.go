@@ -46,6 +46,7 @@ type Options struct {
 	CgroupRoot string        // a cgroup2 directory, as FindRoot or an operator names it
 	Tree       *anchor.Tree  // what to look for; SetTree replaces it
 	Dial       Dial          // of the message bus; nil = the system bus
+	Runs       string        // where systemd keeps a link to each unit's invocation id; "" = /run/systemd/units
 	Hints      <-chan Hint   // nil = none; may be closed
 	Log        *slog.Logger  // nil = discard
 	Resync     time.Duration // between walks that nothing asked for; 0 = 30 s
@@ -72,6 +73,9 @@ func New(o Options) *Watcher {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
+	if o.Runs == "" {
+		o.Runs = "/run/systemd/units"
+	}
 	if o.Resync == 0 {
 		o.Resync = defaultResync
 	}
@@ -82,7 +86,7 @@ func New(o Options) *Watcher {
 		in:      newInbox(),
 	}
 	w.tree.Store(o.Tree)
-	w.bus = newBus(o.Dial, o.Log, w.in, &w.count)
+	w.bus = newBus(o, w.in, &w.count)
 	return w
 }
 

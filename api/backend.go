@@ -11,7 +11,7 @@ type Backend struct {
 	Weight  uint32    `json:"weight"`
 	State   string    `json:"state"`            // what the kernel has: active, draining, down; or pending
 	Reason  string    `json:"reason,omitempty"` // why it is not simply active
-	Since   time.Time `json:"since,omitzero"`   // of the reason
+	Since   time.Time `json:"since,omitzero"`   // of the reason, else of the state; not set: not known
 	Order   string    `json:"order,omitempty"`  // an operator's: drain or maint
 	Share   float64   `json:"share"`            // of the new connections to the VIP, in its family, for those who have this list
 	Live    uint64    `json:"live"`             // open sockets that the VIP sent to it, for whichever group

@@ -3,10 +3,12 @@ package daemon
 import (
 	"fmt"
 	"net/netip"
+	"time"
 
 	"github.com/slicelb/slicelb/api"
 	"github.com/slicelb/slicelb/bpf"
 	"github.com/slicelb/slicelb/config"
+	"github.com/slicelb/slicelb/discover"
 	"github.com/slicelb/slicelb/health"
 	"github.com/slicelb/slicelb/lb"
 )
@@ -70,6 +72,7 @@ func (c *counted) decided(v *config.VIP, group string, b config.Backend, out *ap
 	if unit != nil {
 		out.Unit, out.UnitState, out.UnitSince = unit.Name, unit.State.String(), unit.Since
 	}
+	stands := c.standsSince(e, group, unit)
 	switch {
 	case c.part.lacks(e) && b.Unit != "":
 		out.Reason = "left out: table " + c.part.why.Table + " has no room for it"
@@ -80,11 +83,13 @@ func (c *counted) decided(v *config.VIP, group string, b config.Backend, out *ap
 	case checked && r.State != health.Up:
 		out.Reason, out.Since = notUp(r), r.Since
 	case !checked && v.Health != nil && out.State == bpf.BackendDown.String():
-		out.Reason = "not checked yet"
+		out.Reason, out.Since = "not checked yet", stands
 	case b.Weight == 0:
-		out.Reason = "weight 0"
+		out.Reason, out.Since = "weight 0", stands
 	case checked:
-		out.Since = r.Since
+		if out.Since = stands; !r.Since.IsZero() { // else it was taken to be up from the beginning
+			out.Since = later(r.Since, c.back[e])
+		}
 		switch n, _ := tenths(r.Since, v.Health.SlowStart, c.now); {
 		case n > 0:
 			out.Reason = fmt.Sprintf("starts slowly: %d0 %% of its weight", n)
@@ -92,6 +97,8 @@ func (c *counted) decided(v *config.VIP, group string, b config.Backend, out *ap
 			out.Reason = "up; last check: " + r.Err.Error()
 		}
 		return
+	default:
+		out.Since = stands
 	}
 	switch {
 	case !active || out.Reason == "" || out.Share == 0:
@@ -102,6 +109,26 @@ func (c *counted) decided(v *config.VIP, group string, b config.Backend, out *ap
 	default:
 		out.Reason += "; in use all the same, by when_down"
 	}
+}
+
+// standsSince is since when a backend stands as it does where neither an order nor a check
+// says so: as its unit, else as the files have it. The zero time: nobody knows.
+func (c *counted) standsSince(e lb.Endpoint, group string, unit *discover.Unit) time.Time {
+	var since time.Time
+	switch {
+	case unit != nil:
+		since = unit.Since
+	case c.source != nil:
+		since = c.source.stands[e.VIP].at(listed{group, e.Addr})
+	}
+	return later(since, c.back[e])
+}
+
+func later(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return b
+	}
+	return a
 }
 
 // out reports whether the newest that the kernel took had e out, as far as its VIP

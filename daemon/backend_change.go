@@ -148,6 +148,7 @@ func (d *daemon) order(ctx context.Context, c *backendChange) (*api.BackendChang
 		d.drained(ctx) // what is written last comes after a grace period
 	}
 	if c.state == api.OrderReady {
+		b.returned(all, before, time.Now())
 		// Whatever was found of them while they were out.
 		b.checker.Anew(checkedOf(all))
 		checks = true

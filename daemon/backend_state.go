@@ -22,6 +22,7 @@ import (
 type backendStates struct {
 	checker  *health.Checker
 	operator map[lb.Endpoint]order
+	back     map[lb.Endpoint]time.Time      // when an operator has made them ready again
 	known    map[lb.Endpoint]health.Verdict // from the process before
 	verdicts *health.Verdicts               // the newest; nil: none yet
 	set      uint64                         // the list that was given last
@@ -58,7 +59,7 @@ type order struct {
 
 func newBackendStates() *backendStates {
 	b := &backendStates{
-		checker: health.New(), operator: map[lb.Endpoint]order{}, known: map[lb.Endpoint]health.Verdict{},
+		checker: health.New(), operator: map[lb.Endpoint]order{}, back: map[lb.Endpoint]time.Time{}, known: map[lb.Endpoint]health.Verdict{},
 		next: time.NewTimer(time.Hour), changes: make(chan *backendChange),
 	}
 	b.next.Stop()
@@ -201,8 +202,24 @@ func (s *source) frontendsChecked() []netip.AddrPort {
 	return out
 }
 
+// returned takes note of backends that an operator has made ready, which were out.
+func (b *backendStates) returned(all []lb.Endpoint, before map[lb.Endpoint]order, now time.Time) {
+	next := maps.Clone(b.back) // the API reads the old one
+	for _, e := range all {
+		if before[e].State != "" {
+			next[e] = now
+		}
+	}
+	b.back = next
+}
+
 // forget drops what operators said about backends that are gone.
 func (b *backendStates) forget(src *source) (gone []string) {
+	if next := maps.Clone(b.back); len(next) > 0 {
+		maps.DeleteFunc(next, func(e lb.Endpoint, _ time.Time) bool { return !src.has(e) })
+		b.unsaved = b.unsaved || len(next) < len(b.back)
+		b.back = next
+	}
 	if len(b.operator) == 0 {
 		return nil
 	}

@@ -40,6 +40,13 @@ type runtimeState struct {
 	Verdicts   []storedVerdict `json:"verdicts"`
 	Patterns   []string        `json:"patterns,omitempty"` // that Units are of
 	Units      []storedUnit    `json:"units,omitempty"`
+	Back       []storedBack    `json:"back,omitempty"`
+}
+
+type storedBack struct {
+	VIP     string         `json:"vip"`
+	Address netip.AddrPort `json:"address"`
+	Since   moment         `json:"since"`
 }
 
 type storedOrder struct {
@@ -74,6 +81,9 @@ func (b *backendStates) seal() error {
 	s := runtimeState{Version: runtimeVersion, Generation: b.generation + 1, Orders: []storedOrder{}, Verdicts: []storedVerdict{}}
 	for e, o := range b.operator {
 		s.Orders = append(s.Orders, storedOrder{e.VIP, e.Addr, o.State, momentOf(o.Since), o.UID, o.Unit, o.Run, o.ByUnit})
+	}
+	for e, at := range b.back {
+		s.Back = append(s.Back, storedBack{e.VIP, e.Addr, momentOf(at)})
 	}
 	if b.units != nil {
 		s.Patterns = b.units.Patterns
@@ -141,6 +151,9 @@ func (b *backendStates) restore(fds []fdstore.FD) error {
 		if o.State == api.OrderDrain || o.State == api.OrderMaint {
 			b.operator[lb.Endpoint{VIP: o.VIP, Addr: o.Address}] = order{o.State, o.Since.time(), o.UID, o.Unit, o.Run, o.ByUnit}
 		}
+	}
+	for _, r := range newest.Back {
+		b.back[lb.Endpoint{VIP: r.VIP, Addr: r.Address}] = r.Since.time()
 	}
 	if len(newest.Patterns) > 0 {
 		b.units = &discover.Units{Patterns: newest.Patterns}

@@ -28,6 +28,7 @@ type counted struct {
 
 	share   map[shareKey]float64
 	orders  map[lb.Endpoint]order
+	back    map[lb.Endpoint]time.Time
 	source  *source
 	part    *part     // see view
 	kernel  *lb.State // see view
@@ -59,7 +60,7 @@ func (a answers) counters(v *view) (*counted, error) {
 		vip: map[string]api.Counters{}, calls: map[pair]api.Counters{},
 		backend: map[backendKey]api.Counters{}, state: map[backendKey]bpf.BackendState{},
 		live: map[backendKey]uint64{}, liveOf: map[string]uint64{},
-		orders: v.orders, source: v.source, part: v.part, kernel: v.kernel, results: a.d.backends.checker.Results(), now: time.Now(),
+		orders: v.orders, back: v.back, source: v.source, part: v.part, kernel: v.kernel, results: a.d.backends.checker.Results(), now: time.Now(),
 	}
 	if v.dp == nil {
 		return c, nil

@@ -33,6 +33,8 @@ type lastGood struct {
 	Files      []string  `json:"files"`
 	Loaded     time.Time `json:"loaded"`
 	TOML       string    `json:"toml"` // by config.Render
+
+	Standing []storedStanding `json:"standing,omitempty"` // of its backends
 }
 
 // seal writes l into a sealed memfd. The caller closes it.

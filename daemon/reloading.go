@@ -162,7 +162,7 @@ func (d *daemon) finish(ctx context.Context, snap *unitwatch.Snapshot) {
 	}
 	d.pending = nil
 	d.drained(ctx)
-	r.source.after(d.running)
+	r.source.after(d.running, d.inherited)
 	d.use(r.source)
 	d.snap = snap
 	d.files, d.failed, d.reloadErr = nil, time.Time{}, nil
@@ -246,7 +246,10 @@ func (d *daemon) remember() error {
 		return fmt.Errorf("last good configuration: %w", err)
 	}
 	d.states++
-	next := &lastGood{Generation: d.states, Path: d.path(), Files: d.running.cfg.Files, Loaded: d.running.loaded, TOML: text}
+	next := &lastGood{
+		Generation: d.states, Path: d.path(), Files: d.running.cfg.Files, Loaded: d.running.loaded, TOML: text,
+		Standing: d.running.stands.stored(),
+	}
 	f, err := next.seal()
 	if err != nil {
 		return err
@@ -255,7 +258,7 @@ func (d *daemon) remember() error {
 		old := d.state
 		defer old.Close()
 	}
-	next.TOML = "" // the memfd has it
+	next.TOML, next.Standing = "", nil // the memfd has them
 	d.state, d.good, d.kept.unsealed = f, next, false
 	d.trim.Store(true)
 	return nil

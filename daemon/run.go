@@ -186,7 +186,7 @@ func (d *daemon) start() error {
 		}
 		if err == nil {
 			src = src.with(d.units)
-			src.after(before)
+			src.after(before, d.inherited)
 			d.backends.watch(src, before)
 			d.backends.forget(src)
 			d.use(src)
@@ -219,7 +219,7 @@ func (d *daemon) restore(good *lastGood) error {
 		d.log.Error("the last good configuration cannot be used: what the kernel has goes on", "err", err)
 		return nil
 	}
-	src.lastGood, src.loaded = true, good.Loaded
+	src.lastGood, src.loaded, src.stands = true, good.Loaded, standingOf(good.Standing)
 	if src.broken != nil {
 		d.log.Error("some backends are not checked: their last verdict stands", "err", src.broken)
 	}
@@ -241,7 +241,7 @@ func (d *daemon) served(good *lastGood) *source {
 		return nil
 	}
 	cfg.Files = good.Files
-	return (&source{cfg: cfg, said: cfg, patterns: cfg.UnitPatterns()}).with(d.units)
+	return (&source{cfg: cfg, said: cfg, patterns: cfg.UnitPatterns(), stands: standingOf(good.Standing)}).with(d.units)
 }
 
 // use makes src what runs, as far as user space goes.

@@ -28,6 +28,7 @@ type source struct {
 	checks   map[string]*health.Check // by VIP
 	broken   error                    // why some of checks cannot be made
 	emptied  int                      // VIPs that ran before, where there is none any more
+	stands   standing                 // nil: nobody knows
 }
 
 // replacedBy is config.Config.Replaces, where s, which may be nil, runs.
@@ -38,11 +39,15 @@ func (s *source) replacedBy(next *config.Config) error {
 	return next.Replaces(s.said)
 }
 
-// after takes note of what s, which is to run, takes away as a whole. Before that
-// ran before, which may be nil.
-func (s *source) after(before *source) {
+// after takes note of what s, which is to run, takes away as a whole, and of what is
+// new. Before that ran before, which is nil where nothing did, or, to who has inherited
+// something, where nobody knows what.
+func (s *source) after(before *source, inherited bool) {
 	if before != nil && len(s.cfg.VIPs) == 0 {
 		s.emptied = len(before.cfg.VIPs)
+	}
+	if before != nil || !inherited {
+		s.stands = standingAfter(s.said, before, time.Now())
 	}
 }
 
@@ -60,6 +65,15 @@ func (s *source) vip(name string) *config.VIP {
 		return nil
 	}
 	return &s.cfg.VIPs[i]
+}
+
+// has reports whether e is a backend.
+func (s *source) has(e lb.Endpoint) bool {
+	found := false
+	if v := s.vip(e.VIP); v != nil {
+		endpoints(v, func(b config.Backend) { found = found || b.Addr == e.Addr })
+	}
+	return found
 }
 
 // group is the configured group of a name; nil: there is none, or nothing runs.

@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/slicelb/slicelb/api"
 	"github.com/slicelb/slicelb/bpf"
@@ -27,6 +28,7 @@ type view struct {
 	notes    []string
 	status   api.Status // without VIPs, groups and counters
 	orders   map[lb.Endpoint]order
+	back     map[lb.Endpoint]time.Time
 	ready    bool
 	part     *part          // nil: the kernel has room for all of source
 	kernel   *lb.State      // the newest that the kernel took; nil: none of this process's
@@ -35,7 +37,7 @@ type view struct {
 
 // publish makes what the loop knows now what the API answers.
 func (d *daemon) publish() {
-	v := &view{source: d.running, snap: d.snap, dp: d.dp.dataPath, level: d.rootLevel, orders: d.backends.operator, ready: d.ready, part: d.ranPart(), kernel: d.kernel, rec: d.rec}
+	v := &view{source: d.running, snap: d.snap, dp: d.dp.dataPath, level: d.rootLevel, orders: d.backends.operator, back: d.backends.back, ready: d.ready, part: d.ranPart(), kernel: d.kernel, rec: d.rec}
 	v.status = api.Status{
 		Version: d.version, PID: os.Getpid(), Started: d.started,
 		Config:    api.Config{Path: d.path(), Files: []string{}},

@@ -48,7 +48,7 @@ func newBackendList(g *globals) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "list",
 		Short:   "List backends",
-		Long:    "List the backends of all VIPs, or of one, with what they got. A backend that a\ngroup gets instead of the VIP's own stands with that group.",
+		Long:    "List the backends of all VIPs, or of one, with what they got. A backend that a\ngroup gets instead of the VIP's own stands with that group. SINCE is since when a\nbackend stands as it does; a dash is where nobody knows.",
 		Example: "  slicelb backend list\n  slicelb backend list --vip db -o json",
 		Args:    exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -104,8 +104,8 @@ func (s *State) Fits(l bpf.Limits) error {
 }
 
 // Fits says whether what cfg names has room in new tables, where that is known
-// beforehand: backends that units are, and cgroups, are counted by a daemon alone.
-// What has none is a *LimitError.
+// beforehand: backends that units are, and cgroups, are counted by a daemon alone. Under
+// systemd that has a group of its own. What has no room is a *LimitError.
 func Fits(cfg *config.Config) error {
 	limits, err := bpf.LimitsFor(bpf.Options{Slots: cfg.Daemon.Slots, UDPFlows: cfg.Daemon.UDPFlows})
 	if err != nil {
@@ -115,7 +115,7 @@ func Fits(cfg *config.Config) error {
 	if err != nil {
 		return err
 	}
-	s, err := Compile(cfg, tree, Membership{}, Runtime{})
+	s, err := Compile(cfg, tree, Membership{Self: 1}, Runtime{})
 	if err != nil {
 		return err
 	}

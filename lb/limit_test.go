@@ -106,6 +106,21 @@ func TestFullTables(t *testing.T) {
 	}
 }
 
+// What a daemon under systemd has no room for, with its own group, is known beforehand:
+// as many groups as may be configured are one too many.
+func TestFitsWithDaemon(t *testing.T) {
+	for n, want := range map[int]bool{16383: true, 16384: false} {
+		cfg := &config.Config{Daemon: config.Daemon{Slots: config.DefaultSlots}}
+		for i := range n {
+			cfg.Groups = append(cfg.Groups, config.Group{Name: fmt.Sprint("g", i), Translate: true})
+		}
+		var full *LimitError
+		if err := Fits(cfg); (err == nil) != want || err != nil && (!errors.As(err, &full) || full.Table != "groups") {
+			t.Errorf("%d groups: %v", n, err)
+		}
+	}
+}
+
 // More cgroups than there is room for hold up nothing, as long as root made those
 // that are needed: of the others', and of those that say what the one around them
 // does, the younger are left out. edge T24, fault F14

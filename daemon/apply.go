@@ -13,12 +13,14 @@ import (
 // before there is a VIP or a policy. The maps are filled before the first hook is attached,
 // so that no call meets a half of them.
 //
-// Where units that run find no room in the tables, some of them are left out.
+// Where units that run find no room in the tables, some of them are left out, and a VIP
+// whose change finds none stays as it is.
 func (d *daemon) apply(ctx context.Context, src *source, snap *unitwatch.Snapshot) (writes int, err error) {
+	d.retryCramped(time.Now())
 	for {
 		writes, err = d.write(ctx, d.fitting(src), snap)
 		var limit *lb.LimitError
-		if errors.As(err, &limit) && d.leaveOut(src, limit) {
+		if errors.As(err, &limit) && (d.keepCramped(src, limit) || d.leaveOut(src, limit)) {
 			continue
 		}
 		if unfit(err) != nil {
@@ -52,7 +54,7 @@ func (d *daemon) write(ctx context.Context, src *source, snap *unitwatch.Snapsho
 	writes = result.Writes
 	d.reconciled.add(result.Duration)
 	if err == nil {
-		d.kernel, d.found, d.left = state, nil, result.Left
+		d.kernel, d.kernelSaid, d.found, d.left = state, src.said, nil, result.Left
 	}
 	d.writes += uint64(writes)
 	if writes > 0 {
@@ -87,6 +89,7 @@ func (d *daemon) compile(src *source, snap *unitwatch.Snapshot) (*lb.State, erro
 		return nil, d.broken.err
 	}
 	rt := b.runtime(src, now)
+	d.asKernelHas(src, rt)
 	var state *lb.State
 	var err error
 	if same {

@@ -139,6 +139,9 @@ func (d *daemon) order(ctx context.Context, c *backendChange) (*api.BackendChang
 	if d.ready && d.snap != nil {
 		writes, err := d.apply(ctx, d.running, d.snap)
 		d.note(err)
+		if err == nil {
+			err = d.cramped.among(all)
+		}
 		if err != nil {
 			put(before)
 			d.applied = false // back, at the next tick

@@ -24,6 +24,7 @@ import (
 
 	"github.com/slicelb/slicelb/api"
 	"github.com/slicelb/slicelb/bpf"
+	"github.com/slicelb/slicelb/config"
 	"github.com/slicelb/slicelb/discover"
 	"github.com/slicelb/slicelb/internal/fdstore"
 	"github.com/slicelb/slicelb/lb"
@@ -79,8 +80,10 @@ type daemon struct {
 	rec        *lb.Reconciler
 	desired    *lb.State // of desiredFor, with whatever membership
 	desiredFor *source
-	desiredOf  uint64               // the backends' version that it is of
-	kernel     *lb.State            // the newest that the kernel took
+	desiredOf  uint64         // the backends' version that it is of
+	kernel     *lb.State      // the newest that the kernel took
+	kernelSaid *config.Config // that it is of, as the files have it
+	cramped    cramped
 	found      map[lb.Endpoint]bool // backends that it had before; nil: nobody has looked
 	part       *part                // what there is room for, of what had none; nil: there is room
 	room       room
@@ -314,6 +317,7 @@ func (d *daemon) look(ctx context.Context) {
 		d.resync(d.unsynced)
 	}
 	d.retryPart(time.Now())
+	d.retryCramped(time.Now())
 	if !d.applied {
 		d.settle(ctx)
 	} else if d.backends.due(time.Now()) {

@@ -119,7 +119,7 @@ func (v *view) addServing(d *daemon) {
 	if text := d.web.err.Load(); text != nil {
 		v.problem("%s", *text)
 	}
-	for _, text := range v.part.problems() {
+	for _, text := range slices.Concat(v.part.problems(), d.cramped.problems()) {
 		v.problem("%s", text)
 	}
 	if d.left > 0 {

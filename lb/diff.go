@@ -92,7 +92,7 @@ func (p *planner) run() error {
 	return nil
 }
 
-func (p *planner) full(table string, limit uint32, wanted uint64, key string) error {
+func (p *planner) full(table string, limit uint32, wanted uint64, key string) *LimitError {
 	return &LimitError{Table: table, Limit: limit, Wanted: wanted, Key: key, Change: true}
 }
 

@@ -111,7 +111,9 @@ func (v *vipPlan) planPools() error {
 		}
 		base, ok := v.planner.slots.fit(pool.Size())
 		if !ok {
-			return v.full("slots", h.limits.Slots, v.planner.want.need.slots, v.String())
+			full := v.full("slots", h.limits.Slots, v.planner.want.need.slots, v.String())
+			full.VIP = v.want.Name
+			return full
 		}
 		v.bases[i] = base
 		v.do(bpf.SetSlots{Base: base, Slots: slots})

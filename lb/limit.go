@@ -14,6 +14,7 @@ type LimitError struct {
 	Limit  uint32 // its capacity
 	Wanted uint64 // what the state takes
 	Key    string // the first that finds no room
+	VIP    string // where it is the slots of one, beside those that they replace
 
 	// Change is set where the state would fit by itself, but not beside what it
 	// replaces, which is freed only after nothing uses it any more.

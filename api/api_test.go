@@ -3,11 +3,13 @@ package api
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"os"
@@ -212,7 +214,7 @@ func TestHostileClients(t *testing.T) {
 	for _, test := range []struct{ name, request, want string }{
 		{"good", "GET /v1/status HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 200 OK"},
 		{"no such path", "GET /v2/status HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 404 Not Found"},
-		{"reading does not change", "GET /v1/reload HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 404 Not Found"},
+		{"reading does not change", "GET /v1/reload HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 405 Method Not Allowed"},
 		{"long body", "GET /v1/status HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\n" + strings.Repeat("x", maxBody+1), "HTTP/1.1 413 Request Entity Too Large"},
 		{"long header", "GET /v1/status HTTP/1.1\r\nHost: x\r\nX: " + strings.Repeat("x", 1<<20), "HTTP/1.1 431 Request Header Fields Too Large"},
 		{"no HTTP", "\x00\x01\x02\r\n\r\n", "HTTP/1.1 400 Bad Request"},
@@ -223,6 +225,34 @@ func TestHostileClients(t *testing.T) {
 				t.Errorf("got %q, want %q", got, test.want)
 			}
 		})
+	}
+}
+
+// A path that does not have the method says which it has; one that is none is not
+// found, whatever the method. Nobody is asked who they are for that.
+func TestMethods(t *testing.T) {
+	h := (&Server{Daemon: fake{}, Metrics: http.NotFoundHandler(), Log: slog.New(slog.DiscardHandler)}).routes()
+	const read, change = "GET, HEAD", "POST"
+	for _, test := range []struct {
+		request, allow string // "" = there is no such path
+	}{
+		{"POST /v1/status", read}, {"DELETE /v1/status", read}, {"OPTIONS /v1/top", read}, {"get /v1/status", read},
+		{"PUT /v1/vips/db", read}, {"PATCH /v1/groups/jobs/x.scope", read}, {"POST /v1/groups/jobs/x.scope", read}, {"POST /v1/observe", read},
+		{"POST /metrics", read}, {"DELETE /v1/vips/db/backends/192.0.2.1:80/live", "GET, HEAD, POST"},
+		{"GET /v1/reload?timeout=1s", change}, {"HEAD /v1/reload", change},
+		{"DELETE /v1/vips/db/backends/[fd00::1]:80/drain", change}, {"GET /v1/units/x.service/drain", change},
+		{"POST /v1/nothing", ""}, {"GET /v1/nothing", ""}, {"POST /v1", ""}, {"DELETE /v2/status", ""}, {"PUT /", ""}, {"GET /", ""},
+	} {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest(strings.Fields(test.request)[0], strings.Fields(test.request)[1], nil))
+		status, code := http.StatusMethodNotAllowed, WrongMethod
+		if test.allow == "" {
+			status, code = http.StatusNotFound, NotFound
+		}
+		var e Error
+		if err := json.Unmarshal(w.Body.Bytes(), &e); w.Code != status || err != nil || e.Code != code || w.Header().Get("Allow") != test.allow {
+			t.Errorf("%s: status %d, Allow %q, %v, %s", test.request, w.Code, w.Header().Get("Allow"), err, w.Body)
+		}
 	}
 }
 

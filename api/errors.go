@@ -11,13 +11,14 @@ import (
 type Code string
 
 const (
-	BadRequest Code = "bad-request"
-	NotFound   Code = "not-found"
-	Forbidden  Code = "forbidden"
-	BadConfig  Code = "bad-config"
-	Busy       Code = "busy"
-	Timeout    Code = "timeout"
-	Failed     Code = "failed"
+	BadRequest  Code = "bad-request"
+	NotFound    Code = "not-found"
+	WrongMethod Code = "wrong-method"
+	Forbidden   Code = "forbidden"
+	BadConfig   Code = "bad-config"
+	Busy        Code = "busy"
+	Timeout     Code = "timeout"
+	Failed      Code = "failed"
 )
 
 // Error is a failure as it crosses the socket. Text is what a person reads;
@@ -51,6 +52,8 @@ func (c Code) status() int {
 		return http.StatusBadRequest
 	case NotFound:
 		return http.StatusNotFound
+	case WrongMethod:
+		return http.StatusMethodNotAllowed
 	case Forbidden:
 		return http.StatusForbidden
 	case BadConfig:

@@ -122,6 +122,7 @@ func document(t *testing.T) *openapi.Document {
 			Title: "slicelb", Version: strings.TrimPrefix(Prefix, "/"),
 			Description: "HTTP with JSON on the Unix socket /run/slicelb/api.sock. Whoever may open it (root and the group slicelb) reads; " +
 				"requests that change something are for root and the daemon's own user, by the credentials that the kernel has of the peer. " +
+				"A method that a path does not have is answered with status 405 and its methods in Allow, by the socket as an Error. " +
 				"A change that an older client would misread gets another prefix; a new property or request does not. Durations are in nanoseconds.",
 		},
 		Paths:      map[string]map[string]openapi.Operation{},

@@ -140,9 +140,14 @@ func (s *Server) routes() *mux {
 	live := func(r *http.Request) (any, error) { return s.Daemon.Live(r.Context(), aboutBackends(r)) }
 	read("/vips/{vip}/backends/{address}/live", live)
 	read("/units/{unit}/live", live)
-	mux.Handle("/", s.answer(func(r *http.Request) (any, error) {
-		return nil, Errorf(NotFound, "%s %s: no such request", r.Method, r.URL.Path)
-	}))
+	mux.HandleFunc(other, func(w http.ResponseWriter, r *http.Request) {
+		refusal := Errorf(NotFound, "%s %s: no such request", r.Method, r.URL.Path)
+		if methods := mux.methods(r); methods != "" {
+			w.Header().Set("Allow", methods)
+			refusal = Errorf(WrongMethod, "%s %s: this path has %s", r.Method, r.URL.Path, methods)
+		}
+		s.answer(func(*http.Request) (any, error) { return nil, refusal }).ServeHTTP(w, r)
+	})
 	return mux
 }
 

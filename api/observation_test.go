@@ -1,7 +1,11 @@
 package api
 
 import (
+	"context"
 	"errors"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"strings"
 	"testing"
@@ -22,6 +26,34 @@ func TestObservationQuery(t *testing.T) {
 		var refused *Error
 		if (err == nil) != (want == "") || err != nil && (!errors.As(err, &refused) || refused.Code != BadRequest || !strings.Contains(refused.Text, want)) {
 			t.Errorf("%s: %v, want %q", query, err, want)
+		}
+	}
+}
+
+// watched answers with whom it was asked by.
+type watched struct{ Daemon }
+
+func (watched) Observe(_ context.Context, o Observation) (Stream, error) {
+	return nil, Errorf(Busy, "user %d", o.UID)
+}
+
+// Who watches is who the kernel says; nobody can say it in the query.
+func TestObserverIsKnown(t *testing.T) {
+	s := &Server{Daemon: watched{}, Log: slog.New(slog.DiscardHandler)}
+	r := httptest.NewRequest("GET", Prefix+"/observe", nil)
+	for _, test := range []struct {
+		r      *http.Request
+		status int
+		want   string
+	}{
+		{r.WithContext(context.WithValue(r.Context(), peerKey{}, peer{uid: 1001})), http.StatusServiceUnavailable, `"user 1001"`},
+		{r, http.StatusForbidden, "credentials unknown"},
+		{httptest.NewRequest("GET", Prefix+"/observe?uid=0", nil), http.StatusBadRequest, `\"uid\" is not known`},
+	} {
+		w := httptest.NewRecorder()
+		s.routes().ServeHTTP(w, test.r)
+		if w.Code != test.status || !strings.Contains(w.Body.String(), test.want) {
+			t.Errorf("status %d, %s, want %d, %s", w.Code, w.Body, test.status, test.want)
 		}
 	}
 }

@@ -67,8 +67,9 @@ type Observation struct {
 	Group    string   // a group, a split child, or "host"
 	Verdicts []string // none = all
 	Since    time.Time
-	Last     int  // so many of what is stored at most; negative = all of it
-	Follow   bool // go on with what comes
+	Last     int    // so many of what is stored at most; negative = all of it
+	Follow   bool   // go on with what comes
+	UID      uint32 // who asks; the server says it
 }
 
 // Stream delivers what a daemon observes. One goroutine uses it.
@@ -83,8 +84,13 @@ const streamTimeout = 5 * time.Minute
 
 func (s *Server) observe(w http.ResponseWriter, r *http.Request) {
 	o, err := observation(r.URL.Query())
+	var by peer
+	if err == nil {
+		by, err = peerIn(r)
+	}
 	var stream Stream
 	if err == nil {
+		o.UID = by.uid
 		stream, err = s.Daemon.Observe(r.Context(), o)
 	}
 	if err != nil {

@@ -215,12 +215,21 @@ func (s *Server) write(w http.ResponseWriter, status int, v any) {
 	}
 }
 
-// mayChange admits uid 0 and the daemon's own user, and nobody whose
-// credentials are unknown. It returns who asks.
-func mayChange(r *http.Request) (peer, error) {
+// peerIn is who asks.
+func peerIn(r *http.Request) (peer, error) {
 	by, ok := r.Context().Value(peerKey{}).(peer)
 	if !ok {
 		return peer{}, Errorf(Forbidden, "peer credentials unknown")
+	}
+	return by, nil
+}
+
+// mayChange admits uid 0 and the daemon's own user, and nobody whose
+// credentials are unknown. It returns who asks.
+func mayChange(r *http.Request) (peer, error) {
+	by, err := peerIn(r)
+	if err != nil {
+		return peer{}, err
 	}
 	if by.uid != 0 && int(by.uid) != os.Geteuid() {
 		return peer{}, &Error{Code: Forbidden, Text: "only root and the daemon's own user may change it", Hint: "run it as root"}

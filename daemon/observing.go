@@ -39,7 +39,7 @@ func (d *daemon) hear(ctx context.Context) {
 
 // Observe answers with what is stored, and goes on with what comes.
 func (a answers) Observe(_ context.Context, o api.Observation) (api.Stream, error) {
-	q := observe.Query{VIP: o.VIP, Group: o.Group, Since: o.Since, Last: o.Last}
+	q := observe.Query{VIP: o.VIP, Group: o.Group, Since: o.Since, Last: o.Last, UID: o.UID}
 	for _, name := range o.Verdicts {
 		i := slices.IndexFunc(bpf.Tolds, func(t bpf.Told) bool { return t.String() == name })
 		if i < 0 {

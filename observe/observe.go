@@ -51,6 +51,7 @@ type Query struct {
 	Told  []bpf.Told
 	Since time.Time // of what is stored; zero = whatever there is
 	Last  int       // so many of what is stored, at most; negative = all of it
+	UID   uint32    // who asks: watchers are bounded by user; root is 0
 }
 
 func (q *Query) wants(e *Event) bool {

@@ -2,10 +2,12 @@ package observe
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net/netip"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -365,6 +367,49 @@ func TestStore(t *testing.T) {
 	})
 }
 
+// One user cannot take the watchers of all, and all of them cannot take root's.
+func TestWatchersByUser(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := running(t, newFake(), Options{})
+		var of []*Watcher
+		watch := func(uid uint32, refused string) {
+			t.Helper()
+			w, _, err := o.Watch(Query{UID: uid})
+			if refused == "" {
+				if err != nil {
+					t.Fatalf("user %d: %v", uid, err)
+				}
+				of = append(of, w)
+			} else if !errors.Is(err, ErrTooMany) || !strings.Contains(err.Error(), refused) {
+				t.Errorf("user %d: %v, want %q", uid, err, refused)
+			}
+		}
+		for uid := uint32(1001); uid <= 1003; uid++ {
+			for range maxUser {
+				watch(uid, "")
+			}
+			watch(uid, fmt.Sprintf("%d of user %d, and one user may have no more", maxUser, uid))
+		}
+		watch(1004, fmt.Sprintf("%d of users but root, who may have no more together", maxOthers))
+		for range maxWatchers - maxOthers {
+			watch(0, "")
+		}
+		watch(0, fmt.Sprintf("%d, and there may be no more", maxWatchers))
+
+		of[0].Close() // of 1001
+		watch(1001, "")
+		watch(1001, "one user may have no more")
+		of[1].Close()
+		watch(1004, "")
+		of[maxUser].Close() // of 1002: root may have what others leave
+		watch(0, "")
+		watch(1002, "there may be no more")
+		for _, w := range of {
+			w.Close()
+		}
+	})
+}
+
 // There are so many watchers and no more; when it ends they hear of it.
 func TestEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -378,7 +423,7 @@ func TestEnd(t *testing.T) {
 			}
 			all = append(all, w)
 		}
-		if _, _, err := o.Watch(Query{}); err != ErrTooMany {
+		if _, _, err := o.Watch(Query{}); !errors.Is(err, ErrTooMany) {
 			t.Errorf("one more: %v", err)
 		}
 		f.in <- decision(1, 7, bpf.Translated)

@@ -12,11 +12,16 @@ import (
 	"github.com/slicelb/slicelb/bpf"
 )
 
-// maxWatchers bounds what watchers hold together.
-const maxWatchers = 16
+// Bounds of what watchers hold together. One user takes nothing from another, and
+// all of them leave some to root.
+const (
+	maxWatchers = 16
+	maxOthers   = 12 // of users but root
+	maxUser     = 4  // of one user but root
+)
 
 // ErrTooMany means that there are as many watchers as there may be.
-var ErrTooMany = fmt.Errorf("%d watch already", maxWatchers)
+var ErrTooMany = errors.New("too many watch already")
 
 // Source is the data plane, as far as decisions go.
 type Source interface {
@@ -188,13 +193,36 @@ func (o *Observer) hear(s Source, e *Event) {
 func (o *Observer) Watch(q Query) (*Watcher, []Event, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if len(o.watchers) >= maxWatchers {
-		return nil, nil, ErrTooMany
+	if err := o.room(q.UID); err != nil {
+		return nil, nil, err
 	}
 	w := &Watcher{o: o, query: q, wake: make(chan struct{}, 1), ended: o.ended}
 	o.watchers[w] = true
 	o.ask()
 	return w, o.store.query(&q), nil
+}
+
+// room is nil where there may be one more watcher of a user; else ErrTooMany, with
+// the bound that is reached. It is called with mu held.
+func (o *Observer) room(uid uint32) error {
+	own, others := 0, 0
+	for w := range o.watchers {
+		if w.query.UID == uid {
+			own++
+		}
+		if w.query.UID != 0 {
+			others++
+		}
+	}
+	switch {
+	case uid != 0 && own >= maxUser:
+		return fmt.Errorf("%w: %d of user %d, and one user may have no more", ErrTooMany, own, uid)
+	case uid != 0 && others >= maxOthers:
+		return fmt.Errorf("%w: %d of users but root, who may have no more together", ErrTooMany, others)
+	case len(o.watchers) >= maxWatchers:
+		return fmt.Errorf("%w: %d, and there may be no more", ErrTooMany, len(o.watchers))
+	}
+	return nil
 }
 
 // Stored returns what is stored of what q wants.

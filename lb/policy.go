@@ -20,7 +20,8 @@ type Policy struct {
 }
 
 // Decides reports whether there is a call that the rule, numbered from 0 in load
-// order, decides: those before it may leave it none.
+// order, decides: those before it may leave it none. It is never wrong about a rule
+// that it denies; see CoveredRules.
 func (p *Policy) Decides(rule int) bool { return p != nil && rule < len(p.decides) && p.decides[rule] }
 
 // key names the policy in errors.

@@ -52,14 +52,20 @@ type policyCompiler struct {
 }
 
 // compilePolicy is nil where everything is allowed.
-func compilePolicy(cfg *config.Config) (*Policy, error) {
+func compilePolicy(cfg *config.Config) (*Policy, error) { return newPolicyCompiler(cfg).compile() }
+
+func newPolicyCompiler(cfg *config.Config) *policyCompiler {
 	c := &policyCompiler{
 		cfg: cfg, own: map[netip.Prefix][]atom{}, rows: map[string]uint32{}, ports: map[string]uint32{},
 		out: &Policy{classes: map[string]bpf.PolicyClass{DaemonGroup: {}}, decides: make([]bool, len(cfg.Policy.Rules))},
 	}
 	c.out.table.Rules = uint32(len(cfg.Policy.Rules))
+	return c
+}
+
+func (c *policyCompiler) compile() (*Policy, error) {
 	c.classes()
-	if len(cfg.Policy.Rules) == 0 && !c.out.deny {
+	if len(c.rules) == 0 && !c.out.deny {
 		return nil, nil
 	}
 	if err := c.atoms(); err != nil {
@@ -71,7 +77,7 @@ func compilePolicy(cfg *config.Config) (*Policy, error) {
 		}
 	}
 	table := c.out.table
-	table.Classes = make([]bpf.PolicyClass, len(cfg.Groups)+2)
+	table.Classes = make([]bpf.PolicyClass, len(c.cfg.Groups)+2)
 	lines, sum, err := table.Lines()
 	if errors.Is(err, bpf.ErrFull) {
 		return nil, c.full(uint64(c.words / wordsPerLine))

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -76,7 +77,7 @@ var questions = sync.OnceValue(func() (out []bpf.FrontendKey) {
 })
 
 // What the compiled table says, looked up as the kernel does, is what the rules
-// say in their order.
+// say in their order; a rule that decides is not said to be covered by others.
 func TestPolicyIsFirstMatch(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := drawWorld(t)
@@ -87,6 +88,17 @@ func TestPolicyIsFirstMatch(t *testing.T) {
 		groups := []string{HostGroup, DaemonGroup}
 		for _, g := range w.cfg.Groups {
 			groups = append(groups, g.Name)
+		}
+		covered := map[int]bool{}
+		list, err := CoveredRules(w.cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range list {
+			covered[c.Rule] = true
+			if len(c.By) == 0 || !slices.IsSorted(c.By) || c.By[0] < 0 || c.By[len(c.By)-1] >= c.Rule {
+				t.Fatalf("rule %d is covered by %v", c.Rule, c.By)
+			}
 		}
 		table := bpf.Policy{}
 		if policy != nil {
@@ -111,7 +123,7 @@ func TestPolicyIsFirstMatch(t *testing.T) {
 				if !same || int(rule)-1 != want.Rule {
 					t.Fatalf("%s to %s: %s by rule %d, want %s by rule %d", g, k, action, rule, want.Action, want.Rule+1)
 				}
-				if want.Rule >= 0 && !policy.Decides(want.Rule) {
+				if want.Rule >= 0 && (covered[want.Rule] || !policy.Decides(want.Rule)) {
 					t.Fatalf("rule %d decides, and it is said not to", want.Rule)
 				}
 			}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -25,7 +26,8 @@ Run by root it reads what is installed as the daemon's user would, so that a fil
 which only root can read is an error, as it is for a reload.
 
 What the kernel's tables have no room for is an error, too, as far as the files say
-it: backends that units are count only where they run.
+it: backends that units are count only where they run. A rule of [policy] that
+decides nothing, because rules before it do, is a warning.
 
 Exit status 0 when it could be loaded, with warnings or without, 78 when not.`,
 		Example: "  slicelb check\n  slicelb check -c ./slicelb.toml\n  slicelb check -o json | jq -r '.problems[].message'",
@@ -42,6 +44,9 @@ Exit status 0 when it could be loaded, with warnings or without, 78 when not.`,
 			}
 			if err == nil {
 				bad = unfit(cfg)
+			}
+			if err == nil && bad == nil {
+				warnings = append(warnings, covered(cfg)...)
 			}
 			if out.format == "json" {
 				return checkJSON(g, cfg, warnings, bad)
@@ -82,6 +87,38 @@ func unfit(cfg *config.Config) *config.Error {
 		}
 	}
 	return &config.Error{Problems: []config.Problem{p}}
+}
+
+// toldRules is of how many rules that decide nothing check tells one by one.
+const toldRules = 100
+
+// covered warns of the rules of policy that decide nothing, because those before them
+// do: whoever reads them believes that they do something. They follow the warnings
+// of the files.
+func covered(cfg *config.Config) config.Warnings {
+	list, err := lb.CoveredRules(cfg)
+	if err != nil {
+		return nil // what cannot be compiled has been said
+	}
+	var out config.Warnings
+	for i, c := range list {
+		p := config.Problem{Pos: cfg.Policy.Rules[c.Rule].Origin, Severity: config.SeverityWarning}
+		if i == toldRules {
+			p.Message = fmt.Sprintf("and so for %s more, from this one on", prose.Plural(len(list)-i, "rule"))
+			return append(out, p)
+		}
+		var by []string
+		for _, rule := range c.By[:min(len(c.By), 3)] {
+			by = append(by, fmt.Sprintf("rule %d (%s)", rule+1, cfg.Policy.Rules[rule].Origin))
+		}
+		if len(c.By) > len(by) {
+			by = append(by, "others")
+		}
+		p.Message = fmt.Sprintf("rule %d decides nothing: what it names is decided before it, by %s", c.Rule+1, strings.Join(by, ", "))
+		p.Hint = "put it further up, or leave it out"
+		out = append(out, p)
+	}
+	return out
 }
 
 // checked is the answer of check -o json.

@@ -15,6 +15,7 @@ import (
 
 const httpUnit = `[Unit]
 Description=HTTP on port %%i
+StartLimitIntervalSec=0
 [Service]
 Type=notify
 Environment=%s=http

@@ -67,6 +67,14 @@ func (c Code) status() int {
 	}
 }
 
+// head sets what the header of an answer says of e, and returns its status.
+func (e *Error) head(h http.Header) int {
+	if e.Code == Busy {
+		h.Set("Retry-After", "1")
+	}
+	return e.Code.status()
+}
+
 // asError makes any error one that can be sent.
 func asError(err error) *Error {
 	var e *Error

@@ -35,7 +35,7 @@ func (k *Kept) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	zip := strings.Contains(r.Header.Get("Accept-Encoding"), "gzip")
 	b, err := k.read(r.Context(), zip)
 	if err != nil {
-		http.Error(w, err.Error(), http.StatusInternalServerError)
+		http.Error(w, err.Error(), asError(err).head(w.Header()))
 		return
 	}
 	h := w.Header()

@@ -194,7 +194,7 @@ func (s *Server) answer(f func(*http.Request) (any, error)) http.Handler {
 		v, err := f(r)
 		if err != nil {
 			e := asError(err)
-			s.write(w, e.Code.status(), e)
+			s.write(w, e.head(w.Header()), e)
 			return
 		}
 		s.write(w, http.StatusOK, v)

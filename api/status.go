@@ -47,6 +47,7 @@ type DataPlane struct {
 	Namespaced bool     `json:"namespaced"` // the root is not the hierarchy's own
 	Adopted    bool     `json:"adopted"`    // this process took it over from the one before
 	Before     bool     `json:"before"`     // what the process before left serves on: this one has not attached its own yet
+	Unread     bool     `json:"unread"`     // what is in the kernel cannot be read: VIPs, groups and what it counts are left out
 	Hooks      []string `json:"hooks"`
 	Missing    []string `json:"missing"` // kernel features that are not there
 	Held       Held     `json:"held"`
@@ -106,4 +107,14 @@ type Resync struct {
 // Status asks for the daemon on one screen, with all VIPs and groups.
 func (c *Client) Status(ctx context.Context) (*Status, error) {
 	return getWithin[Status](ctx, statusTimeout, c, "/status")
+}
+
+// Listed asks for the same for its VIPs and groups: it is an error that they are not
+// known.
+func (c *Client) Listed(ctx context.Context) (*Status, error) {
+	s, err := c.Status(ctx)
+	if err == nil && s.DataPlane.Unread {
+		return nil, &Error{Code: Busy, Text: "the daemon cannot read what is in the kernel", Hint: "slicelb status says why"}
+	}
+	return s, err
 }

@@ -476,7 +476,7 @@ func TestKernelBarrier(t *testing.T) {
 		t.Fatal(err)
 	}
 	closed := openDescriptors(t)
-	if err := p.Barrier(); !errors.Is(err, errClosed) {
+	if err := p.Barrier(); !errors.Is(err, ErrClosed) {
 		t.Errorf("after Close: %v", err)
 	}
 	if n := openDescriptors(t); n != closed {

@@ -108,14 +108,15 @@ func (d *Datapath) acquire() error {
 	d.use.RLock()
 	if d.closed {
 		d.use.RUnlock()
-		return errClosed
+		return ErrClosed
 	}
 	return nil
 }
 
 func (d *Datapath) release() { d.use.RUnlock() }
 
-var errClosed = errors.New("datapath is closed")
+// ErrClosed means that Close came before, or meanwhile.
+var ErrClosed = errors.New("datapath is closed")
 
 // New makes empty maps and loads the programs; nothing is attached yet. Loopback
 // backends are those of the calling thread's network namespace.

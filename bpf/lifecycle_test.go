@@ -687,7 +687,7 @@ func TestKernelClosed(t *testing.T) {
 		dumpErr, countErr, statErr, eventErr,
 		p.Apply(SetCell{1, Cell{}}), p.Check(), p.Attach(p.dir),
 	} {
-		if !errors.Is(err, errClosed) {
+		if !errors.Is(err, ErrClosed) {
 			t.Errorf("error %v", err)
 		}
 	}

@@ -27,31 +27,39 @@ func (a answers) readMaps(v *view) (*bpf.Dump, *bpf.CounterSnapshot, error) {
 	defer a.d.asking.Unlock()
 	d, err := v.dp.Dump()
 	if err != nil {
-		return nil, nil, fmt.Errorf("read the maps: %w", err)
+		return nil, nil, unreadable("the maps", err)
 	}
 	n, err := v.dp.Counters()
 	if err != nil {
-		return nil, nil, fmt.Errorf("read the counters: %w", err)
+		return nil, nil, unreadable("the counters", err)
 	}
 	return d, n, nil
 }
 
-func (a answers) Status(context.Context) (*api.Status, error) {
-	s, _ := a.status(a.d.view.Load())
-	return s, nil
+func (a answers) Status(ctx context.Context) (*api.Status, error) {
+	s, _, err := a.status(a.now(ctx))
+	return s, err
 }
 
-func (a answers) status(v *view) (*api.Status, *counted) {
+// status says what there is to say where the kernel cannot be read, too: without VIPs
+// and groups then, and with a problem. It is an error only while the daemon stops.
+func (a answers) status(v *view) (*api.Status, *counted, error) {
 	s := v.status
 	problems, notes := slices.Clone(v.problems), slices.Clone(v.notes)
 	c, err := a.counters(v)
-	if err != nil {
+	switch {
+	case stops(err):
+		return nil, nil, err
+	case err != nil:
 		problems = append(problems, err.Error())
 		c = &counted{}
+	case v.unread:
+		problems = append(problems, unreadText)
 	}
+	s.DataPlane.Unread = v.unread || err != nil
 	s.VIPs, s.Groups = []api.VIP{}, []api.Group{}
 	s.DataPlane.Slots.Used = c.slots
-	if v.source != nil {
+	if v.source != nil && !s.DataPlane.Unread {
 		for i := range v.source.cfg.VIPs {
 			vip := c.vipOf(&v.source.cfg.VIPs[i])
 			if len(vip.Backends)+len(vip.Units) > 0 && vip.Up == 0 {
@@ -62,6 +70,8 @@ func (a answers) status(v *view) (*api.Status, *counted) {
 		for i := range v.source.cfg.Groups {
 			s.Groups = append(s.Groups, c.denied(v.groupOf(&v.source.cfg.Groups[i], false)))
 		}
+	}
+	if v.source != nil {
 		s.Policy = policySummary(v.source.cfg, c)
 	}
 	s.DataPlane.Events, problems = v.events(problems)
@@ -75,7 +85,7 @@ func (a answers) status(v *view) (*api.Status, *counted) {
 	if len(s.Problems) > 0 {
 		s.State = api.Degraded
 	}
-	return &s, c
+	return &s, c, nil
 }
 
 // events are the programs' own statistics, by name.
@@ -141,8 +151,11 @@ func (d *daemon) watched(t *api.Tracking, notes []string) []string {
 	return notes
 }
 
-func (a answers) VIP(_ context.Context, name string) (*api.VIP, error) {
-	v := a.d.view.Load()
+func (a answers) VIP(ctx context.Context, name string) (*api.VIP, error) {
+	v, err := a.readable(ctx)
+	if err != nil {
+		return nil, err
+	}
 	vip := v.source.vip(name)
 	if vip == nil {
 		return nil, noVIP(name)
@@ -155,8 +168,11 @@ func (a answers) VIP(_ context.Context, name string) (*api.VIP, error) {
 	return &out, nil
 }
 
-func (a answers) Group(_ context.Context, name string) (*api.Group, error) {
-	v := a.d.view.Load()
+func (a answers) Group(ctx context.Context, name string) (*api.Group, error) {
+	v, err := a.readable(ctx)
+	if err != nil {
+		return nil, err
+	}
 	parent, child, split := strings.Cut(name, "/")
 	g := v.source.group(parent)
 	if g == nil {
@@ -208,8 +224,11 @@ func (a answers) Reload(ctx context.Context) (*api.Reloaded, error) {
 	return out.answer, out.err
 }
 
-func (a answers) Dump(context.Context) (*api.Dump, error) {
-	v := a.d.view.Load()
+func (a answers) Dump(ctx context.Context) (*api.Dump, error) {
+	v, err := a.readable(ctx)
+	if err != nil {
+		return nil, err
+	}
 	if v.dp == nil {
 		return &api.Dump{Lines: []string{}}, nil
 	}

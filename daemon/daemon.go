@@ -129,6 +129,7 @@ type daemon struct {
 	hup     <-chan os.Signal
 	again   bool                 // SIGHUP came
 	view    atomic.Pointer[view] // what the API answers from; anyone may load it
+	opening opening              // anyone may wait for it
 	apiErr  atomic.Pointer[string]
 	swept   atomic.Pointer[terminated] // anyone may load it
 

@@ -416,7 +416,8 @@ func bare(t testing.TB, m *fdstoretest.Manager, dp dataPath) *daemon {
 	d := &daemon{
 		log: slog.New(slog.DiscardHandler), level: new(slog.LevelVar), notify: notify, kept: newKept(fdstore.New(notify, nil, m.Ask)),
 		backends: newBackendStates(), hints: make(chan unitwatch.Hint, hintBuffer),
-		open: func(bpf.Options, []bpf.NamedFD) (opened, error) { return opened{dataPath: dp}, nil },
+		opening: opening{passed: make(chan struct{})},
+		open:    func(bpf.Options, []bpf.NamedFD) (opened, error) { return opened{dataPath: dp}, nil },
 	}
 	d.observer, d.refusals = d.newObserver()
 	t.Cleanup(d.tasks.Wait) // t.Context has ended then

@@ -18,7 +18,7 @@ import (
 
 // Explain works the kernel's answer out from its maps: the same look-ups in the
 // same order.
-func (a answers) Explain(_ context.Context, q api.Question) (*api.Explanation, error) {
+func (a answers) Explain(ctx context.Context, q api.Question) (*api.Explanation, error) {
 	var key bpf.FrontendKey
 	if q.Address != "" {
 		var err error
@@ -29,7 +29,10 @@ func (a answers) Explain(_ context.Context, q api.Question) (*api.Explanation, e
 	if !strings.HasPrefix(q.Cgroup, "/") || path.Clean(q.Cgroup) != q.Cgroup {
 		return nil, api.Errorf(api.BadRequest, "cgroup %q: want an absolute path below the cgroup root", q.Cgroup)
 	}
-	v := a.d.view.Load()
+	v, err := a.readable(ctx)
+	if err != nil {
+		return nil, err
+	}
 	line, err := ancestry(v.status.DataPlane.CgroupRoot, q.Cgroup, q.Process, q.IDs)
 	if err != nil {
 		return nil, err

@@ -43,8 +43,11 @@ func (c *counted) denied(g api.Group) api.Group {
 
 // Policy is the rules that run, in the words of the configuration, with what the
 // kernel has counted.
-func (a answers) Policy(context.Context) (*api.Policy, error) {
-	v := a.d.view.Load()
+func (a answers) Policy(ctx context.Context) (*api.Policy, error) {
+	v, err := a.readable(ctx)
+	if err != nil {
+		return nil, err
+	}
 	if v.source == nil {
 		return nil, &api.Error{Code: api.NotFound, Text: "no configuration runs", Hint: "slicelb check"}
 	}

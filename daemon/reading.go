@@ -15,10 +15,13 @@ import (
 )
 
 // reading is the daemon for the metrics: what status says, and more. It reads
-// the maps once.
-func (a answers) reading(context.Context) (*metrics.Reading, error) {
-	v := a.d.view.Load()
-	s, c := a.status(v)
+// the maps once. Where they cannot be read, what they count is absent, never zero.
+func (a answers) reading(ctx context.Context) (*metrics.Reading, error) {
+	v := a.now(ctx)
+	s, c, err := a.status(v)
+	if err != nil {
+		return nil, err
+	}
 	r := &metrics.Reading{
 		Status: s, Calls: callsOf(c, toVIPs), Networks: callsOf(c, deniedNetworks), Tables: c.tables, Ready: v.ready, GoVersion: runtime.Version(),
 		Children: c.split, Reconciled: a.d.reconciled.read(), Health: a.d.backends.checker.Stats(),
@@ -86,10 +89,16 @@ const (
 )
 
 // picture is the daemon for the status page.
-func (a answers) picture(context.Context) (*api.Picture, error) {
-	v := a.d.view.Load()
+func (a answers) picture(ctx context.Context) (*api.Picture, error) {
+	v, err := a.readable(ctx)
+	if err != nil {
+		return nil, err
+	}
 	at := time.Now()
-	s, c := a.status(v)
+	s, c, err := a.status(v)
+	if err != nil {
+		return nil, err
+	}
 	p := &api.Picture{
 		At: at, State: s.State, Version: s.Version, Started: s.Started, Loaded: s.Config.Loaded, Attached: s.DataPlane.Attached,
 		Problems: []string{}, Notes: len(s.Notes), VIPs: s.VIPs, Groups: s.Groups, Calls: []api.Calls{},

@@ -105,7 +105,7 @@ func Run(ctx context.Context, o Options) error {
 		log: log, level: level, notify: notify, kept: newKept(store), open: o.open, version: o.Version,
 		root: root, rootDir: dir, configPath: o.Config, socket: o.Socket, lock: lock, lockHeld: true, rootShared: !sole, started: time.Now(),
 		handed: handed, hints: make(chan unitwatch.Hint, hintBuffer), reloads: make(chan *reload), loads: make(chan loaded),
-		backends: newBackendStates(), hup: o.Hangup,
+		backends: newBackendStates(), hup: o.Hangup, opening: opening{passed: make(chan struct{})},
 	}
 	d.observer, d.refusals = d.newObserver()
 	d.findSelf()

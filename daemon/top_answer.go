@@ -13,8 +13,11 @@ import (
 
 // Top answers with what was counted until now. Who asks wants to know how long
 // connects take.
-func (a answers) Top(context.Context) (*api.Top, error) {
-	v := a.d.view.Load()
+func (a answers) Top(ctx context.Context) (*api.Top, error) {
+	v, err := a.readable(ctx)
+	if err != nil {
+		return nil, err
+	}
 	a.d.observer.AskTimes()
 	c, err := a.counters(v)
 	if err != nil {

@@ -30,6 +30,7 @@ type view struct {
 	orders   map[lb.Endpoint]order
 	back     map[lb.Endpoint]time.Time
 	ready    bool
+	unread   bool           // see answers.readable
 	part     *part          // nil: the kernel has room for all of source
 	kernel   *lb.State      // the newest that the kernel took; nil: none of this process's
 	rec      *lb.Reconciler // its Stats may be asked by anyone; nil while there is none
@@ -37,7 +38,7 @@ type view struct {
 
 // publish makes what the loop knows now what the API answers.
 func (d *daemon) publish() {
-	v := &view{source: d.running, snap: d.snap, dp: d.dp.dataPath, level: d.rootLevel, orders: d.backends.operator, back: d.backends.back, ready: d.ready, part: d.ranPart(), kernel: d.kernel, rec: d.rec}
+	v := &view{source: d.running, snap: d.snap, dp: d.dp.dataPath, level: d.rootLevel, orders: d.backends.operator, back: d.backends.back, ready: d.ready, unread: d.unread(), part: d.ranPart(), kernel: d.kernel, rec: d.rec}
 	v.status = api.Status{
 		Version: d.version, PID: os.Getpid(), Started: d.started,
 		Config:    api.Config{Path: d.path(), Files: []string{}},
@@ -57,6 +58,9 @@ func (d *daemon) publish() {
 		v.addTracking(d.snap)
 	}
 	d.view.Store(v)
+	if !v.unread || d.applyErr != nil {
+		d.opening.pass()
+	}
 }
 
 func (v *view) problem(format string, args ...any) {

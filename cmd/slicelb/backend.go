@@ -60,7 +60,7 @@ func newBackendList(g *globals) *cobra.Command {
 				}
 				vips = append(vips, *v)
 			} else {
-				s, err := g.client().Status(cmd.Context())
+				s, err := g.client().Listed(cmd.Context())
 				if err != nil {
 					return err
 				}

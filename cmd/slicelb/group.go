@@ -27,7 +27,7 @@ func newGroupList(g *globals) *cobra.Command {
 		Example: "  slicelb group list -o wide",
 		Args:    exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			s, err := g.client().Status(cmd.Context())
+			s, err := g.client().Listed(cmd.Context())
 			if err != nil {
 				return err
 			}

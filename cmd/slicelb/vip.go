@@ -26,7 +26,7 @@ func newVIPList(g *globals) *cobra.Command {
 		Example: "  slicelb vip list\n  slicelb vip list -o json | jq '.[] | select(.up == 0).name'",
 		Args:    exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			s, err := g.client().Status(cmd.Context())
+			s, err := g.client().Listed(cmd.Context())
 			if err != nil {
 				return err
 			}

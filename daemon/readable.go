@@ -1,0 +1,69 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/slicelb/slicelb/api"
+	"github.com/slicelb/slicelb/bpf"
+)
+
+// openPatience is how long an answer waits for a start to open what the process
+// before left. Its counters are that one's: to tell zeros meanwhile would be a lie,
+// and a reset to who counts.
+const openPatience = 2 * time.Second
+
+// opening is passed once, when what was handed over is open, or could not be opened.
+type opening struct {
+	passed chan struct{}
+	once   sync.Once
+}
+
+func (o *opening) pass() { o.once.Do(func() { close(o.passed) }) }
+
+// unread says that the kernel holds what this process has not opened, at any rate not
+// yet.
+func (d *daemon) unread() bool { return d.dp.dataPath == nil && len(d.handed) > 0 }
+
+// now is what is known, if need be a moment later: when what was handed over is open.
+func (a answers) now(ctx context.Context) *view {
+	v := a.d.view.Load()
+	if !v.unread {
+		return v
+	}
+	ctx, cancel := context.WithTimeout(ctx, openPatience)
+	defer cancel()
+	select {
+	case <-a.d.opening.passed:
+	case <-ctx.Done():
+	}
+	return a.d.view.Load()
+}
+
+// readable is what is known, of a kernel that can be read.
+func (a answers) readable(ctx context.Context) (*view, error) {
+	v := a.now(ctx)
+	if v.unread {
+		return nil, &api.Error{Code: api.Busy, Text: unreadText, Hint: "slicelb status says why"}
+	}
+	return v, nil
+}
+
+const unreadText = "what the process before left serves, and cannot be read by this one yet: VIPs, groups and what is counted are not known"
+
+// unreadable is why the kernel was not read.
+func unreadable(what string, err error) error {
+	if errors.Is(err, bpf.ErrClosed) {
+		return api.Errorf(api.Busy, "the daemon stops")
+	}
+	return fmt.Errorf("read %s: %w", what, err)
+}
+
+// stops tells a daemon that stops from one that cannot read the kernel.
+func stops(err error) bool {
+	var e *api.Error
+	return errors.As(err, &e) && e.Code == api.Busy
+}

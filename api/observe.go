@@ -60,14 +60,13 @@ type Observed struct {
 	Missing  *Missing  `json:"missing,omitempty"`
 }
 
-// Observation is what a client wants to hear of. The zero value is everything
-// that is stored.
+// Observation is what a client wants to hear of.
 type Observation struct {
 	VIP      string
 	Group    string   // a group, a split child, or "host"
 	Verdicts []string // none = all
 	Since    time.Time
-	Last     int    // so many of what is stored at most; negative = all of it
+	Last     int    // so many of what is stored at most; 0 = none of it, negative = all
 	Follow   bool   // go on with what comes
 	UID      uint32 // who asks; the server says it
 }

@@ -27,6 +27,9 @@ func (c canned) Observe(_ context.Context, o api.Observation) (api.Stream, error
 	if o.VIP != "" && o.VIP != "db" {
 		return nil, &api.Error{Code: api.NotFound, Text: "no VIP \"" + o.VIP + "\"", Hint: "slicelb vip list"}
 	}
+	if o.Last == 0 {
+		return &cannedStream{}, nil
+	}
 	at := time.Date(2026, 3, 4, 5, 6, 7, 123456789, time.UTC)
 	return &cannedStream{[]api.Observed{
 		{Decision: &api.Decision{

@@ -222,21 +222,75 @@ func TestCurrentConnections(t *testing.T) {
 	}
 }
 
-func TestGroupOfPath(t *testing.T) {
-	cfg, err := config.Parse("a.toml", []byte("[group.web]\nslices = [\"web.slice\"]\n[group.in]\nslices = [\"web-in.slice\"]\n"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	tree, err := cfg.Tree()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for path, want := range map[string]string{
-		"": "host", "/": "host", "/other.slice/x": "host", "/web.slice": "web", "/web.slice/a.service/b": "web",
-		"/web.slice/web-in.slice/c": "in", "/web-in.slice": "host",
-	} {
-		if got := groupOfPath(tree, path); got != want {
-			t.Errorf("%q is in %s, want %s", path, got, want)
+// What has a cgroup is asked about as the group that this is in then: nested ones, those
+// that no group covers now, and connections to backends, too. What was counted may be of
+// any of a group's cgroups.
+func TestTrialGroups(t *testing.T) {
+	const vips = `
+[vip.db]
+frontends = ["10.96.0.10:5432", "10.96.0.10:5432/udp"]
+backend = [{ address = "192.0.2.11:5432" }]
+[vip.keep]
+frontends = ["10.96.0.11:80"]
+backend = [{ address = "192.0.2.12:80" }]
+`
+	parse := func(groups string) *policied {
+		cfg, err := config.Parse("a.toml", []byte(groups+vips))
+		if err != nil {
+			t.Fatal(err)
 		}
+		p, err := grouped(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	const web = "[group.web]\nslices = [\"web.slice\"]\nsplit = \"*.service\"\n"
+	db, keep := netip.MustParseAddrPort("10.96.0.10:5432"), netip.MustParseAddrPort("10.96.0.11:80")
+	tr := &trial{
+		now: parse(web), seen: map[called]string{},
+		next: parse(web + "[group.canary]\nslices = [\"web-canary.slice\"]\npolicy = \"deny\"\n[group.oth]\nslices = [\"other.slice\"]\npolicy = \"deny\"\n"),
+	}
+	tr.divide(t.TempDir())
+	tr.counted("web", db, config.TCP, "counters")
+	tr.counted("host", keep, config.TCP, "counters")
+	tr.decided(&api.Decision{Group: "host", Cgroup: "/other.slice/x.service", Address: keep.String(), Protocol: "tcp"})
+	tr.decided(&api.Decision{Group: "host", Cgroup: "…/x.service", Address: db.String(), Protocol: "tcp"})
+	tr.decided(&api.Decision{Group: lb.DaemonGroup, Cgroup: "/other.slice/slicelb.service", Address: db.String(), Protocol: "tcp"})
+	tr.decided(&api.Decision{Group: "web", Cgroup: "/web.slice", Protocol: "raw"})
+	tr.connected([]connection{
+		{"/web.slice/web-canary.slice/a.service", netip.MustParseAddrPort("192.0.2.11:5432"), config.UDP},
+		{"/web.slice/b.service", netip.MustParseAddrPort("192.0.2.11:5432"), config.TCP},
+		{"/other.slice", netip.MustParseAddrPort("192.0.2.9:9"), config.TCP},
+	}, map[seenCall]bool{}, map[[2]string]bool{{"web", "db"}: true})
+	want := []called{
+		{"@daemon", "@daemon", false, db, config.TCP},
+		{"host", "host", true, db, config.TCP},
+		{"host", "oth", true, db, config.TCP},
+		{"host", "host", true, keep, config.TCP},
+		{"host", "oth", false, keep, config.TCP},
+		{"host", "oth", false, netip.MustParseAddrPort("192.0.2.9:9"), config.TCP},
+		{"web", "canary", true, db, config.TCP},
+		{"web", "canary", false, db, config.UDP},
+		{"web", "web", false, db, config.TCP},
+	}
+	var changes []string
+	for _, r := range tr.judge(false) {
+		changes = append(changes, r.Group+" "+r.Then+" "+r.Address+" "+strconv.FormatBool(r.Maybe))
+	}
+	if len(tr.seen) != len(want) {
+		t.Errorf("%d calls, want %d: %+v", len(tr.seen), len(want), tr.seen)
+	}
+	for _, c := range want {
+		if _, ok := tr.seen[c]; !ok {
+			t.Errorf("not known: %+v", c)
+		}
+	}
+	wantChanges := []string{
+		"host oth 10.96.0.10:5432 true", "host oth 10.96.0.11:80 false",
+		"web canary 10.96.0.10:5432 true", "web canary 10.96.0.10:5432/udp false",
+	}
+	if !slices.Equal(changes, wantChanges) {
+		t.Errorf("changes %q, want %q", changes, wantChanges)
 	}
 }

@@ -24,9 +24,14 @@ A connection is taken for one of the cgroup that its socket was made in. One to 
 backend of a VIP that its group has called is taken for one to that VIP.
 Connections need the cgroup tree to be readable; run it as root to see all.
 
+Connections and most decisions have a cgroup, and so the group that it is in under
+the other configuration. Counters and audits have the group of now alone. Where its
+cgroups come to be in several groups, and not all of these may call what it has
+called, each of them is listed, with a question mark at what may change.
+
 An audit lets a call through, as allow does: that is no change.
 
-Exit status 0 when nothing would change, 1 when something would.`,
+Exit status 0 when nothing would change, 1 when something would or may.`,
 		Example: "  slicelb policy try -c ./new.toml\n  slicelb policy try -c /etc/slicelb --all",
 		Args:    exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -52,12 +57,20 @@ Exit status 0 when nothing would change, 1 when something would.`,
 			if err := out.print(g.stdout, tries, triedTable(tries)); err != nil {
 				return err
 			}
-			changes := 0
+			changes, maybe := 0, 0
 			for _, c := range tries {
-				changes += btoi(c.changes())
+				switch {
+				case c.changes() && c.Maybe:
+					maybe++
+				case c.changes():
+					changes++
+				}
 			}
 			fmt.Fprintf(g.stderr, "slicelb: %d of %s would change\n", changes, prose.Plural(len(t.seen), "call"))
-			if changes > 0 {
+			if maybe > 0 {
+				fmt.Fprintf(g.stderr, "slicelb: %d more may: which cgroup of the group has called is not known\n", maybe)
+			}
+			if changes+maybe > 0 {
 				return &exitError{code: exitFailed}
 			}
 			return nil
@@ -78,6 +91,7 @@ type tried struct {
 	Next    string `json:"then"`  // the same, under the other
 	By      string `json:"by"`    // what says so then: where the rule stands, or "default"
 	Known   string `json:"known"` // where the call is known from
+	Maybe   bool   `json:"maybe"` // whether a cgroup that is in that group then has made it is not known
 }
 
 // changes: an audit lets through, as allow does.
@@ -100,7 +114,11 @@ func triedTable(list []tried) *table {
 		if c.Then != c.Group {
 			group += " -> " + c.Then
 		}
-		t.add(group, c.Address, dash(c.VIP), c.Now, c.Next, c.By, c.Known)
+		next := c.Next
+		if c.Maybe && c.changes() {
+			next += "?"
+		}
+		t.add(group, c.Address, dash(c.VIP), c.Now, next, c.By, c.Known)
 	}
 	return t
 }

@@ -12,6 +12,7 @@ package anchor
 
 import (
 	"strconv"
+	"strings"
 )
 
 const (
@@ -116,6 +117,28 @@ func (t *Tree) Child(n Node, name string) (Match, bool) {
 	}
 	r := s.outcomes[key(t.matching(s, name))] // in the order of globs, which is sorted
 	return r.match, r.known
+}
+
+// Of is the group that the processes of a cgroup are in, that of the nearest directory
+// above which has one, and the name of the split child of it, if it is one. "" = none.
+func (t *Tree) Of(path string) (group, child string) {
+	m, ok := t.root, true
+	group, path = m.Group, strings.Trim(path, "/")
+	if path == "" {
+		return group, ""
+	}
+	for name := range strings.SplitSeq(path, "/") {
+		if m, ok = t.Child(m.Node, name); !ok {
+			break
+		}
+		switch {
+		case m.Split:
+			group, child = m.Group, name
+		case m.Group != "":
+			group, child = m.Group, ""
+		}
+	}
+	return group, child
 }
 
 // Edges are the steps that a kernel program can take, sorted by node, then

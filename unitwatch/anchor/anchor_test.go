@@ -24,28 +24,11 @@ func walk(t *Tree, path string) Match {
 	return m
 }
 
-// group names what a path's processes belong to, for tables: the nearest
-// matched ancestor decides.
+// group names what a path's processes belong to, for tables.
 func group(t *Tree, path string) string {
-	m, in := t.Root(), ""
-	at := func(name string) {
-		switch {
-		case m.Split:
-			in = m.Group + "/" + name
-		case m.Group != "":
-			in = m.Group
-		}
-	}
-	at("")
-	if path == "/" {
-		return in
-	}
-	for name := range strings.SplitSeq(path[1:], "/") {
-		var ok bool
-		if m, ok = t.Child(m.Node, name); !ok {
-			return in
-		}
-		at(name)
+	in, child := t.Of(path)
+	if child != "" {
+		return in + "/" + child
 	}
 	return in
 }
@@ -166,6 +149,10 @@ func TestGroups(t *testing.T) {
 		name:   "the root is an anchor",
 		groups: []Group{{Name: "all", Patterns: []string{"/"}}, {Name: "web", Patterns: []string{"/web.slice"}}},
 		want:   map[string]string{"/": "all", "/x": "all", "/web.slice": "web", "/x/web.slice": "all"},
+	}, {
+		name:   "the root is in no directory",
+		groups: []Group{{Name: "all", Patterns: []string{"/*"}}},
+		want:   map[string]string{"": "", "/": "", "/x": "all"},
 	}, {
 		name:   "the root is split",
 		groups: []Group{{Name: "lxc", Patterns: []string{"/"}, Split: "lxc.payload.*"}},

@@ -135,7 +135,14 @@ func TestRemovedByWordAlone(t *testing.T) {
 	h.settled()
 	s.steady()
 	h.sameMaps(maps)
+	entry := "cgroup " + h.must("stat", "--format=%i", dir) + " "
+	if !strings.Contains(maps, entry) {
+		t.Fatalf("no %q in\n%s", entry, maps)
+	}
 	h.must("rmdir", dir)
+	if now := h.must("slicelb", "dump", "maps"); strings.Contains(now, entry) {
+		t.Errorf("%s is mapped, and its directory is gone", entry)
+	}
 	h.converges("gone without a word of systemd's")
 	h.eventually(10*time.Second, "it is known no more", func() bool { return !h.knows("/web.slice/left.service") })
 }

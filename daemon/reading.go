@@ -6,7 +6,6 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/slicelb/slicelb/api"
 	"github.com/slicelb/slicelb/bpf"
@@ -79,65 +78,5 @@ func tablesOf(d *bpf.Dump, n *bpf.CounterSnapshot, l bpf.Limits, slots uint64) [
 		table("expect_patterns", len(d.Patterns), l.Expect),
 		table("pairs", int(n.Places.Used), n.Places.Limit),
 		table("policy_lines", int(d.PolicyLines), l.PolicyLines-1),
-	}
-}
-
-// What a page can show of a configuration that is larger.
-const (
-	pictureVIPs   = 1000
-	pictureGroups = 1000
-)
-
-// picture is the daemon for the status page.
-func (a answers) picture(ctx context.Context) (*api.Picture, error) {
-	v, err := a.readable(ctx)
-	if err != nil {
-		return nil, err
-	}
-	at := time.Now()
-	s, c, err := a.status(v)
-	if err != nil {
-		return nil, err
-	}
-	p := &api.Picture{
-		At: at, State: s.State, Version: s.Version, Started: s.Started, Loaded: s.Config.Loaded, Attached: s.DataPlane.Attached,
-		Problems: []string{}, Notes: len(s.Notes), VIPs: s.VIPs, Groups: s.Groups, Calls: []api.Calls{},
-	}
-	for _, text := range s.Problems {
-		// The lines below the first quote files, which may hold secrets.
-		first, _, _ := strings.Cut(text, "\n")
-		p.Problems = append(p.Problems, first)
-	}
-	if n := len(p.VIPs); n > pictureVIPs {
-		p.MoreVIPs, p.VIPs = n-pictureVIPs, p.VIPs[:pictureVIPs]
-	}
-	if n := len(p.Groups); n > pictureGroups {
-		p.MoreGroups, p.Groups = n-pictureGroups, p.Groups[:pictureGroups]
-	}
-	for i := range p.VIPs {
-		unnamed(p.VIPs[i].Backends)
-		for _, view := range p.VIPs[i].For {
-			unnamed(view.Backends)
-		}
-	}
-	vips, groups := map[string]bool{}, map[string]bool{lb.HostGroup: true}
-	for i := range p.VIPs {
-		vips[p.VIPs[i].Name] = true
-	}
-	for i := range p.Groups {
-		groups[p.Groups[i].Name] = true
-	}
-	for _, call := range callsOf(c, toVIPs) {
-		if vips[call.VIP] && groups[call.Group] {
-			p.Calls = append(p.Calls, call)
-		}
-	}
-	return p, nil
-}
-
-// unnamed takes the names of units away: they are for the socket's readers.
-func unnamed(list []api.Backend) {
-	for i := range list {
-		list[i].Unit = ""
 	}
 }

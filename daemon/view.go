@@ -63,6 +63,8 @@ func (d *daemon) publish() {
 	}
 }
 
+// problem adds one. What it quotes, of a file or of others, stands behind a colon and a
+// space: the page shows anybody what is before the first.
 func (v *view) problem(format string, args ...any) {
 	v.problems = append(v.problems, fmt.Sprintf(format, args...))
 }
@@ -130,7 +132,7 @@ func (v *view) addServing(d *daemon) {
 		v.problem("the table of cgroups has no room for %s: their callers are in the group of what they lie in; an eighth of the table is left to those that root makes", prose.Plural(d.left, "cgroup"))
 	}
 	if d.rootShared {
-		v.problem("another process has locked %s: where it is a second slicelb serve, both translate and neither knows", d.root.Path)
+		v.problem("another process has locked the cgroup root; where it is a second slicelb serve, both translate and neither knows: %s", d.root.Path)
 	}
 	if !d.lockHeld {
 		v.problem("the lock file was removed: a second daemon could start")

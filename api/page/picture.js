@@ -282,7 +282,7 @@ function words(n) {
     case "group": {
       if (it.host) return ["host", n.small ? "the rest" : "in no group"];
       if (it.anchors === 0) return [it.name, "no slice yet"];
-      return [it.name, n.small ? `${it.members} members` : `${it.slices[0]}${it.anchors > 1 ? ` +${it.anchors - 1}` : ""}, ${it.members} member${it.members === 1 ? "" : "s"}`];
+      return [it.name, `${it.members} member${it.members === 1 ? "" : "s"}`];
     }
     case "vip":
       return [it.name, it.frontends.length ? `${it.frontends[0]}${it.frontends.length > 1 ? ` +${it.frontends.length - 1}` : ""}` : "no frontend"];
@@ -379,7 +379,6 @@ function explain(detail, scene) {
     ["except", list(it.except, "nobody")],
     ["backends", `${it.upAll} of ${it.all.length} active`],
     ["when all are down", it.when_down],
-    ["health checks", it.health || "none"],
     ["calls", `${it.counters.connects} connects, ${it.counters.flows} UDP flows, ${it.counters.passed} passed, ${it.counters.rejected} rejected`],
   ], backend: () => [
     ["of", it.group ? `${it.vip}, for group ${it.group}` : it.vip],
@@ -389,9 +388,9 @@ function explain(detail, scene) {
     ["open sockets", String(it.live)],
     ["calls", `${it.counters.connects} connects, ${it.counters.flows} UDP flows`],
   ], group: () => [
-    ["slices", it.host ? "every caller that is in no group" : list(it.slices, "none")],
-    ["not there yet", list(it.pending, "")],
-    ["split", it.split || ""],
+    ["slices", it.host ? "every caller that is in no group" : String(it.slices)],
+    ["not there yet", it.pending ? String(it.pending) : ""],
+    ["split", it.split ? "each member is a group of its own" : ""],
     ["members", it.host ? "" : String(it.members)],
     ["translated", it.translate ? "yes" : "no: its calls reach VIPs untouched"],
   ] }[node.kind]();

@@ -93,7 +93,7 @@ export class Rates {
     for (const c of picture.calls) edge(c.group, c.vip, false).counters = c.counters;
     for (const g of picture.groups) m.groups.push({ ...g, state: g.anchors > 0 ? "active" : "pending" });
     if (m.edges.some((e) => e.group === "host")) {
-      m.groups.push({ name: "host", host: true, slices: [], pending: [], anchors: 0, members: 0, translate: true, state: "active" });
+      m.groups.push({ name: "host", host: true, slices: 0, pending: 0, anchors: 0, members: 0, translate: true, state: "active" });
     }
     for (const e of m.edges) {
       const at = into.get(e.group) ?? { calls: 0, refused: 0 };

@@ -8,7 +8,7 @@ const columns = {
   backends: ["Backend", "VIP", "State", "Share", "Calls/s", "Open", "Check"],
   groups: ["Group", "Slices", "Anchors", "Members", "Calls/s", "Refused/s"],
 };
-const numeric = new Set(["Backends up", "Calls/s", "Refused/s", "Passed/s", "Share", "Open", "Anchors", "Members"]);
+const numeric = new Set(["Backends up", "Calls/s", "Refused/s", "Passed/s", "Share", "Open", "Slices", "Anchors", "Members"]);
 
 export function fill(tables, model, find) {
   table(tables.vips, "vips", model.vips.filter((v) => matches(find, v.name, ...v.frontends, ...v.backends.map((b) => b.address))), (v) => [
@@ -19,8 +19,8 @@ export function fill(tables, model, find) {
     mark(b.state, b.address, true), b.group ? `${b.vip}, for ${b.group}` : b.vip, state(b),
     `${Math.round(b.share * 100)} %`, rate(b.rate?.calls), { text: String(b.live), zero: !b.live }, check(b.check),
   ], (b) => b.key);
-  table(tables.groups, "groups", model.groups.filter((g) => matches(find, g.name, ...g.slices)), (g) => [
-    mark(g.state, g.name), g.host ? "every caller in no group" : g.slices.join(" "), g.host ? "" : String(g.anchors), g.host ? "" : String(g.members),
+  table(tables.groups, "groups", model.groups.filter((g) => matches(find, g.name)), (g) => [
+    mark(g.state, g.name), g.host ? "" : String(g.slices), g.host ? "" : String(g.anchors), g.host ? "" : String(g.members),
     rate(g.rate?.calls), rate(g.rate?.refused),
   ], (g) => g.name);
 }
@@ -39,7 +39,6 @@ export function state(b) {
 
 export function check(c) {
   if (!c) return "none";
-  if (c.error) return `${c.type}: ${c.error}`;
   return c.count === 0 ? `${c.type}: not yet` : `${c.type} ${c.state}, ${(c.took_ns / 1e6).toFixed(1)} ms`;
 }
 

@@ -62,20 +62,20 @@ func vips(count int) func(n uint64) *api.Picture {
 	return func(n uint64) *api.Picture {
 		p := &api.Picture{
 			State: api.OK, Version: "1.0.0", Started: time.Now().Add(-time.Hour), Loaded: time.Now(), Attached: true,
-			Problems: []string{}, VIPs: []api.VIP{}, Groups: []api.Group{}, Calls: []api.Calls{},
+			Problems: []string{}, VIPs: []api.PictureVIP{}, Groups: []api.PictureGroup{}, Calls: []api.Calls{},
 		}
 		for i := range (count + 4) / 5 {
-			p.Groups = append(p.Groups, api.Group{
-				Name: fmt.Sprintf("group-%d", i), Slices: []string{fmt.Sprintf("g%d.slice", i)}, Translate: true, Anchors: 1, Members: i, Pending: []string{},
+			p.Groups = append(p.Groups, api.PictureGroup{
+				Name: fmt.Sprintf("group-%d", i), Slices: 1, Translate: true, Anchors: 1, Members: i,
 			})
 		}
 		for i := range count {
-			v := api.VIP{
+			v := api.PictureVIP{
 				Name: fmt.Sprintf("vip-%d", i), Frontends: []string{fmt.Sprintf("10.96.%d.%d:80", i/250, i%250+1)}, Except: []string{},
-				Hidden: "pass", WhenDown: "reject", For: []api.View{}, Up: 3, Backends: []api.Backend{},
+				WhenDown: "reject", For: []api.PictureView{}, Backends: []api.PictureBackend{},
 			}
 			for b := range 3 {
-				v.Backends = append(v.Backends, api.Backend{
+				v.Backends = append(v.Backends, api.PictureBackend{
 					VIP: v.Name, Address: fmt.Sprintf("192.0.2.%d:%d", b+1, 8000+i), Weight: 1, State: "active", Share: 1. / 3,
 					Counters: api.Counters{Connects: n * uint64(i)},
 				})
@@ -103,15 +103,15 @@ const hasRates = `document.body?.dataset.ready === "rates"`
 func TestContent(t *testing.T) {
 	b := open(t, show(t, func(n uint64) *api.Picture {
 		p := vips(3)(n)
-		p.VIPs[1].Backends[1].State, p.VIPs[1].Backends[1].Reason = "down", "health check failed"
-		p.VIPs[1].Backends[1].Check = &api.Check{Type: "tcp", State: "down", Count: 4, Error: "connection refused"}
+		p.VIPs[1].Backends[1].State, p.VIPs[1].Backends[1].Reason = "down", "fails its checks"
+		p.VIPs[1].Backends[1].Check = &api.PictureCheck{Type: "tcp", State: "down", Count: 4}
 		p.VIPs[2].Backends[0].State, p.VIPs[2].Backends[0].Reason = "draining", "drain"
-		p.State, p.Problems = api.Degraded, []string{"the reload at 10:00:00 failed: bad configuration"}
-		p.Groups = append(p.Groups, api.Group{Name: "later", Slices: []string{"later.slice"}, Pending: []string{"later.slice"}})
+		p.State, p.Problems = api.Degraded, []string{"the reload at 10:00:00 failed"}
+		p.Groups = append(p.Groups, api.PictureGroup{Name: "later", Slices: 1, Pending: 1})
 		return p
 	}))
 	b.await(hasRates)
-	for _, want := range []string{"vip-0", "10.96.0.2:80", "192.0.2.3:8002", "group-0", "later", "degraded", "the reload at 10:00:00 failed", "tcp: connection refused"} {
+	for _, want := range []string{"vip-0", "10.96.0.2:80", "192.0.2.3:8002", "group-0", "later", "degraded", "the reload at 10:00:00 failed", "fails its checks", "tcp down"} {
 		if text := eval[string](b, "document.body.innerText + document.querySelector('svg').textContent"); !strings.Contains(text, want) {
 			t.Errorf("%q is not on the page", want)
 		}
@@ -152,8 +152,8 @@ func TestHostileText(t *testing.T) {
 		p.Problems = []string{evil}
 		p.VIPs[0].Frontends = []string{evil}
 		p.VIPs[0].Backends[0].Reason, p.VIPs[0].Backends[0].State = evil, "down"
-		p.VIPs[0].Backends[0].Check = &api.Check{Type: "http", Error: evil}
-		p.Groups[0].Slices = []string{evil}
+		p.VIPs[0].Backends[0].Check = &api.PictureCheck{Type: evil}
+		p.Groups[0].Name = evil
 		return p
 	}))
 	b.await(hasRates)

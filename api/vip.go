@@ -34,6 +34,7 @@ type VIP struct {
 	Health   string   `json:"health,omitempty"` // how backends are checked; "" = not at all
 	For      []View   `json:"for"`
 	Up       int      `json:"up"`   // backends that take new connections
+	Families []Family `json:"families,omitempty"`
 	Live     uint64   `json:"live"` // open sockets that it sent to its backends
 	Counters Counters `json:"counters"`
 	Origin   string   `json:"origin"`
@@ -46,6 +47,12 @@ func (v *VIP) All() []Backend {
 		all = append(all, view.Backends...)
 	}
 	return all
+}
+
+// Family is an address family of a VIP that backends, or units, are configured for.
+type Family struct {
+	Family int `json:"family"` // 4 or 6
+	Up     int `json:"up"`     // backends of it that take new connections; 0: callers get when_down
 }
 
 // View is what one group gets instead of a VIP's own backends.

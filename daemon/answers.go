@@ -62,8 +62,8 @@ func (a answers) status(v *view) (*api.Status, *counted, error) {
 	if v.source != nil && !s.DataPlane.Unread {
 		for i := range v.source.cfg.VIPs {
 			vip := c.vipOf(&v.source.cfg.VIPs[i])
-			if len(vip.Backends)+len(vip.Units) > 0 && vip.Up == 0 {
-				notes = append(notes, fmt.Sprintf("vip.%s: no backend takes connections; when_down = %q", vip.Name, vip.WhenDown))
+			if note := downNote(&vip); note != "" {
+				notes = append(notes, note)
 			}
 			s.VIPs = append(s.VIPs, vip)
 		}

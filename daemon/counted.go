@@ -117,7 +117,7 @@ func (c *counted) vipOf(v *config.VIP) api.VIP {
 		Origin: v.Origin.String(), Counters: c.vip[v.Name], Live: c.liveOf[v.Name], Frontends: []string{},
 		Backends: c.backends(v, "", v.Backends), For: []api.View{},
 	}
-	out.Units = c.units(v)
+	out.Units, out.Families = c.units(v), c.families(v)
 	for _, f := range v.Frontends {
 		out.Frontends = append(out.Frontends, f.String())
 	}

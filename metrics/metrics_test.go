@@ -34,7 +34,7 @@ func example() *Reading {
 			DataPlane: api.DataPlane{Attached: true, Held: api.Held{Store: true, Count: 40, Want: 40}, Events: map[string]uint64{"pairs_full": 1}},
 			Tracking: api.Tracking{Mode: "bus", Complete: true, Sources: map[string]uint64{"kernel": 12, "signals": 3},
 				Mapped: api.Latency{Count: 3, Sum: time.Second, Buckets: []api.Bucket{{Most: time.Millisecond, Count: 1}, {Most: time.Second, Count: 1}, {Count: 1}}}},
-			VIPs: []api.VIP{{Name: "db", Up: 1, Counters: counters, Backends: []api.Backend{db, other, db},
+			VIPs: []api.VIP{{Name: "db", Up: 1, Families: []api.Family{{Family: 4, Up: 1}, {Family: 6}}, Counters: counters, Backends: []api.Backend{db, other, db},
 				For: []api.View{{Group: "canary", Backends: []api.Backend{canary, db}}}}},
 			Groups: []api.Group{{Name: "web", Anchors: 1, Members: 2, Pending: []string{"/x.slice"}}},
 		},
@@ -83,6 +83,8 @@ func TestText(t *testing.T) {
 		`slicelb_backend_check_duration_seconds{backend="192.0.2.11:5432",vip="db"} 0.003`,
 		`slicelb_vip_backends{state="active",vip="db"} 2`,
 		`slicelb_vip_backends{state="down",vip="db"} 1`,
+		`slicelb_vip_up{family="4",vip="db"} 1`,
+		`slicelb_vip_up{family="6",vip="db"} 0`,
 		`slicelb_table_capacity_entries{table="frontends"} 65535`,
 		`slicelb_watcher_mode{mode="bus"} 1`,
 		`slicelb_watcher_hint_to_map_seconds_bucket{le="1"} 2`,
@@ -142,7 +144,7 @@ func TestNames(t *testing.T) {
 			t.Errorf("%s has a label twice", f.Name)
 		}
 		for _, l := range f.Labels {
-			if !slices.Contains([]string{"vip", "group", "child", "backend", "verdict", "state", "table", "event", "mode", "cause", "source", "reason", "what", "result", "rule", "action", "version", "goversion"}, l) {
+			if !slices.Contains([]string{"vip", "group", "child", "backend", "family", "verdict", "state", "table", "event", "mode", "cause", "source", "reason", "what", "result", "rule", "action", "version", "goversion"}, l) {
 				t.Errorf("%s has a label %s: is what it says from the configuration, or a word of this program?", f.Name, l)
 			}
 		}

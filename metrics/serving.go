@@ -109,6 +109,15 @@ var serving = []family{
 				emit(float64(r.Status.VIPs[i].Up), r.Status.VIPs[i].Name)
 			}
 		}},
+	{Name: "slicelb_vip_up", Type: gauge, Labels: []string{"vip", "family"},
+		Help: "1 while backends of an address family (4 or 6) of a VIP take new connections, 0 while callers get what when_down says; for families that backends, or units, are configured for.",
+		collect: func(r *Reading, emit emit) {
+			for i := range r.Status.VIPs {
+				for _, f := range r.Status.VIPs[i].Families {
+					emit(truth(f.Up > 0), r.Status.VIPs[i].Name, strconv.Itoa(f.Family))
+				}
+			}
+		}},
 	{Name: "slicelb_backend_up", Type: gauge, Labels: []string{"vip", "backend"},
 		Help: "1 while a backend is active in the kernel.",
 		collect: backends(func(b *api.Backend, emit emit) {

@@ -2,10 +2,12 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"os"
 	"os/exec"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -42,15 +44,15 @@ func bootOrder(ctx context.Context, g *globals) []finding {
 // has not loaded holds nothing, and is not loaded for an answer: show leaves it out.
 func slicesThatDoNotWait(ctx context.Context, cfg *config.Config, show func(context.Context, []string) (string, error)) finding {
 	f := finding{Check: "order at boot", Verdict: verdictOK}
-	names := literalSlices(cfg)
-	if len(names) == 0 {
+	names, patterns := bootSlices(cfg)
+	if len(names)+len(patterns) == 0 {
 		f.Text = "no slice of the configuration has to be told to wait"
 		return f
 	}
 	rest := names[min(len(names), mostAsked):]
 	names = names[:len(names)-len(rest)]
 	var asked []string
-	for _, name := range names {
+	for _, name := range slices.Concat(names, patterns[:min(len(patterns), mostAsked)]) {
 		asked = append(asked, chain(name)...)
 	}
 	slices.Sort(asked)
@@ -75,9 +77,15 @@ func slicesThatDoNotWait(ctx context.Context, cfg *config.Config, show func(cont
 	if len(rest) > 0 {
 		f.Verdict, f.Hint = verdictNote, fmt.Sprintf("%d more slices were not looked at", len(rest))
 	}
+	patterns = slices.DeleteFunc(patterns, func(p string) bool { // what a slice around it waits for
+		return slices.ContainsFunc(chain(p), func(s string) bool { return waits[s] })
+	})
 	unknown := ""
 	if len(absent) > 0 {
 		unknown = "; not loaded now, and so not known: " + strings.Join(absent, ", ")
+	}
+	if len(patterns) > 0 {
+		unknown += "; not looked for, and so not known: " + strings.Join(patterns, ", ")
 	}
 	switch {
 	case len(missing) > 0:
@@ -85,7 +93,7 @@ func slicesThatDoNotWait(ctx context.Context, cfg *config.Config, show func(cont
 		f.Text = "what starts in " + strings.Join(first, ", ") + " waits for " + ownUnit + unknown
 		return f
 	default:
-		f.Text = strings.TrimPrefix(unknown, "; ")
+		f.Text = cmp.Or(strings.TrimPrefix(unknown, "; "), "what starts in the slices of the configuration waits for "+ownUnit)
 		return f
 	}
 	f.Verdict = verdictNote
@@ -94,25 +102,56 @@ func slicesThatDoNotWait(ctx context.Context, cfg *config.Config, show func(cont
 	return f
 }
 
-// literalSlices are the units among the anchors, each once.
-func literalSlices(cfg *config.Config) (names []string) {
+// escape is how systemd writes a byte in a unit's name.
+var escape = regexp.MustCompile(`\\x[0-9a-fA-F]{2}`)
+
+// isPattern: an escape of systemd's stands for itself.
+func isPattern(text string) bool {
+	return strings.ContainsAny(escape.ReplaceAllString(text, ""), `*?[\`)
+}
+
+// bootSlices are the slices among the anchors, or around them, each once: units, and
+// patterns of units. What no slice is around is started by another than systemd.
+func bootSlices(cfg *config.Config) (names, patterns []string) {
 	for _, g := range cfg.Groups {
 		for _, a := range g.Anchors {
-			if !strings.ContainsAny(a.Text, `/*?[\`) && !slices.Contains(selfOrdered, a.Text) && !slices.Contains(names, a.Text) {
-				names = append(names, a.Text)
+			name := sliceOf(a.Text)
+			switch {
+			case name == "" || slices.Contains(selfOrdered, name):
+			case isPattern(name):
+				patterns = append(patterns, name)
+			default:
+				names = append(names, name)
 			}
 		}
 	}
 	slices.Sort(names)
-	return names
+	slices.Sort(patterns)
+	return slices.Compact(names), slices.Compact(patterns)
+}
+
+// sliceOf is the deepest slice of an anchor that systemd starts: below a service or a
+// scope another manager does. "" = none.
+func sliceOf(text string) (name string) {
+	for part := range strings.SplitSeq(strings.TrimPrefix(text, "/"), "/") {
+		if !strings.HasSuffix(part, ".slice") {
+			return name
+		}
+		if name = part; isPattern(part) {
+			return name
+		}
+	}
+	return name
 }
 
 // chain is a slice and those that it lies in, but the root: what they wait for
-// it waits for too.
+// it waits for too. A pattern is no slice.
 func chain(name string) (all []string) {
 	stem := strings.TrimSuffix(name, ".slice")
 	for {
-		all = append(all, stem+".slice")
+		if !isPattern(stem) {
+			all = append(all, stem+".slice")
+		}
 		i := strings.LastIndexByte(stem, '-')
 		if i <= 0 {
 			return all
@@ -147,6 +186,9 @@ func ordered(out string) map[string]bool {
 // showOrder asks the service manager about those units that it has loaded: a list by
 // patterns loads none, and a question about properties of one does.
 func showOrder(ctx context.Context, units []string) (string, error) {
+	if len(units) == 0 {
+		return "", nil // no pattern would be all of them
+	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	list, err := systemctl(ctx, append([]string{"list-units", "--all", "--plain", "--no-legend", "--no-pager", "--full", "--"}, units...)...)

@@ -43,7 +43,11 @@ func TestSlicesThatDoNotWait(t *testing.T) {
 		{`"web.slice", "absent-a.slice"`, verdictOK, "what starts in web.slice waits for slicelb.service; not loaded now, and so not known: absent-a.slice"},
 		{`"absent.slice"`, verdictOK, "not loaded now, and so not known: absent.slice"},
 		{`"a-absent.slice", "absent.slice", "b.slice"`, verdictNote, "not after slicelb.service: b.slice; not loaded now, and so not known: absent.slice"},
-		{`"nomad.slice", "system.slice", "/x.slice", "w-*.slice"`, verdictOK, "no slice of the configuration has to be told to wait"},
+		{`"nomad.slice", "system.slice", "/system.slice/docker-*.scope", "/docker"`, verdictOK, "no slice of the configuration has to be told to wait"},
+		{`'my\x2dapp.slice', "/web.slice", "/b.slice/b-c.slice/x.scope", "b-*.slice"`, verdictNote, `not after slicelb.service: b-c.slice, my\x2dapp.slice; not looked for, and so not known: b-*.slice`},
+		{`"/a.slice/a-*.slice"`, verdictOK, "what starts in the slices of the configuration waits for slicelb.service"},
+		{`"*-x.slice"`, verdictOK, "not looked for, and so not known: *-x.slice"},
+		{`"/a.slice/a-b.slice/x.service/c.slice"`, verdictOK, "what starts in a-b.slice waits for slicelb.service"},
 	} {
 		got := slicesThatDoNotWait(t.Context(), parse(tt.slices), show)
 		if got.Verdict != tt.verdict || got.Text != tt.text || (got.Hint != "") != (tt.verdict == verdictNote) {
@@ -68,6 +72,7 @@ func TestChain(t *testing.T) {
 	for name, want := range map[string][]string{
 		"web.slice":         {"web.slice"},
 		"a-b-c.slice":       {"a-b-c.slice", "a-b.slice", "a.slice"},
+		"a-b-*.slice":       {"a-b.slice", "a.slice"},
 		`my\x2dapp-x.slice`: {`my\x2dapp-x.slice`, `my\x2dapp.slice`},
 	} {
 		if diff := cmp.Diff(want, chain(name)); diff != "" {

@@ -155,7 +155,9 @@ func (b *bus) unitStates(ctx context.Context, conn *dbus.Conn, q question) ([]Un
 // invocation is a unit's invocation id, which it has while it is neither inactive nor
 // failed, from the link that systemd keeps for the journal (unit_export_state_files(),
 // systemd 235 and later). "" where there is none: a unit without processes has none.
-// To ask for the property would load a unit that has gone since it was listed.
+// To ask for the property would load a unit that has gone since it was listed. systemd
+// does not call the link an interface: without it, a restart that is over between two
+// looks passes for one run, and nothing else changes.
 func (b *bus) invocation(unit string) string {
 	id, err := os.Readlink(filepath.Join(b.runs, "invocation:"+unit))
 	if err != nil || !validInvocation(id) {

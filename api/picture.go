@@ -15,10 +15,12 @@ type Picture struct {
 	Attached   bool           `json:"attached"` // false: no call is translated
 	Problems   []string       `json:"problems"` // what kind of problem each is
 	Notes      int            `json:"notes"`    // how many; slicelb status has them
+	Backends   int            `json:"backends"` // of all VIPs, those of MoreVIPs too
+	Up         int            `json:"up"`       // of these, that are active
 	VIPs       []PictureVIP   `json:"vips"`     // by name
 	Groups     []PictureGroup `json:"groups"`
 	Calls      []Calls        `json:"calls"`
-	MoreVIPs   int            `json:"more_vips"` // that the page has no room for
+	MoreVIPs   int            `json:"more_vips"` // that the page has no room for: all well, and not the busiest
 	MoreGroups int            `json:"more_groups"`
 }
 

@@ -1,11 +1,14 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/slicelb/slicelb/api"
+	"github.com/slicelb/slicelb/bpf"
 	"github.com/slicelb/slicelb/discover"
 	"github.com/slicelb/slicelb/health"
 	"github.com/slicelb/slicelb/lb"
@@ -40,9 +43,13 @@ func pictureOf(s *api.Status, calls []api.Calls, at time.Time) *api.Picture {
 	for _, text := range s.Problems {
 		p.Problems = append(p.Problems, problemKind(text))
 	}
+	for i := range s.VIPs {
+		up, all := activeOf(&s.VIPs[i])
+		p.Up, p.Backends = p.Up+up, p.Backends+all
+	}
 	vips, groups := s.VIPs, s.Groups
 	if n := len(vips); n > pictureVIPs {
-		p.MoreVIPs, vips = n-pictureVIPs, vips[:pictureVIPs]
+		p.MoreVIPs, vips = n-pictureVIPs, foremost(vips, pictureVIPs)
 	}
 	if n := len(groups); n > pictureGroups {
 		p.MoreGroups, groups = n-pictureGroups, groups[:pictureGroups]
@@ -65,6 +72,49 @@ func pictureOf(s *api.Status, calls []api.Calls, at time.Time) *api.Picture {
 		}
 	}
 	return p
+}
+
+// foremost are n of the VIPs, by name: what is not well first, then the busiest since
+// they exist, in the order in which the page itself chooses what to draw.
+func foremost(vips []api.VIP, n int) []api.VIP {
+	type rank struct {
+		v     *api.VIP
+		well  int
+		calls uint64
+	}
+	ranks := make([]rank, len(vips))
+	for i := range vips {
+		v := &vips[i]
+		ranks[i] = rank{v, 0, v.Counters.Connects + v.Counters.Flows}
+		if up, all := activeOf(v); up > 0 && up == all {
+			ranks[i].well = 1
+		}
+	}
+	slices.SortFunc(ranks, func(a, b rank) int {
+		return cmp.Or(cmp.Compare(a.well, b.well), cmp.Compare(b.calls, a.calls), strings.Compare(a.v.Name, b.v.Name))
+	})
+	out := make([]api.VIP, n)
+	for i := range out {
+		out[i] = *ranks[i].v
+	}
+	slices.SortFunc(out, func(a, b api.VIP) int { return strings.Compare(a.Name, b.Name) })
+	return out
+}
+
+// activeOf counts a VIP's backends, and those that are active. One that a view shares
+// with its VIP is one.
+func activeOf(v *api.VIP) (up, all int) {
+	seen := map[string]bool{}
+	for _, b := range v.All() {
+		if seen[b.Address] {
+			continue
+		}
+		seen[b.Address] = true
+		if all++; b.State == bpf.BackendActive.String() {
+			up++
+		}
+	}
+	return up, all
 }
 
 // problemKind is a problem without what it quotes, which stands behind a colon or on lines

@@ -113,3 +113,32 @@ func TestKeptOutBy(t *testing.T) {
 		}
 	}
 }
+
+// Where a page has no room for all VIPs, it has those that are not well, whatever
+// their names, then the busiest, and counts the backends of all.
+func TestPictureOfMany(t *testing.T) {
+	s := &api.Status{}
+	for i := range pictureVIPs {
+		s.VIPs = append(s.VIPs, api.VIP{
+			Name: fmt.Sprintf("a%04d", i), Backends: []api.Backend{{Address: "192.0.2.1:80", State: "active"}}, Counters: api.Counters{Connects: uint64(i)},
+		})
+	}
+	s.VIPs = append(s.VIPs,
+		api.VIP{Name: "partly", Backends: []api.Backend{{Address: "192.0.2.1:80", State: "active"}, {Address: "192.0.2.2:80", State: "down"}}},
+		api.VIP{Name: "units"}, // none of which runs
+		api.VIP{Name: "view", Backends: []api.Backend{{Address: "192.0.2.1:80", State: "active"}}, For: []api.View{{
+			Group: "g", Backends: []api.Backend{{Address: "192.0.2.1:80", State: "active"}, {Address: "192.0.2.3:80", State: "draining"}},
+		}}},
+	)
+	p := pictureOf(s, nil, time.Now())
+	var names []string
+	for _, v := range p.VIPs {
+		names = append(names, v.Name)
+	}
+	if len(names) != pictureVIPs || names[0] != "a0003" || !slices.IsSorted(names) || names[pictureVIPs-3] != "partly" || names[pictureVIPs-1] != "view" {
+		t.Errorf("%d VIPs, from %s to %s", len(names), names[0], names[len(names)-3:])
+	}
+	if p.MoreVIPs != 3 || p.Backends != pictureVIPs+4 || p.Up != pictureVIPs+2 {
+		t.Errorf("%d more VIPs, %d of %d backends up", p.MoreVIPs, p.Up, p.Backends)
+	}
+}

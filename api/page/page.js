@@ -55,7 +55,7 @@ function head() {
   $("state").title = `slicelb ${p.version}, up ${span((Date.now() - Date.parse(p.started)) / 1000)}`;
   const totals = [
     ["VIPs", p.vips.length + p.more_vips],
-    ["backends up", `${model.up} of ${model.backends.length}`],
+    ["backends up", `${p.up} of ${p.backends}`],
     ["groups", p.groups.length + p.more_groups],
     ["refused/s", number(model.refused)],
     ["calls/s", number(model.calls)],

@@ -41,8 +41,8 @@ function select(model, find) {
   const scene = { vips: [], groups: [], backends: [], edges: [], text: "" };
   const total = model.vips.length + model.picture.more_vips;
   if (total === 0) scene.text = "No VIP is configured.";
-  else if (found.length === 0) scene.text = "Nothing has that in its name.";
-  else if (vips.length < total) scene.text = `${vips.length} of ${total} VIPs: what is not well first, then the busiest. Find others by name; the tables have ${model.picture.more_vips ? `the first ${model.vips.length}` : "all"}.`;
+  else if (found.length === 0) scene.text = model.picture.more_vips ? `None of the ${model.vips.length} VIPs that the page has has that in its name; slicelb vip list has all ${total}.` : "Nothing has that in its name.";
+  else if (vips.length < total) scene.text = `${vips.length} of ${total} VIPs: what is not well first, then the busiest. Find others by name; ${model.picture.more_vips ? `the page has ${model.vips.length}, chosen in the same way` : "the tables have all"}.`;
 
   const groups = new Map(model.groups.map((g) => [g.name, g]));
   const used = new Set();

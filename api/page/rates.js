@@ -14,7 +14,7 @@ function counters(p) {
     for (const b of backendsOf(v)) all.set(`b ${v.name} ${b.address}`, b.counters);
   }
   for (const c of p.calls) all.set(`c ${c.group} ${c.vip}`, c.counters);
-  return { at: Date.parse(p.at) / 1000, all };
+  return { at: Date.parse(p.at) / 1000, all, cut: p.more_vips + p.more_groups > 0 };
 }
 
 // backendsOf lists a VIP's backends and those of its views, each once.
@@ -44,14 +44,15 @@ export class Rates {
   }
 
   // of is the rates behind a key; undefined before there are two readings. A
-  // counter that went back began again.
+  // counter that went back began again; one that the reading before had no room for
+  // did not.
   of(key) {
     const a = this.readings[0], b = this.readings.at(-1);
     if (!b || a === b) return undefined;
     const now = b.all.get(key), before = a.all.get(key);
     const out = {};
     for (const f of fields) {
-      const n = now?.[f] ?? 0, m = before?.[f] ?? 0;
+      const n = now?.[f] ?? 0, m = before?.[f] ?? (a.cut ? n : 0);
       out[f] = (n >= m ? n - m : n) / (b.at - a.at);
     }
     out.calls = sum(out);
@@ -61,7 +62,7 @@ export class Rates {
 
   // model is a picture with rates, and with what follows from it.
   model(picture) {
-    const m = { picture, vips: [], backends: [], groups: [], edges: [], up: 0, calls: undefined, refused: undefined };
+    const m = { picture, vips: [], backends: [], groups: [], edges: [], calls: undefined, refused: undefined };
     const calls = new Map(), into = new Map();
     const edge = (group, vip, may) => {
       const key = `c ${group} ${vip}`;
@@ -79,7 +80,6 @@ export class Rates {
       const vip = { ...v, all: backends, state, upAll: up, rate: this.of(`v ${v.name}`) };
       m.vips.push(vip);
       m.backends.push(...backends);
-      m.up += up;
       if (vip.rate) {
         m.calls = (m.calls ?? 0) + vip.rate.calls;
         m.refused = (m.refused ?? 0) + vip.rate.refused;

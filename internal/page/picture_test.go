@@ -83,6 +83,7 @@ func vips(count int) func(n uint64) *api.Picture {
 			v.Counters.Connects = 3 * n * uint64(i)
 			p.Calls = append(p.Calls, api.Calls{Group: p.Groups[i/5].Name, VIP: v.Name, Counters: v.Counters})
 			p.VIPs = append(p.VIPs, v)
+			p.Backends, p.Up = p.Backends+3, p.Up+3
 		}
 		return p
 	}
@@ -315,6 +316,28 @@ func TestMany(t *testing.T) {
 	eval[bool](b, `(() => { const f = document.getElementById("find"); f.value = "vip-123"; f.dispatchEvent(new Event("input")); return true })()`)
 	if vips, rows := count("#picture .node.vip"), count("#vips tbody tr"); vips != 1 || rows != 1 {
 		t.Errorf("found %d in the picture, %d in the table", vips, rows)
+	}
+	b.quiet()
+}
+
+// Of VIPs that there was no room for a moment ago nothing is known: their calls since
+// they exist are none of the last seconds. What is not here is not said to be nowhere.
+func TestCut(t *testing.T) {
+	b := open(t, show(t, func(n uint64) *api.Picture {
+		p := vips(3)(1)
+		p.MoreVIPs = 5
+		if p.VIPs[2].Counters.Connects = 1000000; n == 1 {
+			p.VIPs = p.VIPs[:2]
+		}
+		return p
+	}))
+	b.await(hasRates)
+	if got := eval[string](b, `[...document.querySelectorAll("#vips tbody tr")].find((r) => r.textContent.includes("vip-2")).querySelector('[data-name="Calls/s"]').textContent`); got != "0" {
+		t.Errorf("%s calls a second", got)
+	}
+	eval[bool](b, `(() => { const f = document.getElementById("find"); f.value = "zzz"; f.dispatchEvent(new Event("input")); return true })()`)
+	if got := eval[string](b, `document.getElementById("shown").textContent`); got != "None of the 3 VIPs that the page has has that in its name; slicelb vip list has all 8." {
+		t.Errorf("found: %s", got)
 	}
 	b.quiet()
 }

@@ -100,6 +100,9 @@ type host struct {
 
 	// unit has the daemon run with the unit's privileges, and no others.
 	unit bool
+	// systemd is what the daemon finds at /run/systemd, in a mount namespace of its own; ""
+	// is what the machine has there.
+	systemd string
 }
 
 // capabilities of the unit: CAP_NET_ADMIN, CAP_PERFMON, CAP_BPF.
@@ -157,8 +160,12 @@ func (h *host) launch() {
 	if err != nil {
 		h.Fatal(err)
 	}
-	h.daemon = exec.Command(path, "serve", "-c", h.config, "--cgroup-root", h.root.Path,
-		"--socket", filepath.Join(filepath.Dir(h.config), "run", "api.sock"))
+	args := []string{path, "serve", "-c", h.config, "--cgroup-root", h.root.Path,
+		"--socket", filepath.Join(filepath.Dir(h.config), "run", "api.sock")}
+	if h.systemd != "" {
+		args = append([]string{"unshare", "--mount", "sh", "-c", `mount --bind "$0" /run/systemd && exec "$@"`, h.systemd}, args...)
+	}
+	h.daemon = exec.Command(args[0], args[1:]...)
 	h.daemon.Stderr = h.log
 	if h.unit {
 		h.daemon.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}, AmbientCaps: capabilities}

@@ -10,7 +10,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -35,7 +34,7 @@ type manager struct {
 
 	mu    sync.Mutex
 	units map[string]string // name -> ActiveState
-	runs  map[string]byte
+	runs  map[string]int
 }
 
 // newManager starts a bus and has the daemon use it.
@@ -74,16 +73,17 @@ func (h *host) newManager() *manager {
 	}, func() string { return address })
 	h.Setenv("DBUS_SYSTEM_BUS_ADDRESS", address)
 
-	m := &manager{host: h, units: map[string]string{}, runs: map[string]byte{}}
+	h.systemd = h.TempDir()
+	if err := os.Mkdir(filepath.Join(h.systemd, "units"), 0o755); err != nil {
+		h.Fatal(err)
+	}
+	m := &manager{host: h, units: map[string]string{}, runs: map[string]int{}}
 	if m.conn, err = dbus.Connect(address); err != nil {
 		h.Fatal(err)
 	}
 	h.Cleanup(func() { m.conn.Close() })
 	methods := map[string]any{"Subscribe": func() *dbus.Error { return nil }, "ListUnitsByPatterns": m.list}
 	if err := m.conn.ExportMethodTable(methods, systemdPath, managerIface); err != nil {
-		h.Fatal(err)
-	}
-	if err := m.conn.ExportSubtreeMethodTable(map[string]any{"Get": m.get}, systemdPath+"/unit", "org.freedesktop.DBus.Properties"); err != nil {
 		h.Fatal(err)
 	}
 	if _, err := m.conn.RequestName("org.freedesktop.systemd1", dbus.NameFlagDoNotQueue); err != nil {
@@ -115,17 +115,16 @@ func (m *manager) list(_, patterns []string) ([]listedUnit, *dbus.Error) {
 	return out, nil
 }
 
-func (m *manager) get(msg dbus.Message, _, _ string) (dbus.Variant, *dbus.Error) {
-	path, _ := msg.Headers[dbus.FieldPath].Value().(dbus.ObjectPath)
-	name, err := hex.DecodeString(strings.TrimPrefix(string(path), systemdPath+"/unit/"))
-	if err != nil {
-		return dbus.Variant{}, dbus.MakeFailedError(err)
+// link writes the invocation id of a unit's run, as systemd does before it runs anything.
+func (m *manager) link(unit string) {
+	m.Helper()
+	at := filepath.Join(m.systemd, "units", "invocation:"+unit)
+	if err := os.Symlink(fmt.Sprintf("%032x", m.runs[unit]), at+".new"); err != nil {
+		m.Fatal(err)
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	id := make([]byte, 16)
-	id[0] = m.runs[string(name)]
-	return dbus.MakeVariant(id), nil
+	if err := os.Rename(at+".new", at); err != nil {
+		m.Fatal(err)
+	}
 }
 
 // turn has a unit be in a state, "" for inactive, in this run or in the next.
@@ -134,6 +133,7 @@ func (m *manager) turn(unit, active string, again bool) {
 	m.mu.Lock()
 	if again {
 		m.runs[unit]++
+		m.link(unit)
 	}
 	if active == "" {
 		delete(m.units, unit)

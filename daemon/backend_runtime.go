@@ -41,10 +41,7 @@ func (b *backendStates) heard(src *source, rt lb.Runtime, now time.Time) map[lb.
 		}
 	}
 	checked := map[lb.Endpoint]bool{}
-	if b.verdicts == nil {
-		return checked
-	}
-	for t, v := range b.verdicts.All() {
+	for t, v := range b.found() {
 		if src.checks[t.VIP] == nil {
 			continue
 		}

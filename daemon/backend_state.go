@@ -25,6 +25,7 @@ type backendStates struct {
 	back     map[lb.Endpoint]time.Time      // when an operator has made them ready again
 	known    map[lb.Endpoint]health.Verdict // from the process before
 	verdicts *health.Verdicts               // the newest; nil: none yet
+	begun    map[lb.Endpoint]bool           // that verdicts says nothing of, until those of set come
 	set      uint64                         // the list that was given last
 	version  uint64                         // grows with whatever runtime depends on
 
@@ -60,7 +61,8 @@ type order struct {
 func newBackendStates() *backendStates {
 	b := &backendStates{
 		checker: health.New(), operator: map[lb.Endpoint]order{}, back: map[lb.Endpoint]time.Time{}, known: map[lb.Endpoint]health.Verdict{},
-		next: time.NewTimer(time.Hour), changes: make(chan *backendChange),
+		begun: map[lb.Endpoint]bool{},
+		next:  time.NewTimer(time.Hour), changes: make(chan *backendChange),
 	}
 	b.next.Stop()
 	return b
@@ -142,14 +144,12 @@ func (b *backendStates) count() {
 		}
 		counts[[2]string{e.VIP, text}]++
 	}
-	if b.verdicts != nil {
-		for t, v := range b.verdicts.All() {
-			switch v.State {
-			case health.Down:
-				counts[[2]string{t.VIP, "failing health checks"}]++
-			case health.Unchecked:
-				counts[[2]string{t.VIP, "not checked yet"}]++
-			}
+	for t, v := range b.found() {
+		switch v.State {
+		case health.Down:
+			counts[[2]string{t.VIP, "failing health checks"}]++
+		case health.Unchecked:
+			counts[[2]string{t.VIP, "not checked yet"}]++
 		}
 	}
 	b.notes = b.notes[:0:0]

@@ -91,11 +91,9 @@ func (b *backendStates) seal() error {
 			s.Units = append(s.Units, storedUnit{u.Name, u.State, momentOf(u.Since), u.Run})
 		}
 	}
-	if b.verdicts != nil {
-		for t, v := range b.verdicts.All() {
-			if v.State != health.Unchecked {
-				s.Verdicts = append(s.Verdicts, storedVerdict{t.VIP, t.Addr, v.State == health.Up, momentOf(v.Since)})
-			}
+	for t, v := range b.found() {
+		if v.State != health.Unchecked {
+			s.Verdicts = append(s.Verdicts, storedVerdict{t.VIP, t.Addr, v.State == health.Up, momentOf(v.Since)})
 		}
 	}
 	text, err := json.Marshal(s)

@@ -141,7 +141,7 @@ func (d *daemon) followUnits() {
 
 // seeUnits takes the states of units in.
 func (d *daemon) seeUnits(ctx context.Context, u *unitwatch.Units) {
-	next := unitsOf(u, d.units)
+	before, next := d.units, unitsOf(u, d.units)
 	d.tellUnits(next)
 	d.units, d.backends.units, d.backends.unsaved = next, next, true
 	if next.Cause != "" {
@@ -151,10 +151,14 @@ func (d *daemon) seeUnits(ctx context.Context, u *unitwatch.Units) {
 	d.backends.endRuns(d, next)
 	d.backends.version++
 	if d.running != nil {
-		d.running = d.running.with(next)
+		now := d.running.with(next)
+		d.backends.begin(now.begun(d.running, before))
+		d.running = now
 	}
 	if p := d.pending; p != nil && p.source != nil {
-		p.source = p.source.with(next)
+		now := p.source.with(next)
+		d.backends.begin(now.begun(p.source, before))
+		p.source = now
 		d.backends.watch(p.source, d.running)
 		d.tryFinish(ctx)
 	} else {

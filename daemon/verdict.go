@@ -16,10 +16,11 @@ func (d *daemon) judge(ctx context.Context, v *health.Verdicts) {
 	}
 	b.verdicts = v
 	b.version++
-	b.count()
-	if v.Set == b.set {
-		clear(b.known) // what it knew, it has been told
+	if v.Set == b.set { // it has been told
+		clear(b.known)
+		clear(b.begun)
 	}
+	b.count()
 	if d.pending != nil {
 		d.tryFinish(ctx)
 	}
@@ -58,10 +59,8 @@ func (b *backendStates) compare(d *daemon, v *health.Verdicts) (changed bool) {
 // states are the newest verdicts, in a map of the caller's.
 func (b *backendStates) states() map[lb.Endpoint]health.State {
 	out := map[lb.Endpoint]health.State{}
-	if b.verdicts != nil {
-		for t, v := range b.verdicts.All() {
-			out[lb.Endpoint{VIP: t.VIP, Addr: t.Addr}] = v.State
-		}
+	for t, v := range b.found() {
+		out[lb.Endpoint{VIP: t.VIP, Addr: t.Addr}] = v.State
 	}
 	return out
 }

@@ -83,3 +83,16 @@ func (u *Units) Find(name string) *Unit {
 	}
 	return &u.List[i]
 }
+
+// Follows reports whether u, which serves, is another run than what the same backend was
+// before, nil where it was no unit that runs: known says whether that is so, or whether
+// nobody had asked.
+func (u Unit) Follows(before *Unit, known *Units, match func(pattern, unit string) bool) bool {
+	switch {
+	case before == nil:
+		return known != nil && slices.ContainsFunc(known.Patterns, func(p string) bool { return match(p, u.Name) })
+	case before.Name != u.Name || !before.State.Serves():
+		return true
+	}
+	return before.Run != "" && u.Run != "" && before.Run != u.Run
+}

@@ -5,15 +5,26 @@ import (
 	"time"
 )
 
+// renewal is a probe that is to begin anew.
+type renewal struct {
+	*probe
+	up bool // also where it is up
+}
+
 // Anew has backends that are not up checked at once, as if nothing was known of them:
 // the first check that begins from here on decides alone. The verdicts of the next Set
 // know it.
-func (c *Checker) Anew(list []Endpoint) {
+func (c *Checker) Anew(list []Endpoint) { c.again(list, false) }
+
+// Forget is Anew for those that are up, too: what was found was of another server.
+func (c *Checker) Forget(list []Endpoint) { c.again(list, true) }
+
+func (c *Checker) again(list []Endpoint, up bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, e := range list {
 		if q := c.byEndpoint[e]; q != nil && q.check.Broken == nil {
-			c.renewed = append(c.renewed, q)
+			c.renewed = append(c.renewed, renewal{q, up})
 		}
 	}
 	if c.wake != nil {
@@ -21,10 +32,11 @@ func (c *Checker) Anew(list []Endpoint) {
 	}
 }
 
-// renew does what Anew asked for.
+// renew does what Anew and Forget asked for.
 func (c *Checker) renew(p prober, now time.Duration) {
-	for _, q := range c.renewed {
-		if q.state == Up || c.all[probeKey{q.addr, q.check.key()}] != q {
+	for _, r := range c.renewed {
+		q := r.probe
+		if q.state == Up && !r.up || c.all[probeKey{q.addr, q.check.key()}] != q {
 			continue
 		}
 		if q.flight != nil { // it began too early to say

@@ -63,3 +63,37 @@ func TestAnew(t *testing.T) {
 		}
 	})
 }
+
+// Of a backend that is forgotten nothing holds that was found before, nor what a check
+// finds that began before: not even that it is up.
+func TestForget(t *testing.T) {
+	slow := Check{Interval: 30 * time.Second, Timeout: 10 * time.Second, Fall: 3, Rise: 5}
+	var refused error
+	takes := time.Millisecond
+	run(t, func(netip.AddrPort, time.Time) (time.Duration, error) { return takes, refused }, func(b *bench) {
+		list := targets(2, &slow, Unchecked)
+		b.Set(list)
+		b.pass(time.Second)
+		b.is(list[0].VIP, addr(0), Up)
+		b.change(func() { takes = 5 * time.Second })
+		b.pass(29 * time.Second) // one that would succeed, slowly, is under way
+		b.change(func() { takes, refused = time.Millisecond, syscall.ECONNREFUSED })
+		b.Forget([]Endpoint{{list[0].VIP, addr(0)}})
+		b.Set(list)
+		b.pass(100 * time.Millisecond)
+		b.is(list[0].VIP, addr(0), Down)
+		b.is(list[1].VIP, addr(1), Up)
+
+		// It comes back by rise, and then by one check, since when it is up.
+		b.change(func() { refused = nil })
+		b.pass(5 * time.Second)
+		b.is(list[0].VIP, addr(0), Down)
+		before := time.Now()
+		b.Forget([]Endpoint{{list[0].VIP, addr(0)}})
+		b.pass(100 * time.Millisecond)
+		b.is(list[0].VIP, addr(0), Up)
+		if r := b.Results()[Endpoint{list[0].VIP, addr(0)}]; r.Since.Before(before) {
+			t.Errorf("up since %v, before it was forgotten", r.Since)
+		}
+	})
+}

@@ -51,8 +51,8 @@ type Checker struct {
 	number     uint64
 	probes     []*probe
 	byEndpoint map[Endpoint]*probe
-	suspects   []*probe // that the loop has not seen yet
-	renewed    []*probe // by Anew; the same
+	suspects   []*probe  // that the loop has not seen yet
+	renewed    []renewal // by Anew and Forget; the same
 	stats      Stats
 	late       [2]time.Duration // this window's longest delay, and the last one's
 

@@ -5,10 +5,12 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/slicelb/slicelb/api"
 	"github.com/slicelb/slicelb/internal/kerneltest"
 	"github.com/slicelb/slicelb/internal/scale"
 )
@@ -177,6 +179,43 @@ func TestRollingRestart(t *testing.T) {
 				t.Errorf("of %d requests %d were lost:\n%s", requests, lost, w.out.text.String())
 			}
 		})
+	}
+}
+
+// A server that is active before it listens is restarted: its next run gets nothing until
+// a check has found it, and no request is lost. Kills of slicelb begin no run. edge D36
+func TestRestartOfLateServers(t *testing.T) {
+	h := install(t)
+	h.deploy()
+	h.drains("30s")
+	late := fmt.Sprintf("[Service]\nType=simple\nNotifyAccess=main\nExecStart=\nExecStart=/bin/sh -c 'sleep 1; exec %s 127.0.0.1:%%i'\n", actor)
+	if err := h.WriteFile(httpDropins+"/late.conf", []byte(late), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	h.must("systemctl", "daemon-reload")
+	h.configure(httpTOML + "[vip.db.health]\ninterval = \"500ms\"\n")
+	h.must("slicelb", "reload")
+	w := h.wrk("-H", "Connection: close")
+	for _, port := range []string{"7001", "7002", "7003"} {
+		h.must("systemctl", "restart", "http@"+port)
+		h.eventually(30*time.Second, "it is up again", func() bool {
+			v := h.vip()
+			return v != nil && !slices.ContainsFunc(v.Backends, func(b api.Backend) bool { return b.State != "active" })
+		})
+	}
+	before := h.vip().Backends
+	h.must("systemctl", "daemon-reload")
+	h.kill("KILL")
+	h.healthy()
+	for i, b := range h.vip().Backends[:2] { // a moment ago the third was found up: nobody has stored it
+		if b.Check == nil || b.Check.Since.Sub(before[i].Check.Since).Abs() > time.Second/2 {
+			t.Errorf("up anew: %+v, check %+v", b, b.Check)
+		}
+	}
+	requests, lost := w.end()
+	t.Logf("%d requests, %d lost", requests, lost)
+	if lost > 0 || requests == 0 {
+		t.Errorf("of %d requests %d were lost:\n%s", requests, lost, w.out.text.String())
 	}
 }
 

@@ -2,8 +2,11 @@ package live
 
 import (
 	"fmt"
+	"net/netip"
 	"os/exec"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/slicelb/slicelb/internal/kerneltest"
 )
@@ -101,4 +104,44 @@ func TestRollingUnits(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A unit that is active before it listens: its next run gets nothing until a check has
+// found it, whether slicelb saw it stop or not, and starts slowly.
+func TestUnitListensLate(t *testing.T) {
+	h := newHost(t)
+	m := h.newManager()
+	a := kerneltest.Serve(t, "a", "127.0.0.1:0")
+	addr, p := h.process()
+	at := netip.MustParseAddrPort(addr)
+	unit := fmt.Sprintf("web@%d.service", at.Port())
+	m.turn(unit, "active", true)
+	h.serve(vipOf("web", `"`+vip+`"`, "", a.Addr.String()) + "[[vip.web.backend]]\nunit = \"web@*.service\"\naddress = \"127.0.0.1:%i\"\n" +
+		"[vip.web.health]\ninterval = \"500ms\"\nslow_start = \"10m\"\n")
+	serves := func() bool { b := h.find(at); return b != nil && b.Share > 0 }
+	h.until("both serve", serves, h.log.String)
+	h.rolled(func() {
+		for _, seen := range []bool{true, false} {
+			if seen {
+				m.turn(unit, "deactivating", false)
+				h.until("its stop is seen", func() bool { return h.find(at).UnitState == "deactivating" }, h.log.String)
+			}
+			h.slicelb("backend", "drain", "--unit", unit, "--wait", "--timeout", "20s")
+			if err := p.Process.Kill(); err != nil {
+				t.Fatal(err)
+			}
+			_ = p.Wait() // killed: its status is known
+			began := time.Now()
+			m.turn(unit, "active", true)
+			h.until("its first check has failed", func() bool {
+				b := h.find(at)
+				return b != nil && b.Order == "" && b.UnitState == "active" && b.Check != nil && b.Check.State == "down"
+			}, h.log.String)
+			p = h.processAt(addr)
+			h.until("it serves", serves, h.log.String)
+			if b := h.find(at); b.Check.Since.Before(began) || !strings.HasPrefix(b.Reason, "starts slowly: 10 %") {
+				t.Errorf("stop seen %t: %+v, check %+v", seen, b, b.Check)
+			}
+		}
+	})
 }

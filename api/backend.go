@@ -17,7 +17,7 @@ type Backend struct {
 	Live    uint64    `json:"live"`             // open sockets that the VIP sent to it, for whichever group
 	Check   *Check    `json:"check,omitempty"`  // null: not checked
 
-	UnitState string    `json:"unit_state,omitempty"` // active, reloading, activating, deactivating, failed
+	UnitState string    `json:"unit_state,omitempty"` // active, reloading, activating, deactivating, failed, auto-restart
 	UnitSince time.Time `json:"unit_since,omitzero"`
 
 	Counters Counters `json:"counters"`

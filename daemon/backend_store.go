@@ -156,7 +156,7 @@ func (b *backendStates) restore(fds []fdstore.FD) error {
 	if len(newest.Patterns) > 0 {
 		b.units = &discover.Units{Patterns: newest.Patterns}
 		for _, u := range newest.Units {
-			if u.State >= discover.Active && u.State <= discover.Failed {
+			if u.State >= discover.Active && u.State <= discover.Waiting {
 				b.units.List = append(b.units.List, discover.Unit{Name: u.Name, State: u.State, Since: u.Since.time(), Run: u.Run})
 			}
 		}

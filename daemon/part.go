@@ -89,7 +89,7 @@ func (d *daemon) fewer(src *source, most int) int {
 		return -1
 	}
 	serving := src.ends.Most(func(e discover.Endpoint, u discover.Unit) bool {
-		return u.State != discover.Failed && d.kernelHas(lb.Endpoint(e))
+		return u.State.Runs() && d.kernelHas(lb.Endpoint(e))
 	})
 	if half := most / 2; serving < half || serving >= most {
 		return half

@@ -163,7 +163,7 @@ func (d *daemon) comes(e lb.Endpoint, states map[lb.Endpoint]health.State) bool 
 	}
 	u := d.running.unit(e)
 	switch {
-	case u != nil && u.State == discover.Activating:
+	case u != nil && (u.State == discover.Activating || u.State == discover.Waiting):
 		return true
 	case u != nil && u.State != discover.Active && u.State != discover.Reloading:
 		return false

@@ -65,6 +65,7 @@ address = "127.0.0.1:1"
 		{"both", unitwatch.UnitActive, nil, []string{one, two}, true, false},
 		{"another starts", unitwatch.UnitActivating, nil, []string{one}, true, true},
 		{"another starts, and is meant too", unitwatch.UnitActivating, nil, []string{one, two}, true, false},
+		{"another waits to be restarted", unitwatch.UnitWaiting, nil, []string{one}, true, true},
 		{"another has failed", unitwatch.UnitFailed, nil, []string{one}, true, false},
 		{"another is drained", unitwatch.UnitActive, []string{two}, []string{one}, true, false},
 		{"it is drained already", unitwatch.UnitActivating, []string{one}, []string{one}, false, false},

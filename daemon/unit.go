@@ -61,7 +61,7 @@ func compareEndpoints(a, b lb.Endpoint) int {
 // to check.
 func (s *source) rests(e lb.Endpoint) bool {
 	u := s.unit(e)
-	return u != nil && (u.State == discover.Activating || u.State == discover.Failed)
+	return u != nil && (u.State == discover.Activating || !u.State.Runs())
 }
 
 // unitVerdicts adds to rt what follows from the states of units.
@@ -75,7 +75,7 @@ func (s *source) unitVerdicts(rt lb.Runtime) {
 		switch u.State {
 		case discover.Activating, discover.Deactivating:
 			v.Drain = true
-		case discover.Failed:
+		case discover.Failed, discover.Waiting:
 			v = lb.Verdict{Down: true, Drain: v.Drain}
 		default:
 			continue
@@ -187,6 +187,8 @@ func unitsOf(u *unitwatch.Units, before *discover.Units) *discover.Units {
 			n.State = discover.Deactivating
 		case unitwatch.UnitFailed:
 			n.State = discover.Failed
+		case unitwatch.UnitWaiting:
+			n.State = discover.Waiting
 		default:
 			continue
 		}
@@ -238,7 +240,7 @@ func (b *backendStates) endRuns(d *daemon, units *discover.Units) {
 			continue
 		}
 		switch u := units.Find(o.Unit); {
-		case u == nil || u.State == discover.Failed || o.Run != "" && u.Run != "" && u.Run != o.Run:
+		case u == nil || !u.State.Runs() || o.Run != "" && u.Run != "" && u.Run != o.Run:
 			change(e, func(m map[lb.Endpoint]order) { delete(m, e) })
 			d.log.Info("the run of the unit that was told to "+o.State+" is over", "vip", e.VIP, "backend", e.Addr, "unit", prose.Foreign(o.Unit))
 		case o.Run == "" && u.Run != "":
@@ -296,6 +298,8 @@ func unitReason(u *discover.Unit) string {
 		return fmt.Sprintf("unit %s is stopping", prose.Foreign(u.Name))
 	case discover.Failed:
 		return fmt.Sprintf("unit %s has failed", prose.Foreign(u.Name))
+	case discover.Waiting:
+		return fmt.Sprintf("unit %s has ended and waits to be restarted", prose.Foreign(u.Name))
 	}
 	return ""
 }

@@ -15,6 +15,7 @@ const (
 	Activating                    // no new ones
 	Deactivating                  // no new ones
 	Failed                        // down
+	Waiting                       // to be restarted; down
 )
 
 func (s State) String() string {
@@ -29,6 +30,8 @@ func (s State) String() string {
 		return "deactivating"
 	case Failed:
 		return "failed"
+	case Waiting:
+		return "auto-restart"
 	}
 	return "unknown"
 }
@@ -36,9 +39,12 @@ func (s State) String() string {
 // Serves reports whether the unit takes connections.
 func (s State) Serves() bool { return s == Active || s == Reloading }
 
+// Runs reports whether there may be processes of the unit.
+func (s State) Runs() bool { return s != Failed && s != Waiting }
+
 // before orders states by how well a unit serves.
 func (s State) before(o State) bool {
-	order := []State{Active, Reloading, Deactivating, Activating, Failed}
+	order := []State{Active, Reloading, Deactivating, Activating, Waiting, Failed}
 	return slices.Index(order, s) < slices.Index(order, o)
 }
 

@@ -106,7 +106,7 @@ type fakeSystemd struct {
 	mu        sync.Mutex
 	units     map[string]string // name -> path of its directory
 	described map[string]string // name -> description, where it is not "the unit NAME"
-	states    map[string]string // name -> ActiveState, where it is not active
+	states    map[string]string // name -> ActiveState, where it is not active, or a SubState "auto-restart…"
 	runs      map[string]byte   // name -> which run this is
 	deaf      bool              // lists are refused
 	subscribe int
@@ -165,9 +165,12 @@ func (f *fakeSystemd) list(states, patterns []string) ([]listedUnit, *dbus.Error
 	}
 	found := []listedUnit{}
 	for name := range f.units {
-		active := "active"
+		active, sub := "active", "running"
 		if s := f.states[name]; s != "" {
 			active = s
+		}
+		if rest, waits := strings.CutPrefix(active, "auto-restart"); waits {
+			active, sub = "activating", "auto-restart"+rest
 		}
 		if slices.ContainsFunc(patterns, func(p string) bool { return MatchUnit(p, name) }) {
 			if err := f.link(name); err != nil {
@@ -178,7 +181,7 @@ func (f *fakeSystemd) list(states, patterns []string) ([]listedUnit, *dbus.Error
 				description = d
 			}
 			found = append(found, listedUnit{
-				Name: name, Description: description, Load: "loaded", Active: active, Sub: "running",
+				Name: name, Description: description, Load: "loaded", Active: active, Sub: sub,
 				Path: systemdPath + "/unit/" + dbus.ObjectPath(hex.EncodeToString([]byte(name))), JobPath: "/",
 			})
 		}

@@ -139,12 +139,12 @@ func (b *bus) unitStates(ctx context.Context, conn *dbus.Conn, q question) ([]Un
 	}
 	var units []Unit
 	for _, l := range reply {
-		state, ok := unitState(l.Active)
+		state, ok := unitState(l.Active, l.Sub)
 		if !ok || !b.states.wants(l.Name) {
 			continue
 		}
 		u := Unit{Name: l.Name, State: state, Sub: l.Sub}
-		if state != UnitFailed {
+		if state != UnitFailed && state != UnitWaiting {
 			u.Invocation = b.invocation(l.Name)
 		}
 		units = append(units, u)
@@ -166,8 +166,13 @@ func (b *bus) invocation(unit string) string {
 	return id
 }
 
-// unitState knows every ActiveState but those of a unit that does not run.
-func unitState(active string) (UnitState, bool) {
+// unitState knows every ActiveState but those of a unit that does not run. sub is the
+// SubState, of which one says what activating does not: that a service waits for its
+// RestartSec=, queued since systemd 252 where its restart is a job already.
+func unitState(active, sub string) (UnitState, bool) {
+	if active == "activating" && (sub == "auto-restart" || sub == "auto-restart-queued") {
+		return UnitWaiting, true
+	}
 	switch active {
 	case "active":
 		return UnitActive, true

@@ -159,6 +159,15 @@ func TestUnitTurns(t *testing.T) {
 		f.turn("web@1.service", state)
 		r.units(state, "web@1.service "+state)
 	}
+	// systemd calls activating, too, what waits to be restarted.
+	for _, sub := range []string{"auto-restart", "auto-restart-queued"} {
+		f.turn("web@1.service", sub)
+		if u := r.units(sub, "web@1.service auto-restart"); u.List[0].Invocation != "" {
+			t.Errorf("%+v: nothing runs", u.List[0])
+		}
+		f.turn("web@1.service", "active")
+		r.units("active", "web@1.service active")
+	}
 	f.turn("web@1.service", "inactive")
 	r.units("inactive")
 	f.turn("web@1.service", "active")

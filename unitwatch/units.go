@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// UnitState is systemd's ActiveState of a unit that is not inactive.
+// UnitState is systemd's ActiveState of a unit that is not inactive, or UnitWaiting.
 type UnitState uint8
 
 const (
@@ -17,6 +17,7 @@ const (
 	UnitActivating
 	UnitDeactivating
 	UnitFailed
+	UnitWaiting // to be restarted: systemd calls it activating, and nothing of it runs
 )
 
 func (s UnitState) String() string {
@@ -31,6 +32,8 @@ func (s UnitState) String() string {
 		return "deactivating"
 	case UnitFailed:
 		return "failed"
+	case UnitWaiting:
+		return "auto-restart"
 	}
 	return "unknown"
 }

@@ -198,3 +198,22 @@ func TestUnitBackends(t *testing.T) {
 	h.must("systemctl", "kill", "--signal=USR1", "ready@7001")
 	h.backends("it is gone")
 }
+
+// A unit that ended and waits for its RestartSec has nothing that runs: it is down, as one
+// that failed. edge D36
+func TestUnitWaitsForRestart(t *testing.T) {
+	h := install(t)
+	h.units("Restart=always", "RestartSec=1h")
+	h.configure(unitTOML)
+	h.must("systemctl", "start", "echo@7001", "echo@7002")
+	h.start()
+	h.healthy()
+	h.backends("both run", "7001 active active", "7002 active active")
+	h.must("systemctl", "kill", "--signal=KILL", "echo@7002")
+	v := h.backends("it waits", "7001 active active", "7002 down auto-restart")
+	if b := v.Backends[1]; b.Reason != "unit echo@7002.service has ended and waits to be restarted" || b.Since.IsZero() {
+		t.Errorf("%+v", b)
+	}
+	h.must("systemctl", "stop", "echo@7002")
+	h.backends("it is stopped", "7001 active active")
+}

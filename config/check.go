@@ -134,6 +134,11 @@ func (b *builder) checkWho(v *vipDraft) {
 	if v.Clients == nil && v.hiddenAt.src != nil && v.Hidden != HiddenPass { // the default may be said
 		b.warnf(v.hiddenAt, "", "hidden does nothing in %s: it has no clients, so that everyone sees it", title)
 	}
+	if at := slices.Concat(v.backends.at, v.backends.unitsAt); len(at) > 0 && len(v.clients) > 0 && !slices.ContainsFunc(v.clients, func(w word) bool {
+		return !slices.ContainsFunc(v.views, func(view *viewDraft) bool { return view.Group == w.text })
+	}) {
+		b.warnf(at[0], "", "the backends of %s serve nobody: each of its clients has a for", title)
+	}
 	for _, w := range v.clients {
 		if g := b.groupByID[w.text]; g != nil && !g.Translate {
 			b.warnf(w.at, "", "group %s is a client of %s and has translate = false: it reaches the address itself", quote(w.text), title)

@@ -5,6 +5,7 @@ package config
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -165,6 +166,14 @@ type VIP struct {
 
 	For    []View // by group name
 	Origin Position
+}
+
+// Own reports whether there may be callers that get the VIP's own backends: where each
+// of its clients has a "for", there are none.
+func (v *VIP) Own() bool {
+	return v.Clients == nil || slices.ContainsFunc(v.Clients, func(name string) bool {
+		return !slices.ContainsFunc(v.For, func(view View) bool { return view.Group == name })
+	})
 }
 
 // View is [vip.NAME.for.GROUP]: what one group gets instead.

@@ -86,6 +86,8 @@ func (c *counted) decided(v *config.VIP, group string, b config.Backend, out *ap
 		out.Reason, out.Since = "not checked yet", stands
 	case b.Weight == 0:
 		out.Reason, out.Since = "weight 0", stands
+	case group == "" && !v.Own():
+		out.Reason, out.Since = "serves nobody: each of the VIP's clients has a for", stands
 	case checked:
 		if out.Since = stands; !r.Since.IsZero() { // else it was taken to be up from the beginning
 			out.Since = later(r.Since, c.back[e])

@@ -9,7 +9,8 @@ import (
 )
 
 // families are those of the VIP's frontends that backends are meant for, with how many
-// take new connections. Where all backends are a family's views', these are counted.
+// take new connections. Where all backends are a family's views', and where nobody gets
+// the VIP's own, those of the views are counted.
 // Units are meant, whether one runs or not.
 func (c *counted) families(v *config.VIP) (out []api.Family) {
 	for _, family := range []int{4, 6} {
@@ -17,7 +18,11 @@ func (c *counted) families(v *config.VIP) (out []api.Family) {
 		for _, f := range v.Frontends {
 			called = called || familyOf(f.Addr.Addr()) == family
 		}
-		meant, up := c.meant(v.Name, "", family, v.Backends, v.Units)
+		var meant bool
+		var up int
+		if v.Own() {
+			meant, up = c.meant(v.Name, "", family, v.Backends, v.Units)
+		}
 		if !meant {
 			for _, view := range v.For {
 				m, n := c.meant(v.Name, view.Group, family, view.Backends, view.Units)

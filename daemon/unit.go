@@ -150,10 +150,12 @@ func (d *daemon) seeUnits(ctx context.Context, u *unitwatch.Units) {
 	d.unitsAsked = next
 	d.backends.endRuns(d, next)
 	d.backends.version++
-	if d.running != nil {
-		now := d.running.with(next)
-		d.backends.begin(now.begun(d.running, before))
-		d.running = now
+	if was := d.running; was != nil {
+		d.running = was.with(next)
+		d.backends.begin(d.running.begun(was, before))
+		if before != nil { // else nothing came or went: it was there
+			d.tellRuns(was, d.running)
+		}
 	}
 	if p := d.pending; p != nil && p.source != nil {
 		now := p.source.with(next)

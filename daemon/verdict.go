@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"github.com/slicelb/slicelb/health"
@@ -32,6 +33,7 @@ func (d *daemon) judge(ctx context.Context, v *health.Verdicts) {
 // compare says which backends have changed, and returns whether any has.
 func (b *backendStates) compare(d *daemon, v *health.Verdicts) (changed bool) {
 	before := b.states()
+	results := sync.OnceValue(b.checker.Results)
 	said := 0
 	for t, v := range v.All() {
 		e := lb.Endpoint{VIP: t.VIP, Addr: t.Addr}
@@ -41,13 +43,16 @@ func (b *backendStates) compare(d *daemon, v *health.Verdicts) (changed bool) {
 		if !ok || was == v.State || v.State == health.Unchecked || was == health.Unchecked && v.State == health.Up {
 			continue
 		}
+		if u := d.running.unit(e); u != nil && !u.State.Serves() {
+			continue // that was said of its unit
+		}
 		if said++; said > maxLogged {
 			continue
 		}
 		if v.State == health.Up {
 			d.log.Info("backend is up", "event", eventBackendUp, "vip", t.VIP, "backend", t.Addr)
 		} else {
-			d.log.Warn("backend is down", "event", eventBackendDown, "vip", t.VIP, "backend", t.Addr)
+			d.log.Warn("backend is down", "event", eventBackendDown, "vip", t.VIP, "backend", t.Addr, "reason", notUp(results()[health.Endpoint{VIP: t.VIP, Addr: t.Addr}]))
 		}
 	}
 	if said > maxLogged {

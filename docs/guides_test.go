@@ -14,7 +14,8 @@ import (
 var written = regexp.MustCompile(`(?s)^cat >(/etc/slicelb/\S+) <<'END'\n(.*)END\n$`)
 
 // TestGuidesTogether: who goes from start.md to the guides and does what each of them
-// says has a configuration that is one, all the way: no object is there twice.
+// says has a configuration that is one, all the way: no object is there twice, and what
+// the host runs for itself stays in no group.
 func TestGuidesTogether(t *testing.T) {
 	files := map[string]string{}
 	for _, page := range []string{"start.md", "services.md", "podman.md", "docker.md", "lxc.md", "nomad.md"} {
@@ -40,8 +41,17 @@ func TestGuidesTogether(t *testing.T) {
 		for _, path := range slices.Sorted(maps.Keys(files)) {
 			all.WriteString(files[path] + "\n")
 		}
-		if _, err := config.Parse("all", []byte(all.String())); err != nil {
+		cfg, err := config.Parse("all", []byte(all.String()))
+		if err != nil {
 			t.Errorf("after %s, with %q: %v", page, slices.Sorted(maps.Keys(files)), err)
+			continue
+		}
+		tree, err := cfg.Tree()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if group, _ := tree.Of("/system.slice/ssh.service"); group != "" {
+			t.Errorf("after %s the host's services are in the group %s", page, group)
 		}
 	}
 }

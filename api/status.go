@@ -42,7 +42,7 @@ type Config struct {
 
 // DataPlane says what is in the kernel and who keeps it there.
 type DataPlane struct {
-	Attached   bool     `json:"attached"` // false while there is no VIP
+	Attached   bool     `json:"attached"` // false before a VIP, a policy or a strict group is configured; true when the last has gone, too
 	CgroupRoot string   `json:"cgroup_root"`
 	Namespaced bool     `json:"namespaced"` // the root is not the hierarchy's own
 	Adopted    bool     `json:"adopted"`    // this process took it over from the one before

@@ -3,7 +3,7 @@ package metrics
 // kernel is the data plane.
 var kernel = []family{
 	{Name: "slicelb_attached", Type: gauge,
-		Help:    "1 while the hooks are attached; 0 without a VIP too.",
+		Help:    "1 while the hooks are attached: from when a VIP, a policy or a strict group is first configured, until the service is stopped, also when the last has gone.",
 		collect: one(func(r *Reading) float64 { return truth(r.Status.DataPlane.Attached) })},
 	{Name: "slicelb_kernel_features_missing", Type: gauge,
 		Help:    "What this kernel lacks and slicelb would use, as the command doctor lists it.",

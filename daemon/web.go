@@ -7,10 +7,11 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/slicelb/slicelb/api"
 	"github.com/slicelb/slicelb/metrics"
@@ -112,15 +113,24 @@ func (d *daemon) serveWeb(ctx context.Context) error {
 	return nil
 }
 
+// refusedPort says what may be done about a port that the daemon may not have. The
+// unit's SocketBindDeny= answers with another error than the kernel, for low ports.
+func refusedPort(err error, port uint16) error {
+	switch {
+	case errors.Is(err, unix.EACCES):
+		return fmt.Errorf("%w: the kernel keeps low ports to itself, usually those below 1024: take a higher one", err)
+	case errors.Is(err, unix.EPERM):
+		return fmt.Errorf("%w: its unit allows port 9781 alone, SocketBindAllow=tcp:%d in a drop-in allows this one", err, port)
+	}
+	return err
+}
+
 // serveWebAt serves at one address until another is wanted or ctx ends.
 func (d *daemon) serveWebAt(ctx context.Context, page *api.Web, addr netip.AddrPort, change <-chan struct{}) error {
 	var c net.ListenConfig
 	ln, err := c.Listen(ctx, "tcp", addr.String())
-	if errors.Is(err, os.ErrPermission) {
-		return fmt.Errorf("%w: its unit allows port 9781 alone, SocketBindAllow=tcp:%d in a drop-in allows this one", err, addr.Port())
-	}
 	if err != nil {
-		return err
+		return refusedPort(err, addr.Port())
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

@@ -2,13 +2,17 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/http"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/slicelb/slicelb/api"
 	"github.com/slicelb/slicelb/bpf"
@@ -178,6 +182,21 @@ func TestPageOfEvents(t *testing.T) {
 	for name := range events {
 		if !strings.Contains(string(page), "\n| `"+name+"` | ") {
 			t.Errorf("docs/observability.md does not explain %s", name)
+		}
+	}
+}
+
+// What is advised is what helps: a drop-in where the unit refuses a port, another port
+// where the kernel does.
+func TestRefusedPort(t *testing.T) {
+	for errno, want := range map[syscall.Errno]string{
+		unix.EACCES: "permission denied: the kernel keeps low ports to itself, usually those below 1024: take a higher one",
+		unix.EPERM:  "operation not permitted: its unit allows port 9781 alone, SocketBindAllow=tcp:80 in a drop-in allows this one",
+
+		unix.EADDRINUSE: "address already in use",
+	} {
+		if got := refusedPort(errno, 80); got.Error() != want || !errors.Is(got, errno) {
+			t.Errorf("%v: %v", errno, got)
 		}
 	}
 }

@@ -25,6 +25,13 @@ function backendsOf(v) {
   return [...seen.values()];
 }
 
+// mayCall says whether calls of a group are the VIP's to answer: those of others are
+// refused, or left alone.
+function mayCall(v, group) {
+  if (v.except.includes(group)) return false;
+  return !v.clients || v.clients.includes(group) || v.for.some((view) => view.group === group);
+}
+
 export class Rates {
   constructor() {
     this.readings = [];
@@ -90,7 +97,13 @@ export class Rates {
       m.calls ??= 0;
       m.refused ??= 0;
     }
-    for (const c of picture.calls) edge(c.group, c.vip, false).counters = c.counters;
+    const named = new Map(picture.vips.map((v) => [v.name, v]));
+    for (const c of picture.calls) {
+      const v = named.get(c.vip);
+      edge(c.group, c.vip, v !== undefined && mayCall(v, c.group)).counters = c.counters;
+    }
+    // Who may not call is drawn while it does.
+    m.edges = m.edges.filter((e) => e.may || (e.rate && e.rate.calls + e.rate.refused > 0));
     for (const g of picture.groups) m.groups.push({ ...g, state: g.anchors > 0 ? "active" : "pending" });
     if (m.edges.some((e) => e.group === "host")) {
       m.groups.push({ name: "host", host: true, slices: 0, pending: 0, anchors: 0, members: 0, translate: true, state: "active" });

@@ -144,6 +144,30 @@ func TestContent(t *testing.T) {
 	b.quiet()
 }
 
+// A dotted edge may call and does not: it is not there for a group that is no client,
+// whatever it called once, and is there for who has called where everybody may.
+func TestIdleEdges(t *testing.T) {
+	b := open(t, show(t, func(n uint64) *api.Picture {
+		p := vips(3)(n)
+		p.VIPs[0].Clients, p.VIPs[1].Clients = []string{"group-0"}, []string{"group-0"}
+		p.Groups[0].Members = 1
+		p.Calls = []api.Calls{
+			{Group: "host", VIP: "vip-0", Counters: api.Counters{Passed: 1}},
+			{Group: "host", VIP: "vip-1", Counters: api.Counters{Rejected: n}},
+			{Group: "host", VIP: "vip-2", Counters: api.Counters{Connects: 1}},
+		}
+		return p
+	}))
+	b.await(hasRates)
+	b.await(`document.querySelectorAll(".edge.in.bad").length === 1`)
+	const in = `[...document.querySelectorAll(".edge.in")].map((e) => e.dataset.key + (e.classList.contains("idle") ? " idle" : "")).sort().join(", ")`
+	if got, want := eval[string](b, in), "e group-0 vip-0 idle, e group-0 vip-1 idle, e host vip-1, e host vip-2 idle"; got != want {
+		t.Errorf("edges %s, want %s", got, want)
+	}
+	b.size(360, 740, true)
+	b.await(`[...document.querySelectorAll(".node.group .sub")].some((e) => e.textContent === "1 member")`)
+}
+
 // Names that are markup are text. The policy would stop a script too; here
 // nothing gets as far as that.
 func TestHostileText(t *testing.T) {

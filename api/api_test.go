@@ -277,6 +277,9 @@ func TestConnectionsPerUser(t *testing.T) {
 }
 
 func TestExplainRefusesWhatIsNoID(t *testing.T) {
+	if _, err := question(url.Values{"cgroup": {"/web.slice\x00"}}); err == nil || !strings.Contains(err.Error(), `cgroup "/web.slice\x00"`) {
+		t.Errorf("a cgroup that no path can be: %v", err)
+	}
 	if _, err := question(url.Values{"id": {"7", "-1"}}); err == nil || !strings.Contains(err.Error(), `id "-1"`) {
 		t.Errorf("%v", err)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/url"
 	"strconv"
+	"strings"
 )
 
 // Question is what explain asks: what a call from a cgroup to an address gets.
@@ -28,6 +29,9 @@ func question(v url.Values) (Question, error) {
 	q := Question{
 		Address: v.Get("address"), Cgroup: v.Get("cgroup"),
 		Process: v.Get("process") == "true", Elsewhere: v.Get("elsewhere") == "true",
+	}
+	if strings.ContainsRune(q.Cgroup, 0) {
+		return q, Errorf(BadRequest, "cgroup %q: want a path below the cgroup root", q.Cgroup)
 	}
 	for _, text := range v["id"] {
 		id, err := strconv.ParseUint(text, 10, 64)

@@ -16,6 +16,7 @@ func TestObservationQuery(t *testing.T) {
 	for query, want := range map[string]string{
 		"": "", "last=3&follow=true&vip=db&group=web&verdict=denied&verdict=passed&since=2026-03-04T05:06:07Z": "", "follow=false": "",
 		"follow=maybe": `follow "maybe": want true or false`, "lines=3": `"lines" is not known`,
+		"last=0": "", "last=-1": `last "-1": want a number from 0 on`, "last=": `last "": want a number`,
 		"last=x": `last "x": want a number`, "last=99999999999999999999": "want a number", "since=yesterday": "want a time",
 	} {
 		q, err := url.ParseQuery(query)

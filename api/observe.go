@@ -152,10 +152,11 @@ func observation(q url.Values) (Observation, error) {
 		}
 	}
 	o.Last = -1
-	if text := q.Get("last"); text != "" {
+	if q.Has("last") {
+		text := q.Get("last")
 		n, err := strconv.Atoi(text)
-		if err != nil {
-			return o, Errorf(BadRequest, "last %q: want a number", text)
+		if err != nil || n < 0 {
+			return o, Errorf(BadRequest, "last %q: want a number from 0 on", text)
 		}
 		o.Last = n
 	}
@@ -165,7 +166,10 @@ func observation(q url.Values) (Observation, error) {
 // Observe calls each with every line, until the daemon ends the stream, ctx is
 // done, or each returns an error. What it is called with is good until it returns.
 func (c *Client) Observe(ctx context.Context, o Observation, each func(*Observed) error) error {
-	q := url.Values{"last": {strconv.Itoa(o.Last)}, "verdict": o.Verdicts}
+	q := url.Values{"verdict": o.Verdicts}
+	if o.Last >= 0 {
+		q.Set("last", strconv.Itoa(o.Last))
+	}
 	for name, value := range map[string]string{"vip": o.VIP, "group": o.Group} {
 		if value != "" {
 			q.Set(name, value)

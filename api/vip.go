@@ -33,7 +33,7 @@ type VIP struct {
 
 	Health   string   `json:"health,omitempty"` // how backends are checked; "" = not at all
 	For      []View   `json:"for"`
-	Up       int      `json:"up"`   // backends that take new connections
+	Up       int      `json:"up"` // backends that take new connections
 	Families []Family `json:"families,omitempty"`
 	Live     uint64   `json:"live"` // open sockets that it sent to its backends
 	Counters Counters `json:"counters"`

@@ -124,8 +124,8 @@ func callerOf(d *bpf.Dump, line []ancestor, top int, snap *unitwatch.Snapshot) c
 			continue
 		}
 		c.known[g.ID] = g
-		if c.by >= 0 && line[c.by].id == g.ID && g.Group != "" {
-			c.name = g.Group
+		if c.by >= 0 && line[c.by].id == g.ID && g.Group != "" && c.name != lb.DaemonGroup {
+			c.name = g.Group // of a split child; the daemon's own cgroup has what is around it here
 		}
 	}
 	return c

@@ -12,6 +12,7 @@ import (
 
 	"github.com/slicelb/slicelb/api"
 	"github.com/slicelb/slicelb/bpf"
+	"github.com/slicelb/slicelb/lb"
 	"github.com/slicelb/slicelb/unitwatch"
 	"github.com/slicelb/slicelb/unitwatch/anchor"
 )
@@ -98,16 +99,17 @@ func TestAncestryOfLongPaths(t *testing.T) {
 // Who decides, for callers in every situation.
 func TestCaller(t *testing.T) {
 	d := &bpf.Dump{
-		Groups: map[uint32]bpf.Group{0: {Name: "host"}, 1: {Name: "web"}, 2: {Name: "jobs"}},
+		Groups: map[uint32]bpf.Group{0: {Name: "host"}, 1: {Name: "web"}, 2: {Name: "jobs"}, 3: {Name: lb.DaemonGroup}},
 		Cgroups: map[uint64]bpf.Rule{
 			1: {Node: 3}, 10: {Group: 1, Node: 4}, 11: {Group: 1},
-			20: {Group: 2, Node: 5}, 21: {Group: 2, Split: true}, 22: {Group: 2, Split: true},
+			20: {Group: 2, Node: 5}, 21: {Group: 2, Split: true}, 22: {Group: 2, Split: true}, 40: {Group: 3},
 		},
 	}
 	snap := &unitwatch.Snapshot{Cgroups: []unitwatch.Cgroup{
 		{ID: 1, Path: "/", Match: new(anchor.Match)},
 		{ID: 10, Path: "/web.slice", Group: "web", Unit: "web.slice", Match: &anchor.Match{Group: "web", Anchor: true, Pattern: "/web.slice"}},
 		{ID: 11, Path: "/web.slice/a.scope", Group: "web", Unit: "a.scope", Member: true, Match: new(anchor.Match)},
+		{ID: 40, Path: "/web.slice/slicelb.service", Group: "web", Unit: "slicelb.service", Member: true, Match: new(anchor.Match)},
 		{ID: 20, Path: "/jobs.slice", Group: "jobs", Match: &anchor.Match{Group: "jobs", Anchor: true, Pattern: "/jobs.slice"}},
 		{ID: 21, Path: "/jobs.slice/x.scope", Group: "jobs/x.scope", Match: &anchor.Match{Group: "jobs", Split: true, Pattern: "*.scope"}},
 	}}
@@ -133,6 +135,8 @@ func TestCaller(t *testing.T) {
 	}{
 		{"far below a member", []ancestor{{"/web.slice/a.scope/c/d", 13}, {"/web.slice/a.scope/c", 12}, {"/web.slice/a.scope", 11}, {"/web.slice", 10}, {"/", 1}},
 			"web", "/web.slice/a.scope", "", "- - member anchor way", "group web, by /web.slice/a.scope", false},
+		{"the daemon, in a group", []ancestor{{"/web.slice/slicelb.service", 40}, {"/web.slice", 10}, {"/", 1}},
+			"@daemon", "/web.slice/slicelb.service", "", "member anchor way", "group @daemon, by /web.slice/slicelb.service", false},
 		{"nobody's", []ancestor{{"/system.slice", 30}, {"/", 1}}, "host", "", "", "- way", "no group covers it", false},
 		{"a split child", []ancestor{{"/jobs.slice/x.scope", 21}, {"/jobs.slice", 20}, {"/", 1}},
 			"jobs/x.scope", "/jobs.slice/x.scope", "*.scope", "split anchor way", "group jobs/x.scope", false},

@@ -21,8 +21,9 @@ func newBackendSet(g *globals, state, short, long string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   state + " {VIP ADDRESS:PORT | --unit UNIT}",
 		Short: short,
-		Long: long + ` For root and the
-daemon's own user.
+		Long: long + `
+
+It is for root and the daemon's own user.
 
 With --unit it is about every backend that the unit is, in every VIP, and holds
 until the unit stops, fails or is started again. A unit that does not run is no

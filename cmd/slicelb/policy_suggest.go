@@ -28,9 +28,9 @@ time: where a group sent to eight or more ports of an address that clients are
 given, they stand in one line, as "192.0.2.1:32768-65535/udp".
 
 To get from no policy to one that denies by default: audit the networks that
-matter ("from = [\"any\"]", "to = [\"0.0.0.0/0\", \"::/0\"]"), wait, put what this
-prints into a file of conf.d, see with "slicelb policy try" what it would change,
-and set the default.`,
+matter, by a rule with from = ["any"] and to = ["0.0.0.0/0", "::/0"], wait, put what
+this prints into a file of conf.d, see with "slicelb policy try" what it would
+change, and set the default.`,
 		Example: "  slicelb policy suggest > /etc/slicelb/conf.d/60-policy.toml",
 		Args:    exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {

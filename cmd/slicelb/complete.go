@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -45,6 +46,21 @@ func completions(cmd *cobra.Command, how map[string]cobra.CompletionFunc) {
 // oneOf completes a fixed choice.
 func oneOf(words ...string) cobra.CompletionFunc {
 	return cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp)
+}
+
+// severalOf completes a fixed choice of which several may be given, with commas between
+// them: shells compare what is offered with all of the word.
+func severalOf(words ...string) cobra.CompletionFunc {
+	return func(_ *cobra.Command, _ []string, word string) ([]string, cobra.ShellCompDirective) {
+		before := word[:strings.LastIndexByte(word, ',')+1]
+		var out []string
+		for _, w := range words {
+			if !slices.Contains(strings.Split(before, ","), w) {
+				out = append(out, before+w)
+			}
+		}
+		return out, cobra.ShellCompDirectiveNoFileComp
+	}
 }
 
 // completeBackend offers VIPs, then the backends of one.

@@ -75,7 +75,7 @@ there is none may be missing.`,
 	completions(cmd, map[string]cobra.CompletionFunc{
 		"vip":     g.completeOption(vipNames),
 		"group":   g.completeOption(func(s *api.Status) []string { return append(groupNames(s), lb.HostGroup) }),
-		"verdict": oneOf(bpf.ToldNames()...),
+		"verdict": severalOf(bpf.ToldNames()...),
 		"output":  oneOf("table", "wide", "json"),
 	})
 	return cmd

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/slicelb/slicelb/api"
+	"github.com/slicelb/slicelb/lb"
 )
 
 func newTop(g *globals) *cobra.Command {
@@ -34,11 +35,14 @@ each is one line.`,
 			if err := o.check(); err != nil {
 				return err
 			}
+			if !o.batch && !o.once && o.out.format != "json" && !g.terminal {
+				return &exitError{code: exitUsage, err: fmt.Errorf("standard output is no terminal"), hint: "use -b"}
+			}
+			if err := o.screen.known(cmd.Context(), g); err != nil {
+				return err
+			}
 			if o.batch || o.once || o.out.format == "json" {
 				return batchTop(cmd.Context(), g, &o)
-			}
-			if !g.terminal {
-				return &exitError{code: exitUsage, err: fmt.Errorf("standard output is no terminal"), hint: "use -b"}
 			}
 			fetch := func() (*api.Top, error) { return g.client().Top(cmd.Context()) }
 			if _, err := fetch(); err != nil {
@@ -97,6 +101,21 @@ func (o *topOptions) check() error {
 	}
 	if o.once {
 		o.iterations = 1
+	}
+	return nil
+}
+
+// known refuses a VIP and a group that are not configured: they would be an empty table.
+func (s *topScreen) known(ctx context.Context, g *globals) error {
+	if s.vip != "" {
+		if _, err := g.client().VIP(ctx, s.vip); err != nil {
+			return err
+		}
+	}
+	if group, _, _ := strings.Cut(s.group, "/"); group != "" && group != lb.HostGroup {
+		if _, err := g.client().Group(ctx, group); err != nil {
+			return err
+		}
 	}
 	return nil
 }

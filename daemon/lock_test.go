@@ -47,7 +47,7 @@ func TestLockOfAStranger(t *testing.T) {
 	}
 	p := startIn(t, root, oneVIP, newMemoryPath(lbtest.DefaultLimits), fdstoretest.New(t).Environment())
 	p.await("told", func(s *api.Status) bool {
-		return s.DataPlane.Attached && slices.ContainsFunc(s.Problems, func(p string) bool { return strings.Contains(p, "has locked "+root) })
+		return s.DataPlane.Attached && slices.ContainsFunc(s.Problems, func(p string) bool { return strings.Contains(p, "has locked") && strings.HasSuffix(p, ": "+root) })
 	})
 	stranger.Close()
 	p.await("its own", func(s *api.Status) bool {

@@ -28,8 +28,8 @@ func newObserve(g *globals) *cobra.Command {
 		Use:   "observe",
 		Short: "Print decisions, one a line",
 		Long: `Print what calls to VIPs came to, one a line: who called, what for, which backend
-it got or why it got none. Without -f it prints what the daemon has kept: refusals
-always, up to a number, and everything else while somebody watched.
+it got or why it got none. Without -f it prints what the daemon has kept since it was
+started: refusals always, up to a number, and everything else while somebody watched.
 
 With -f it goes on with what comes, which costs each decision a little while it runs.
 What cannot be told in time is counted, and said where it is missing: calls never wait

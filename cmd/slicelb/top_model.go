@@ -187,7 +187,7 @@ func (m *topModel) content() string {
 	m.cursor = max(0, min(m.cursor, len(rows)-1))
 	var lines []string
 	add := func(style, text string) { lines = append(lines, m.paint.paint(style, cut(text, max(m.width, 1)))) }
-	add("1", m.head(len(rows)))
+	add("1", m.head(rows))
 	room := max(1, m.height-3)
 	switch {
 	case m.help:
@@ -225,13 +225,13 @@ func (m *topModel) content() string {
 	return strings.Join(lines, "\n")
 }
 
-func (m *topModel) head(n int) string {
+func (m *topModel) head(rows []topRow) string {
 	text := "slicelb top"
 	if m.after != nil {
 		text += "  " + m.after.At.Local().Format("15:04:05")
 	}
 	columns := topColumns(m.screen().kind)
-	text += fmt.Sprintf("  %s  by %s", m.screen().title(n), columns[columnAt(columns, m.by)].name)
+	text += fmt.Sprintf("  %s  by %s", m.screen().title(rows), columns[columnAt(columns, m.by)].name)
 	if m.filter != "" {
 		text += "  /" + prose.OneLine(m.filter)
 	}

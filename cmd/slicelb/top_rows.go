@@ -26,7 +26,12 @@ type topScreen struct {
 	vip, group string // "" = all
 }
 
-func (s topScreen) title(n int) string {
+// title counts what the rows are about; the row of no VIP is what networks were denied.
+func (s topScreen) title(rows []topRow) string {
+	n := 0
+	for i := range rows {
+		n += btoi(rows[i].name != "")
+	}
 	title := prose.Plural(n, map[topKind]string{topVIPs: "VIP", topGroups: "group", topBackends: "backend"}[s.kind])
 	if s.vip != "" {
 		title += " of VIP " + s.vip

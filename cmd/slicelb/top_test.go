@@ -191,6 +191,17 @@ func TestTopColour(t *testing.T) {
 	}
 }
 
+// What networks were denied is a line among a group's VIPs, and no VIP.
+func TestTopTitle(t *testing.T) {
+	after := topAt(1)
+	after.Groups = append(after.Groups, api.TopGroup{Group: "web", Counters: api.Counters{Denied: 3}})
+	s := topScreen{kind: topVIPs, group: "web"}
+	rows := topRows(nil, after, s)
+	if got := s.title(rows); len(rows) != 3 || got != "2 VIPs of group web" {
+		t.Errorf("%q of %d lines", got, len(rows))
+	}
+}
+
 func TestPercentiles(t *testing.T) {
 	took := func(counts ...uint32) []api.TookCount {
 		out := make([]api.TookCount, len(counts))

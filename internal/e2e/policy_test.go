@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/slicelb/slicelb/api"
 	"github.com/slicelb/slicelb/internal/lab"
@@ -240,6 +241,13 @@ func TestPolicyPage(t *testing.T) {
 			t.Errorf("try does not say %q:\n%s", want, out)
 		}
 	}
+
+	// If the load were in a group that may call nothing: what is kept of it has its cgroup.
+	h.write("/root/none/slicelb.toml", policyTOML+"\n[group.moved]\nslices = [\"/web.slice/load.scope\"]\npolicy = \"deny\"\n")
+	h.eventually(10*time.Second, "what the load has called is known", func() bool {
+		code, out = h.exit("slicelb", "--cgroup-root", lab.CgroupRoot, "policy", "try", "-c", "/root/none/slicelb.toml", "--no-headers")
+		return code == 1 && strings.Contains(strings.Join(strings.Fields(out), " "), "web -> moved "+vip+" db audit deny default decision")
+	})
 
 	page.section("From no policy to one that denies: write down")
 	suggested := h.must("cat", "/etc/slicelb/conf.d/60-policy.toml")

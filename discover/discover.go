@@ -46,6 +46,7 @@ func Expand(cfg *config.Config, units *Units, match func(pattern, unit string) b
 	out.VIPs = slices.Clone(cfg.VIPs)
 	for i := range out.VIPs {
 		v := &out.VIPs[i]
+		x.fixed = fixedOf(&cfg.VIPs[i])
 		v.Backends = x.list(v.Name, "vip."+v.Name, v.Backends, v.Units)
 		v.For = slices.Clone(v.For)
 		for j := range v.For {
@@ -61,6 +62,29 @@ type expansion struct {
 	*Endpoints
 	units *Units
 	match func(pattern, unit string) bool
+	fixed map[netip.AddrPort]bool // of one VIP: what stands in any of its lists; nil: it has one, or no units
+}
+
+// fixedOf are the backends of a VIP with views, and with units in some list, that stand
+// in the files.
+func fixedOf(v *config.VIP) map[netip.AddrPort]bool {
+	units := len(v.Units)
+	for i := range v.For {
+		units += len(v.For[i].Units)
+	}
+	if len(v.For) == 0 || units == 0 {
+		return nil
+	}
+	out := map[netip.AddrPort]bool{}
+	for _, b := range v.Backends {
+		out[b.Addr] = true
+	}
+	for i := range v.For {
+		for _, b := range v.For[i].Backends {
+			out[b.Addr] = true
+		}
+	}
+	return out
 }
 
 // list is a list of backends with those that wanted names, each address once:
@@ -105,6 +129,9 @@ func (x *expansion) list(vip, title string, fixed []config.Backend, wanted []con
 				x.wrong("%s: unit %s is no backend: there are %d already", title, u.Name, config.MaxPerVIP)
 				continue
 			default:
+				if x.fixed[addr] {
+					x.wrong("%s: unit %s is also a backend of another list of the VIP, where %s is one in any case, even when the unit is stopped", title, u.Name, addr)
+				}
 				at[addr] = len(out)
 				out = append(out, config.Backend{Addr: addr, Weight: w.Weight, Unit: u.Name, Origin: w.Origin})
 			}

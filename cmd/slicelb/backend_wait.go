@@ -18,13 +18,18 @@ const (
 	// waitPatience is how long a wait without an end bears that nobody answers: a restart
 	// of the daemon takes less.
 	waitPatience = 3 * time.Second
+
+	// A daemon whose unit is down for gonePatience does not come by itself: in a restart it
+	// is for a moment. goneInterval is how often systemd is asked.
+	gonePatience = time.Second
+	goneInterval = 200 * time.Millisecond
 )
 
 // waitDrained returns when the backends of a change have no connection left, as
 // the kernel counts them. While the daemon is away they have them still, and the
-// kernel gives them no others: where the wait has an end it goes on until then. A
-// daemon that ends while a unit stops that is ordered after it starts again only when
-// that has stopped.
+// kernel gives them no others: where the wait has an end it goes on until then. One that
+// was stopped does not come back, so that would be in vain. A daemon that ends while a
+// unit stops that is ordered after it starts again only when that has stopped.
 func (g *globals) waitDrained(ctx context.Context, change api.BackendChange) error {
 	if g.getenv("SERVICE_RESULT") != "" && g.getenv("EXIT_CODE") != "" {
 		// An ExecStop= of a service whose main process has ended by itself: what
@@ -37,12 +42,13 @@ func (g *globals) waitDrained(ctx context.Context, change api.BackendChange) err
 	tick := time.NewTicker(waitInterval)
 	defer tick.Stop()
 	var left *api.Live
+	var gone absence
 	for {
 		live, err := g.client().Live(ctx, change)
 		var refused *api.Error
 		switch {
 		case err == nil:
-			left, answered, told = live, time.Now(), false
+			left, answered, told, gone = live, time.Now(), false, absence{}
 			if err := stillOut(live); err != nil {
 				return err
 			}
@@ -51,6 +57,9 @@ func (g *globals) waitDrained(ctx context.Context, change api.BackendChange) err
 			}
 		case ctx.Err() != nil:
 		case errors.As(err, &refused) && refused.Code != api.Busy:
+			return err
+		case errors.Is(err, api.ErrNotRunning) && gone.lasts(ctx, g):
+			fmt.Fprintln(g.stderr, "slicelb: slicelb was stopped: connections are not waited for any more")
 			return err
 		case time.Since(answered) < waitPatience:
 		case !ends:
@@ -65,6 +74,24 @@ func (g *globals) waitDrained(ctx context.Context, change api.BackendChange) err
 		case <-tick.C:
 		}
 	}
+}
+
+// absence is of a daemon whose unit is down.
+type absence struct{ since, asked time.Time }
+
+// lasts reports whether the unit is down for good, as far as systemd says.
+func (a *absence) lasts(ctx context.Context, g *globals) bool {
+	if g.unitState == nil || time.Since(a.asked) < goneInterval {
+		return false
+	}
+	a.asked = time.Now()
+	switch active, _ := g.unitState(ctx); {
+	case active != "inactive" && active != "failed":
+		a.since = time.Time{}
+	case a.since.IsZero():
+		a.since = a.asked
+	}
+	return !a.since.IsZero() && time.Since(a.since) >= gonePatience
 }
 
 // stillOut is why waiting is of no use: what a backend has ends only while it gets

@@ -15,7 +15,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/slicelb/slicelb/api"
 	"github.com/slicelb/slicelb/internal/fdstore"
 )
 
@@ -65,10 +64,7 @@ func run(ctx context.Context, e *env, args []string) int {
 	root := newRoot(e)
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
-	if root.PersistentFlags().Lookup("socket").Value.String() == api.DefaultSocket {
-		err = whyNotRunning(ctx, e, err)
-	}
-	code := report(e, err)
+	code := report(e, whyNotRunning(ctx, e, err))
 	if keep && (code == exitBadConfig || code == exitUsage) {
 		// These would prevent a restart, and the service manager would drop the
 		// descriptors: the data plane with them.

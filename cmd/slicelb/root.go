@@ -34,9 +34,14 @@ Unix socket, except check, doctor, version and completion, which need none.
 
 Exit status: 0 ok, 1 failed (status: degraded; diff: differs), 2 usage,
 3 daemon not running or silent, 4 no such object, 77 not permitted, 78 bad configuration.`,
-		Args:              noSuchCommand,
-		RunE:              func(cmd *cobra.Command, _ []string) error { return needCommand(cmd) },
-		PersistentPreRunE: notEmpty,
+		Args: noSuchCommand,
+		RunE: func(cmd *cobra.Command, _ []string) error { return needCommand(cmd) },
+		PersistentPreRunE: func(cmd *cobra.Command, args []string) error {
+			if g.socket != api.DefaultSocket {
+				e.unitState = nil // the unit's daemon is not the one that is asked
+			}
+			return notEmpty(cmd, args)
+		},
 		SilenceErrors:     true,
 		SilenceUsage:      true,
 		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},

@@ -23,6 +23,7 @@ type backendChange struct {
 	addr  netip.AddrPort
 	state string // drain, maint or ready
 	uid   uint32
+	ctx   context.Context     // of who asks; what has not begun when it ends is not done
 	done  chan backendChanged // buffered
 
 	// Of the loop, while it waits: see patience.
@@ -49,7 +50,7 @@ func (c *backendChange) String() string {
 // no call is on its way that has not seen it, and a restart would not forget it; where
 // backends are back in and checked, when their first check has ended, too.
 func (a answers) SetBackend(ctx context.Context, q api.BackendChange) (*api.BackendChanged, error) {
-	c := &backendChange{unit: q.Unit, vip: q.VIP, state: q.State, uid: q.UID, done: make(chan backendChanged, 1)}
+	c := &backendChange{unit: q.Unit, vip: q.VIP, state: q.State, uid: q.UID, ctx: ctx, done: make(chan backendChanged, 1)}
 	if q.Unit == "" {
 		var err error
 		if c.addr, err = parseBackend(q.Address); err != nil {

@@ -113,7 +113,7 @@ func TestUnitsLeftOut(t *testing.T) {
 					t.Errorf("%s: %s", b.Address, b.Reason)
 				}
 			}
-			change := &backendChange{vip: "db", addr: endpointOf("db", "192.0.2.1:80").Addr, state: api.OrderMaint, done: make(chan backendChanged, 1)}
+			change := &backendChange{vip: "db", addr: endpointOf("db", "192.0.2.1:80").Addr, state: api.OrderMaint, ctx: ctx, done: make(chan backendChanged, 1)}
 			d.change(ctx, change)
 			if r := <-change.done; r.err != nil {
 				t.Errorf("an order for another VIP: %v", r.err)

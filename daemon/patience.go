@@ -44,6 +44,10 @@ func (d *daemon) carryOut(ctx context.Context) {
 		if c.answer == nil {
 			c.all, _ = d.meant(c) // an error is found once more
 		}
+		if c.answer == nil && c.ctx.Err() != nil {
+			c.done <- backendChanged{err: api.Errorf(api.Timeout, "%s: not done in time, and not done any more", c)}
+			continue
+		}
 		if c.answer == nil && !d.premature(ctx, c) {
 			answer, err := d.order(ctx, c)
 			d.publish() // before the answer: who asks next means this

@@ -1,6 +1,8 @@
 package daemon
 
 import (
+	"context"
+	"errors"
 	"testing"
 	"time"
 
@@ -97,5 +99,39 @@ address = "127.0.0.1:1"
 				t.Errorf("the last ones %t, others about to come %t; want %t, %t", last, coming, tt.last, tt.coming)
 			}
 		})
+	}
+}
+
+// An order whose command was interrupted, or whose time was over, while it waited is
+// not carried out when what it waited for has come.
+func TestOrderOfOneWhoHasGone(t *testing.T) {
+	dp := newMemoryPath(lbtest.DefaultLimits)
+	d := bare(t, fdstoretest.New(t), dp)
+	d.running, d.lockHeld = sourceOf(t, twoVIPs).with(unitsOf(running(1, 1), nil)), true
+	d.see(t.Context(), &unitwatch.Snapshot{Tree: d.running.tree, Complete: true})
+	units := running(1, 2)
+	units.List[1].State = unitwatch.UnitActivating
+	d.seeUnits(t.Context(), units)
+
+	asks, goes := context.WithCancel(t.Context())
+	answered := make(chan error, 1)
+	go func() {
+		_, err := answers{d}.SetBackend(asks, api.BackendChange{VIP: "many", Address: "127.0.0.1:1", State: api.OrderMaint})
+		answered <- err
+	}()
+	d.change(t.Context(), <-d.backends.changes)
+	if len(d.backends.open) != 1 {
+		t.Fatal("it does not wait for the unit that starts")
+	}
+	goes()
+	d.seeUnits(t.Context(), running(1, 2))
+	d.settle(t.Context())
+	d.carryOut(t.Context())
+	var e *api.Error
+	if err := <-answered; !errors.As(err, &e) || e.Code != api.Timeout {
+		t.Errorf("answered: %v", err)
+	}
+	if len(d.backends.operator) != 0 || d.kernel.Verdict(endpointOf("many", "127.0.0.1:1")).Down {
+		t.Errorf("carried out all the same: %+v", d.backends.operator)
 	}
 }

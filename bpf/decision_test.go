@@ -104,12 +104,6 @@ func TestKernelDecisionTold(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	comm := Comm{}
-	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", c.Pid))
-	if err != nil {
-		t.Fatal(err)
-	}
-	copy(comm[:], raw[:len(raw)-1])
 	where := inner
 	check := func(what string, want Decision) {
 		t.Helper()
@@ -118,7 +112,13 @@ func TestKernelDecisionTold(t *testing.T) {
 			t.Errorf("%s: %+v", what, got)
 		}
 		got.Time, got.Socket, got.PID = 0, 0, 0
-		want.Netns, want.TGID, want.Comm = cookie, uint32(c.Pid), comm
+		want.Netns, want.TGID = cookie, uint32(c.Pid)
+		// Only now: exec gives a process its name after the parent is told that it went well.
+		comm, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", c.Pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		copy(want.Comm[:], comm[:len(comm)-1])
 		copy(want.Dir[:], filepath.Base(where.Path))
 		copy(want.Parent[:], filepath.Base(filepath.Dir(where.Path)))
 		if where == p.root {

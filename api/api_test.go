@@ -118,6 +118,7 @@ func TestSetBackend(t *testing.T) {
 	for _, want := range []BackendChange{
 		{VIP: "db", Address: "[2001:db8::11]:5432", State: OrderDrain},
 		{Unit: `a/b\x2d@1.service`, State: OrderReady},
+		{VIP: "db", Address: "192.0.2.11:5432", State: OrderMaint, Wait: 1500 * time.Millisecond, Force: true},
 	} {
 		b, err := c.SetBackend(t.Context(), want)
 		if err != nil || b.Before != OrderReady {
@@ -129,6 +130,12 @@ func TestSetBackend(t *testing.T) {
 		}
 	}
 	s := &Server{Daemon: fake{set: func(b BackendChange) { got = b }}}
+	for _, bad := range []string{"timeout=0s", "timeout=11m", "timeout=soon", "force=yes"} {
+		var e *Error
+		if _, err := s.setBackend(httptest.NewRequest("POST", "/?"+bad, nil), peer{}); !errors.As(err, &e) || e.Code != BadRequest {
+			t.Errorf("%s: %v", bad, err)
+		}
+	}
 	if _, err := s.setBackend(httptest.NewRequest("POST", "/", nil), peer{uid: 7}); err != nil || got.UID != 7 {
 		t.Errorf("uid %d, %v", got.UID, err)
 	}

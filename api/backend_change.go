@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"net/url"
+	"time"
 )
 
 // What a BackendChange may say.
@@ -21,6 +22,11 @@ type BackendChange struct {
 	Address string
 	State   string // OrderDrain, OrderMaint or OrderReady
 	UID     uint32 // of the peer who asks
+
+	// Wait is how long the last backend of a VIP may wait for another that is about to
+	// come, and a first check be waited for; 0: as long as the daemon thinks right.
+	Wait  time.Duration
+	Force bool // also where a VIP is left with nothing
 }
 
 // BackendChanged is what came of it, when the kernel has it.
@@ -40,11 +46,23 @@ type BackendBefore struct {
 }
 
 // SetBackend drains a backend (drain), takes it out (maint), or takes both back
-// (ready), and returns when the kernel has it. UID is not sent.
+// (ready), and returns when the kernel has it. The daemon refuses, as a Conflict, to take
+// out the last backend of a VIP while another should take connections and does not, but
+// for a unit that stops. UID is not sent.
 func (c *Client) SetBackend(ctx context.Context, b BackendChange) (*BackendChanged, error) {
-	if b.Unit != "" {
-		return do[BackendChanged](ctx, c, http.MethodPost, "/units/"+url.PathEscape(b.Unit)+"/"+url.PathEscape(b.State))
-	}
 	path := "/vips/" + url.PathEscape(b.VIP) + "/backends/" + url.PathEscape(b.Address) + "/" + url.PathEscape(b.State)
+	if b.Unit != "" {
+		path = "/units/" + url.PathEscape(b.Unit) + "/" + url.PathEscape(b.State)
+	}
+	query := url.Values{}
+	if b.Wait > 0 {
+		query.Set("timeout", min(b.Wait, maxWait).String())
+	}
+	if b.Force {
+		query.Set("force", "true")
+	}
+	if len(query) > 0 {
+		path += "?" + query.Encode()
+	}
 	return do[BackendChanged](ctx, c, http.MethodPost, path)
 }

@@ -17,6 +17,7 @@ const (
 	Forbidden   Code = "forbidden"
 	BadConfig   Code = "bad-config"
 	Busy        Code = "busy"
+	Conflict    Code = "conflict"
 	Timeout     Code = "timeout"
 	Failed      Code = "failed"
 )
@@ -58,6 +59,8 @@ func (c Code) status() int {
 		return http.StatusForbidden
 	case BadConfig:
 		return http.StatusUnprocessableEntity
+	case Conflict:
+		return http.StatusConflict
 	case Busy:
 		return http.StatusServiceUnavailable
 	case Timeout:

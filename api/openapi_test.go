@@ -34,6 +34,12 @@ func query(name string, required bool, kind, description string) openapi.Paramet
 	return openapi.Parameter{Name: name, In: "query", Required: required, Description: description, Schema: s}
 }
 
+// orderQuery is of what takes backends out or back.
+var orderQuery = []openapi.Parameter{
+	query("timeout", false, "string", "how long to wait for another backend that is about to come, or for a first check: a duration such as 30s, up to 10m0s"),
+	query("force", false, "boolean", "true: also where a VIP is left with nothing that takes connections"),
+}
+
 // operations are the routes. One that is not here fails TestDocument: write what
 // it is for, then go test ./api -run TestDocument -update.
 var operations = map[string]operation{
@@ -63,8 +69,8 @@ var operations = map[string]operation{
 	"POST /v1/reload": {summary: "Reads the configuration again, and answers when the kernel has it. For root.", answer: Reloaded{}, query: []openapi.Parameter{
 		query("timeout", true, "string", "how long to wait: a duration such as 30s, up to 10m0s"),
 	}},
-	"POST /v1/vips/{vip}/backends/{address}/{state}": {summary: "Drains a backend (drain), takes it out (maint) or takes both back (ready). For root.", answer: BackendChanged{}},
-	"POST /v1/units/{unit}/{state}":                  {summary: "The same for every backend that is this unit. For root.", answer: BackendChanged{}},
+	"POST /v1/vips/{vip}/backends/{address}/{state}": {summary: "Drains a backend (drain), takes it out (maint) or takes both back (ready). For root.", answer: BackendChanged{}, query: orderQuery},
+	"POST /v1/units/{unit}/{state}":                  {summary: "The same for every backend that is this unit. For root.", answer: BackendChanged{}, query: orderQuery},
 	"GET /v1/vips/{vip}/backends/{address}/live":     {summary: "How many open sockets a backend has.", answer: Live{}},
 	"GET /v1/units/{unit}/live":                      {summary: "The same of every backend that is this unit.", answer: Live{}},
 	"GET /v1/picture":                                {summary: "What the status page draws. On the address of [daemon] http, where nothing else of this document is but /metrics.", answer: Picture{}},

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"time"
 )
@@ -157,23 +158,46 @@ func aboutBackends(r *http.Request) BackendChange {
 }
 
 func (s *Server) setBackend(r *http.Request, by peer) (any, error) {
-	ctx, cancel := context.WithTimeout(r.Context(), changeTimeout)
-	defer cancel()
 	b := aboutBackends(r)
 	b.State, b.UID = r.PathValue("state"), by.uid
+	query := r.URL.Query()
+	if query.Has("timeout") {
+		var err error
+		if b.Wait, err = waitOf(query); err != nil {
+			return nil, err
+		}
+	}
+	switch force := query.Get("force"); force {
+	case "", "false":
+	case "true":
+		b.Force = true
+	default:
+		return nil, Errorf(BadRequest, "force %q: want true or false", force)
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), changeTimeout+b.Wait)
+	defer cancel()
 	return s.Daemon.SetBackend(ctx, b)
 }
 
 // reload waits as long as its caller does; what is not done by then, or when
 // the caller goes away, is not done.
 func (s *Server) reload(r *http.Request, _ peer) (any, error) {
-	wait, err := time.ParseDuration(r.URL.Query().Get("timeout"))
-	if err != nil || wait <= 0 || wait > maxWait {
-		return nil, Errorf(BadRequest, "timeout %q: want a duration between 0 and %v", r.URL.Query().Get("timeout"), maxWait)
+	wait, err := waitOf(r.URL.Query())
+	if err != nil {
+		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), wait)
 	defer cancel()
 	return s.Daemon.Reload(ctx)
+}
+
+// waitOf is how long a caller is willing to wait.
+func waitOf(query url.Values) (time.Duration, error) {
+	wait, err := time.ParseDuration(query.Get("timeout"))
+	if err != nil || wait <= 0 || wait > maxWait {
+		return 0, Errorf(BadRequest, "timeout %q: want a duration between 0 and %v", query.Get("timeout"), maxWait)
+	}
+	return wait, nil
 }
 
 // answer runs f and writes what it returns.

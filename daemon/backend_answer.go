@@ -104,6 +104,8 @@ func (c *counted) decided(v *config.VIP, group string, b config.Backend, out *ap
 	}
 	switch {
 	case !active || out.Reason == "" || out.Share == 0:
+	case order.State == "" && unit != nil && unit.State == discover.Deactivating && !c.out(e):
+		out.Reason += "; in use until another takes connections"
 	case b.Weight > 0 && !c.out(e):
 		out.Reason += "; the kernel does not have this yet"
 	case checked && r.State == health.Down && order.State == "" && v.Health.PanicThreshold < 100:

@@ -23,15 +23,19 @@ type backendChange struct {
 	addr  netip.AddrPort
 	state string // drain, maint or ready
 	uid   uint32
+	wait  time.Duration // at the most; 0: nobody has said
+	force bool
 	ctx   context.Context     // of who asks; what has not begun when it ends is not done
 	done  chan backendChanged // buffered
 
 	// Of the loop, while it waits: see patience.
-	until  time.Time
-	asked  func() bool // nil, or whether systemd has said anew how units stand
-	answer *api.BackendChanged
-	all    []lb.Endpoint
-	set    uint64 // of the checks that its backends have now
+	until   time.Time
+	over    bool        // another about the same has come
+	asked   func() bool // nil, or whether systemd has said anew how units stand
+	askedAt time.Time
+	answer  *api.BackendChanged
+	all     []lb.Endpoint
+	set     uint64 // of the checks that its backends have now
 }
 
 type backendChanged struct {
@@ -50,7 +54,7 @@ func (c *backendChange) String() string {
 // no call is on its way that has not seen it, and a restart would not forget it; where
 // backends are back in and checked, when their first check has ended, too.
 func (a answers) SetBackend(ctx context.Context, q api.BackendChange) (*api.BackendChanged, error) {
-	c := &backendChange{unit: q.Unit, vip: q.VIP, state: q.State, uid: q.UID, ctx: ctx, done: make(chan backendChanged, 1)}
+	c := &backendChange{unit: q.Unit, vip: q.VIP, state: q.State, uid: q.UID, wait: q.Wait, force: q.Force, ctx: ctx, done: make(chan backendChanged, 1)}
 	if q.Unit == "" {
 		var err error
 		if c.addr, err = parseBackend(q.Address); err != nil {

@@ -21,6 +21,7 @@ func (b *backendStates) runtime(src *source, now time.Time) lb.Runtime {
 		rt.Verdicts[e] = v
 	}
 	src.unitVerdicts(rt)
+	b.spare(src, rt, now)
 	return rt
 }
 

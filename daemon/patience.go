@@ -1,7 +1,9 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
+	"fmt"
 	"slices"
 	"time"
 
@@ -14,8 +16,14 @@ import (
 
 // Whoever restarts one backend after the other says of each that it is out, then that
 // it is back, and goes on to the next. So that no VIP is left with nothing, backends
-// that come back are in use when that is answered; and the last ones of a VIP are not
-// taken out while others are about to come, for some time.
+// that come back have been checked when that is answered; and the last ones of a VIP are
+// not taken out while others are about to come, for some time, nor while others should
+// take connections and do not. A unit that stops does so whatever is answered: its
+// backends are taken out when others have come, or the time is over.
+
+// settles is for how long a backend that was started, or made ready, and fails its checks
+// is about to come.
+const settles = 30 * time.Second
 
 // change takes an operator's wish in. Another about the same backends is not waited
 // for any more: what is said last holds.
@@ -23,11 +31,11 @@ func (d *daemon) change(ctx context.Context, c *backendChange) {
 	all, _ := d.meant(c)
 	for _, o := range d.backends.open {
 		if slices.ContainsFunc(all, func(e lb.Endpoint) bool { return slices.Contains(o.all, e) }) {
-			o.until = time.Time{}
+			o.until, o.over = time.Time{}, true
 		}
 	}
 	d.carryOut(ctx)
-	c.until = time.Now().Add(startChecks)
+	c.until = time.Now().Add(cmp.Or(c.wait, startChecks))
 	d.backends.open = append(d.backends.open, c)
 	d.carryOut(ctx)
 }
@@ -48,9 +56,17 @@ func (d *daemon) carryOut(ctx context.Context) {
 			c.done <- backendChanged{err: api.Errorf(api.Timeout, "%s: not done in time, and not done any more", c)}
 			continue
 		}
-		if c.answer == nil && !d.premature(ctx, c) {
-			answer, err := d.order(ctx, c)
-			d.publish() // before the answer: who asks next means this
+		if c.answer == nil && c.over {
+			c.done <- backendChanged{err: api.Errorf(api.Conflict, "%s: not done: another order came meanwhile", c)}
+			continue
+		}
+		waits, err := d.premature(ctx, c)
+		if c.answer == nil && !waits {
+			var answer *api.BackendChanged
+			if err == nil {
+				answer, err = d.order(ctx, c)
+				d.publish() // before the answer: who asks next means this
+			}
 			if err != nil {
 				c.done <- backendChanged{err: err}
 				continue
@@ -58,7 +74,11 @@ func (d *daemon) carryOut(ctx context.Context) {
 			c.answer, c.set = answer, d.backends.set
 			c.until = time.Now()
 			if c.state == api.OrderReady {
-				c.until = c.until.Add(d.running.firstChecks(reloadChecks))
+				most := d.running.firstChecks(reloadChecks)
+				if c.wait > 0 {
+					most = min(most, c.wait)
+				}
+				c.until = c.until.Add(most)
 			}
 		}
 		if c.answer == nil || time.Now().Before(c.until) && !d.back(c) {
@@ -84,34 +104,60 @@ func (b *backendStates) giveUp() {
 	}
 }
 
-// premature reports whether a wish would leave a VIP with nothing that has backends
-// which are about to come. Units may have started of which nothing was heard yet.
-func (d *daemon) premature(ctx context.Context, c *backendChange) bool {
-	if c.state == api.OrderReady || !time.Now().Before(c.until) || d.running == nil || d.desired == nil {
-		return false
+// premature reports whether a wish is to wait, because it would leave a VIP with nothing
+// that has backends which are about to come; an error is why it is refused. Units may
+// have started, or stop, of which nothing was heard yet.
+func (d *daemon) premature(ctx context.Context, c *backendChange) (bool, error) {
+	if c.answer != nil || c.state == api.OrderReady || c.force || d.running == nil || d.desired == nil {
+		return false, nil
 	}
-	last, coming := d.leaves(c.all)
-	if !last || coming {
-		return last
+	last, others := d.leaves(c.all)
+	if !last {
+		return false, nil
 	}
-	if c.asked == nil && c.unit != "" && d.watcher != nil && d.units != nil && d.units.Cause == "" {
-		c.asked = d.watcher.AskUnits()
+	inTime := time.Now().Before(c.until)
+	coming := d.backends.anyComes(d.running, others)
+	asks := c.unit != "" && d.watcher != nil && d.units != nil && d.units.Cause == ""
+	if !coming && asks {
+		if c.asked == nil {
+			c.asked, c.askedAt = d.watcher.AskUnits(), time.Now()
+		}
+		if !c.asked() { // in the end nobody knows whether it stops
+			return inTime && time.Since(c.askedAt) < startChecks, nil
+		}
+		select {
+		case u := <-d.watcher.Units():
+			d.seeUnits(ctx, u)
+			last, others = d.leaves(c.all)
+			coming = d.backends.anyComes(d.running, others)
+		default:
+		}
 	}
-	if c.asked == nil || !c.asked() {
-		return c.asked != nil
+	switch {
+	case !last:
+		return false, nil
+	case coming && inTime:
+		return true, nil
+	case len(others) == 0, c.unit != "" && (!asks || !d.serves(c.unit)):
+		return false, nil
 	}
-	select {
-	case u := <-d.watcher.Units():
-		d.seeUnits(ctx, u)
-		last, coming = d.leaves(c.all)
-	default:
+	return false, &api.Error{
+		Code: api.Conflict,
+		Text: fmt.Sprintf("%s: nothing of VIP %s would take connections: %s should, and does not", c, others[0].VIP, others[0].Addr),
+		Hint: "slicelb backend list --vip " + others[0].VIP + " says why; --force takes it out all the same",
 	}
-	return last && coming
+}
+
+// serves reports whether systemd has said of a unit that it runs.
+func (d *daemon) serves(unit string) bool {
+	u := d.units.Find(unit)
+	return u != nil && u.State.Serves()
 }
 
 // leaves reports whether all are the last of some VIP, in a family and for those who
-// have the same list, and whether others of it are about to come.
-func (d *daemon) leaves(all []lb.Endpoint) (last, coming bool) {
+// have the same list, and which others of such lists should take connections, and do not:
+// those that nobody has taken out, and whose units do not stop.
+func (d *daemon) leaves(all []lb.Endpoint) (last bool, others []lb.Endpoint) {
 	vips := map[string]bool{}
 	for _, e := range all {
 		vips[e.VIP] = true
@@ -124,7 +170,7 @@ func (d *daemon) leaves(all []lb.Endpoint) (last, coming bool) {
 			}
 		}
 	}
-	var others []lb.Endpoint // of the lists that are left with nothing
+	states := d.backends.states()
 	for i := range d.running.cfg.VIPs {
 		v := &d.running.cfg.VIPs[i]
 		if !vips[v.Name] {
@@ -134,13 +180,13 @@ func (d *daemon) leaves(all []lb.Endpoint) (last, coming bool) {
 			taken, left, begin := false, false, len(others)
 			for _, b := range list {
 				e := lb.Endpoint{VIP: v.Name, Addr: b.Addr}
-				switch {
+				switch u := d.running.unit(e); {
 				case !family(b.Addr.Addr()) || b.Weight == 0:
 				case slices.Contains(all, e):
-					taken = taken || active[e]
+					taken = taken || active[e] || d.backends.stops(d.running, e, states)
 				case active[e]:
 					left = true
-				default:
+				case d.backends.operator[e].State == "" && (u == nil || u.State != discover.Deactivating):
 					others = append(others, e)
 				}
 			}
@@ -151,31 +197,7 @@ func (d *daemon) leaves(all []lb.Endpoint) (last, coming bool) {
 			}
 		}
 	}
-	if len(others) == 0 {
-		return last, false
-	}
-	states := d.backends.states()
-	return last, slices.ContainsFunc(others, func(e lb.Endpoint) bool { return d.comes(e, states) })
-}
-
-// comes reports whether a backend that is not in use may be, before long: its unit
-// starts or has just started, its first check has not ended, or it is not in the kernel
-// yet. states are what checks have found.
-func (d *daemon) comes(e lb.Endpoint, states map[lb.Endpoint]health.State) bool {
-	if d.backends.operator[e].State != "" {
-		return false
-	}
-	u := d.running.unit(e)
-	switch {
-	case u != nil && (u.State == discover.Activating || u.State == discover.Waiting):
-		return true
-	case u != nil && u.State != discover.Active && u.State != discover.Reloading:
-		return false
-	case d.running.checks[e.VIP] == nil:
-		return true
-	}
-	state, ok := states[e]
-	return !ok || state != health.Down || u != nil && time.Since(u.Since) < startChecks
+	return last, others
 }
 
 // back reports whether the first checks of backends that are ready again have ended,

@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -61,20 +62,22 @@ address = "127.0.0.1:1"
 		drained      []string            // before
 		all          []string
 		last, coming bool
+		others       string // that should take connections, and do not
 	}{
-		{"the only one", 0, nil, []string{one}, true, false},
-		{"one of two", unitwatch.UnitActive, nil, []string{one}, false, false},
-		{"both", unitwatch.UnitActive, nil, []string{one, two}, true, false},
-		{"another starts", unitwatch.UnitActivating, nil, []string{one}, true, true},
-		{"another starts, and is meant too", unitwatch.UnitActivating, nil, []string{one, two}, true, false},
-		{"another waits to be restarted", unitwatch.UnitWaiting, nil, []string{one}, true, true},
-		{"another has failed", unitwatch.UnitFailed, nil, []string{one}, true, false},
-		{"another is drained", unitwatch.UnitActive, []string{two}, []string{one}, true, false},
-		{"it is drained already", unitwatch.UnitActivating, []string{one}, []string{one}, false, false},
-		{"the last of a family", unitwatch.UnitActive, nil, []string{six}, true, false},
-		{"the last of a view", unitwatch.UnitActive, nil, []string{view}, true, false},
-		{"another starts, and the view does not have it", unitwatch.UnitActivating, nil, []string{view}, true, false},
-		{"no backend", unitwatch.UnitActivating, nil, []string{"127.0.0.1:7"}, false, false},
+		{"the only one", 0, nil, []string{one}, true, false, ""},
+		{"one of two", unitwatch.UnitActive, nil, []string{one}, false, false, ""},
+		{"both", unitwatch.UnitActive, nil, []string{one, two}, true, false, ""},
+		{"another starts", unitwatch.UnitActivating, nil, []string{one}, true, true, two},
+		{"another starts, and is meant too", unitwatch.UnitActivating, nil, []string{one, two}, true, false, ""},
+		{"another waits to be restarted", unitwatch.UnitWaiting, nil, []string{one}, true, true, two},
+		{"another has failed", unitwatch.UnitFailed, nil, []string{one}, true, false, two},
+		{"another stops", unitwatch.UnitDeactivating, nil, []string{one}, true, false, ""},
+		{"another is drained", unitwatch.UnitActive, []string{two}, []string{one}, true, false, ""},
+		{"it is drained already", unitwatch.UnitActivating, []string{one}, []string{one}, false, false, ""},
+		{"the last of a family", unitwatch.UnitActive, nil, []string{six}, true, false, ""},
+		{"the last of a view", unitwatch.UnitActive, nil, []string{view}, true, false, ""},
+		{"another starts, and the view does not have it", unitwatch.UnitActivating, nil, []string{view}, true, false, ""},
+		{"no backend", unitwatch.UnitActivating, nil, []string{"127.0.0.1:7"}, false, false, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			d := bare(t, fdstoretest.New(t), newMemoryPath(lbtest.DefaultLimits))
@@ -95,8 +98,16 @@ address = "127.0.0.1:1"
 			for _, a := range tt.all {
 				all = append(all, endpointOf("db", a))
 			}
-			if last, coming := d.leaves(all); last != tt.last || coming != tt.coming {
+			last, others := d.leaves(all)
+			if coming := d.backends.anyComes(d.running, others); last != tt.last || coming != tt.coming {
 				t.Errorf("the last ones %t, others about to come %t; want %t, %t", last, coming, tt.last, tt.coming)
+			}
+			var text []string
+			for _, e := range others {
+				text = append(text, e.Addr.String())
+			}
+			if got := strings.Join(text, " "); got != tt.others {
+				t.Errorf("others that should take connections: %q, want %q", got, tt.others)
 			}
 		})
 	}
@@ -133,5 +144,125 @@ func TestOrderOfOneWhoHasGone(t *testing.T) {
 	}
 	if len(d.backends.operator) != 0 || d.kernel.Verdict(endpointOf("many", "127.0.0.1:1")).Down {
 		t.Errorf("carried out all the same: %+v", d.backends.operator)
+	}
+}
+
+// The last one of a VIP that takes connections: what becomes of an order about it, by
+// what the other one does. many has units, web@1 that the order is about and web@2.
+func TestOrderOfTheLast(t *testing.T) {
+	for _, tt := range []struct {
+		name          string
+		first, second unitwatch.UnitState
+		change        backendChange
+		waits         bool // and, when its time is over:
+		refused       bool
+	}{
+		{"another starts", unitwatch.UnitActive, unitwatch.UnitActivating, backendChange{}, true, true},
+		{"another starts, all the same", unitwatch.UnitActive, unitwatch.UnitActivating, backendChange{force: true}, false, false},
+		{"another has failed", unitwatch.UnitActive, unitwatch.UnitFailed, backendChange{}, false, true},
+		{"another has failed, all the same", unitwatch.UnitActive, unitwatch.UnitFailed, backendChange{force: true}, false, false},
+		{"there is another", unitwatch.UnitActive, unitwatch.UnitActive, backendChange{}, false, false},
+		{"another stops", unitwatch.UnitActive, unitwatch.UnitDeactivating, backendChange{}, false, false},
+		{"in its ExecStop, another starts", unitwatch.UnitDeactivating, unitwatch.UnitActivating, backendChange{unit: "web@1.service"}, true, false},
+		{"in its ExecStop, another has failed", unitwatch.UnitDeactivating, unitwatch.UnitFailed, backendChange{unit: "web@1.service"}, false, false},
+		{"in its ExecStop, another runs", unitwatch.UnitDeactivating, unitwatch.UnitActive, backendChange{unit: "web@1.service"}, false, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			const addr = "127.0.0.1:1"
+			dp := newMemoryPath(lbtest.DefaultLimits)
+			d := bare(t, fdstoretest.New(t), dp)
+			units := running(1, 2)
+			units.List[0].State, units.List[1].State = tt.first, tt.second
+			d.running, d.lockHeld = sourceOf(t, twoVIPs), true
+			d.see(t.Context(), &unitwatch.Snapshot{Tree: d.running.tree, Complete: true})
+			d.seeUnits(t.Context(), units)
+			d.settle(t.Context())
+			defer func() { d.backends.stateFile.Close() }()
+			c := tt.change
+			c.state, c.ctx, c.done, c.wait = api.OrderDrain, t.Context(), make(chan backendChanged, 1), time.Minute
+			if c.unit == "" {
+				c.vip, c.addr = "many", endpointOf("many", addr).Addr
+			}
+			out := func() bool { return d.kernel.Verdict(endpointOf("many", addr)).Drain }
+			d.change(t.Context(), &c)
+			if waits := len(d.backends.open) > 0; waits != tt.waits {
+				t.Fatalf("it waits: %t", waits)
+			}
+			if tt.waits {
+				if out() {
+					t.Error("it gets nothing new while it is waited for another")
+				}
+				if in := time.Until(c.until); in < c.wait/2 {
+					t.Errorf("it waits for %v, and may for %v", in, c.wait)
+				}
+				c.until = time.Now()
+				d.carryOut(t.Context())
+			}
+			r := <-c.done
+			var e *api.Error
+			if refused := errors.As(r.err, &e) && e.Code == api.Conflict; refused != tt.refused || r.err != nil && !refused {
+				t.Fatalf("refused: %t, %v", refused, r.err)
+			}
+			if out() == tt.refused {
+				t.Errorf("the kernel has it out: %t", out())
+			}
+			if tt.refused && (!strings.Contains(e.Text, "127.0.0.1:2 should, and does not") || !strings.Contains(e.Hint, "--force")) {
+				t.Errorf("%s\n%s", e.Text, e.Hint)
+			}
+		})
+	}
+}
+
+// A unit that stops is used while nothing else is and another starts, and no longer.
+func TestStopsWhileAnotherStarts(t *testing.T) {
+	const first, second = "127.0.0.1:1", "127.0.0.1:2"
+	dp := newMemoryPath(lbtest.DefaultLimits)
+	d := bare(t, fdstoretest.New(t), dp)
+	d.running, d.lockHeld = sourceOf(t, twoVIPs), true
+	d.see(t.Context(), &unitwatch.Snapshot{Tree: d.running.tree, Complete: true})
+	is := func(addr string) bool { return !d.kernel.Verdict(endpointOf("many", addr)).Drain }
+	for _, tt := range []struct {
+		second unitwatch.UnitState
+		used   bool
+	}{
+		{unitwatch.UnitActivating, true}, {unitwatch.UnitActive, false}, {unitwatch.UnitFailed, false}, {unitwatch.UnitDeactivating, false},
+	} {
+		units := running(1, 2)
+		units.List[0].State, units.List[1].State = unitwatch.UnitDeactivating, tt.second
+		d.seeUnits(t.Context(), units)
+		d.settle(t.Context())
+		if is(first) != tt.used {
+			t.Errorf("the other is %v: used: %t", tt.second, is(first))
+		}
+		if tt.second == unitwatch.UnitDeactivating && is(second) {
+			t.Error("both stop, and one is used")
+		}
+	}
+}
+
+// An order that waits is not done when another about the same backend comes.
+func TestOrderAfterAnother(t *testing.T) {
+	dp := newMemoryPath(lbtest.DefaultLimits)
+	d := bare(t, fdstoretest.New(t), dp)
+	units := running(1, 2)
+	units.List[1].State = unitwatch.UnitActivating
+	d.running, d.lockHeld = sourceOf(t, twoVIPs), true
+	d.see(t.Context(), &unitwatch.Snapshot{Tree: d.running.tree, Complete: true})
+	d.seeUnits(t.Context(), units)
+	say := func(state string) *backendChange {
+		c := &backendChange{vip: "many", addr: endpointOf("many", "127.0.0.1:1").Addr, state: state, ctx: t.Context(), done: make(chan backendChanged, 1)}
+		d.change(t.Context(), c)
+		return c
+	}
+	first, second := say(api.OrderMaint), say(api.OrderReady)
+	var e *api.Error
+	if r := <-first.done; !errors.As(r.err, &e) || e.Code != api.Conflict {
+		t.Errorf("the first: %+v", r)
+	}
+	if r := <-second.done; r.err != nil {
+		t.Errorf("the second: %+v", r)
+	}
+	if d.kernel.Verdict(endpointOf("many", "127.0.0.1:1")).Down {
+		t.Error("it is out")
 	}
 }

@@ -10,21 +10,25 @@ import (
 	"github.com/slicelb/slicelb/internal/prose"
 )
 
+const lastLong = `The last one of a VIP that takes connections waits for another that is about to
+come, 5 seconds or --timeout. Where another should take connections and does not,
+that is an error, but for --force, and for a unit that stops.`
+
 func newBackend(g *globals) *cobra.Command {
 	return family("backend", "List backends, and take them out",
 		"List the backends of all VIPs, and take single ones out and back in.",
 		newBackendList(g),
 		newBackendSet(g, api.OrderDrain, "Give a backend no new connections",
 			`Give a backend of a VIP no new connections and no new UDP flows. Those it has
-stay, and so does its health check. It returns when the kernel has it; the last
-one of a VIP waits for another that is about to come, 5 seconds at the most.
+stay, and so does its health check. It returns when the kernel has it.
+`+lastLong+`
 Restarts and reloads leave it so; "backend ready" takes it back.`),
 		newBackendSet(g, api.OrderMaint, "Take a backend out",
 			`Take a backend of a VIP out, as if it were down: no new connections, and UDP
 flows choose another one. It is not checked either. Connections that are there
-are left alone. The last one of a VIP waits for another that is about to come, 5
-seconds at the most. Restarts and reloads leave it so; "backend ready" takes it
-back.`),
+are left alone.
+`+lastLong+`
+Restarts and reloads leave it so; "backend ready" takes it back.`),
 		newBackendSet(g, api.OrderReady, "Take a backend back in",
 			`Take a backend back in that was drained or in maintenance. Unless its health
 checks have it up already it is checked anew, and comes back when that succeeds.

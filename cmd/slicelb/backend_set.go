@@ -16,7 +16,7 @@ import (
 // newBackendSet makes the command that says state of backends.
 func newBackendSet(g *globals, state, short, long string) *cobra.Command {
 	var unit string
-	var wait bool
+	var wait, force bool
 	var timeout time.Duration
 	cmd := &cobra.Command{
 		Use:   state + " {VIP ADDRESS:PORT | --unit UNIT}",
@@ -39,7 +39,7 @@ backend: that is said, and no error. One that no backend is named after is.`,
 			return g.completeBackend(cmd.Context(), args), cobra.ShellCompDirectiveNoFileComp
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			change := api.BackendChange{Unit: unit, State: state}
+			change := api.BackendChange{Unit: unit, State: state, Force: force}
 			if unit == "" {
 				change.VIP, change.Address = args[0], args[1]
 			}
@@ -63,6 +63,7 @@ backend: that is said, and no error. One that no backend is named after is.`,
 	}
 	if state != api.OrderReady {
 		cmd.Flags().BoolVar(&wait, "wait", false, "return when no connection is left")
+		cmd.Flags().BoolVar(&force, "force", false, "also where nothing of the VIP takes connections then")
 	}
 	bound := "how `long` it may take; 0 is as long as it takes"
 	if state != api.OrderReady {
@@ -111,6 +112,10 @@ func (g *globals) order(ctx context.Context, change api.BackendChange) (*api.Bac
 	tick := time.NewTicker(waitInterval)
 	defer tick.Stop()
 	for {
+		if end, ok := ctx.Deadline(); ok {
+			// The daemon's answer comes first, so that its reason is seen.
+			change.Wait = max(time.Until(end)*19/20, time.Millisecond)
+		}
 		out, err := g.client().SetBackend(ctx, change)
 		if err == nil || !g.restarts(ctx, err) || time.Since(begun) > waitPatience {
 			return out, err

@@ -141,6 +141,13 @@ func (d *daemon) order(ctx context.Context, c *backendChange) (*api.BackendChang
 		b.count()
 	}
 	put(next)
+	if c.state == api.OrderReady {
+		// Whatever was found of them while they were out, or before. Until a check of
+		// now has said otherwise they stay out.
+		b.begin(b.idle(d.running, all, before))
+		b.checker.Anew(checkedOf(all))
+		d.rewatch()
+	}
 	if d.ready && d.snap != nil {
 		writes, err := d.apply(ctx, d.running, d.snap)
 		d.note(err)
@@ -149,6 +156,9 @@ func (d *daemon) order(ctx context.Context, c *backendChange) (*api.BackendChang
 		}
 		if err != nil {
 			put(before)
+			if c.state == api.OrderReady {
+				d.rewatch()
+			}
 			d.applied = false // back, at the next tick
 			return nil, api.Errorf(api.Failed, "%s: %v", c, err)
 		}
@@ -157,22 +167,43 @@ func (d *daemon) order(ctx context.Context, c *backendChange) (*api.BackendChang
 	}
 	if c.state == api.OrderReady {
 		b.returned(all, before, time.Now())
-		// Whatever was found of them while they were out.
-		b.checker.Anew(checkedOf(all))
-		checks = true
-	}
-	if checks {
-		if p := d.pending; p != nil && p.source != nil {
-			b.watch(p.source, d.running)
-		} else {
-			b.watch(d.running, nil)
-		}
+	} else if checks {
+		d.rewatch()
 	}
 	for _, e := range all {
 		d.log.Info("backend "+c.state, "event", eventBackendOrdered, "vip", e.VIP, "backend", e.Addr, "unit", prose.Foreign(c.unit), "uid", c.uid)
 	}
 	out.Forgotten = d.keepOrders(ctx)
 	return out, nil
+}
+
+// rewatch has checked what is to be, by the newest orders.
+func (d *daemon) rewatch() {
+	if p := d.pending; p != nil && p.source != nil {
+		d.backends.watch(p.source, d.running)
+	} else {
+		d.backends.watch(d.running, nil)
+	}
+}
+
+// idle are those of all that were out by before's orders and that no other VIP of src
+// uses, whose checks may be the same.
+func (b *backendStates) idle(src *source, all []lb.Endpoint, before map[lb.Endpoint]order) []lb.Endpoint {
+	used := map[netip.AddrPort]bool{}
+	for i := range src.cfg.VIPs {
+		v := &src.cfg.VIPs[i]
+		if src.checks[v.Name] == nil {
+			continue
+		}
+		endpoints(v, func(be config.Backend) {
+			if e := (lb.Endpoint{VIP: v.Name, Addr: be.Addr}); before[e].State == "" {
+				used[e.Addr] = true
+			}
+		})
+	}
+	return slices.DeleteFunc(slices.Clone(all), func(e lb.Endpoint) bool {
+		return src.checks[e.VIP] == nil || before[e].State == "" || used[e.Addr]
+	})
 }
 
 // ordered is what operators will have said of backends when c holds for all of them,

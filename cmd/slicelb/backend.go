@@ -30,10 +30,10 @@ are left alone.
 `+lastLong+`
 Restarts and reloads leave it so; "backend ready" takes it back.`),
 		newBackendSet(g, api.OrderReady, "Take a backend back in",
-			`Take a backend back in that was drained or in maintenance. Unless its health
-checks have it up already it is checked anew, and comes back when that succeeds.
-It returns when the first check has ended, 10 seconds later at the most, and says
-what keeps the backend out.`))
+			`Take a backend back in that was drained or in maintenance. Where it has health
+checks it is checked anew, and comes back when that succeeds. It returns when the
+first check has ended, 10 seconds later at the most, and says what keeps the backend
+out.`))
 }
 
 func stateText(state string) string {

@@ -10,8 +10,9 @@ import (
 )
 
 // comes reports whether a backend that is not in use may be, before long: its unit
-// starts or is about to, its first check has not ended, it fails its checks and was started or made ready
-// a moment ago, or it is not in the kernel yet. states are what checks have found.
+// starts or is about to, its first check has not ended, it fails its checks and was
+// started or made ready a moment ago, or it is not in the kernel yet. states are what
+// checks have found.
 func (b *backendStates) comes(src *source, e lb.Endpoint, states map[lb.Endpoint]health.State) bool {
 	if b.operator[e].State != "" {
 		return false

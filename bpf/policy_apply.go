@@ -14,8 +14,9 @@ const (
 )
 
 // Writes of the policy. SetPolicyTable fills lines that no PolicyWord has named
-// since the last barrier, and starts its bank's counts at zero; SetPolicy puts it
-// in force.
+// since the last barrier, and starts its bank's counts at zero, unless the policy in
+// force counts there: then its rules are the same, and go on counting. SetPolicy puts
+// it in force.
 type (
 	SetPolicyTable struct {
 		Base   uint32
@@ -43,7 +44,12 @@ func (d *Datapath) setPolicyTable(w SetPolicyTable) error {
 			Key: fmt.Sprintf("%d lines at %d", len(lines), w.Base),
 		}
 	}
+	now := decodePolicyWord(atomic.LoadUint64(d.policyWord))
+	counts := now.Base != 0 && now.Bank == w.Bank
 	for rule := range w.Policy.Rules {
+		if counts {
+			break
+		}
 		if err := zero[uint64](d, slicelbMapRuleHits, uint32(w.Bank)*slicelbRules+rule); err != nil {
 			return err
 		}

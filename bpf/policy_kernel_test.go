@@ -194,6 +194,29 @@ func TestKernelPolicyByCaller(t *testing.T) {
 	failsWith(t, "connect by who may not", s.Connect(direct), unix.EPERM)
 }
 
+// Rules that are written anew in the bank that counts go on counting; in the other bank
+// they begin at zero.
+func TestKernelPolicyCounts(t *testing.T) {
+	p := newPlane(t, small)
+	policy := tablePolicy(PolicyDeny, false, "127.0.0.0/8")
+	lines, _, err := policy.Lines()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := kerneltest.Start(t, p.root)
+	for i, step := range []struct {
+		bank uint8
+		want uint64
+	}{{1, 1}, {1, 2}, {0, 1}, {0, 2}, {1, 1}} {
+		base := 1 + uint32(i)*lines
+		p.apply(SetPolicyTable{Base: base, Lines: lines, Bank: step.bank, Policy: policy}, SetPolicy{PolicyWord{Base: base, Bank: step.bank}})
+		failsWith(t, "connect", c.TCP("127.0.0.1:9").Connect("127.0.0.1:9"), unix.EPERM)
+		if hits, err := p.RuleHits(); err != nil || len(hits) != 1 || hits[0] != step.want {
+			t.Errorf("step %d: %v, %v, want %d", i, hits, err, step.want)
+		}
+	}
+}
+
 // A call that was refused below leaves nothing of policy's.
 // edge D44, fault F26
 func TestKernelPolicyAfterDenial(t *testing.T) {

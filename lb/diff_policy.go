@@ -24,6 +24,13 @@ type policyTable struct {
 	classes []bpf.PolicyClass
 }
 
+// rulesOf reports whether the rules and defaults in force are those of want, whatever
+// the groups' indexes are.
+func (h *policyHave) rulesOf(want *Policy) bool {
+	have, ok := h.tables[h.word.Base]
+	return ok && have.sum == want.sum && h.word.Deny == want.deny && h.word.HostDeny == want.host
+}
+
 // class is what the programs find for a group's index.
 func (t policyTable) class(index uint32) bpf.PolicyClass {
 	if index >= uint32(len(t.classes)) {
@@ -100,7 +107,10 @@ func (p *planner) planPolicy(at int, words []word, changes []*change, owner map[
 		if !ok {
 			return p.full("policy_lines", h.limits.PolicyLines, uint64(lines), want.key())
 		}
-		next.Base, next.Deny, next.HostDeny, next.Bank = base, want.deny, want.host, h.policy.word.Bank^1
+		next.Base, next.Deny, next.HostDeny, next.Bank = base, want.deny, want.host, h.policy.word.Bank
+		if !h.policy.rulesOf(want) {
+			next.Bank ^= 1 // their counts begin at zero
+		}
 		writes = append(writes, bpf.SetPolicyTable{Base: base, Lines: lines, Bank: next.Bank, Policy: &table})
 	}
 	writes = append(writes, p.deserted(changes, owner)...)
@@ -116,8 +126,8 @@ func (p *planner) planPolicy(at int, words []word, changes []*change, owner map[
 // matter.
 func (p *planner) samePolicy(want *Policy, classes map[uint32]bpf.PolicyClass) bool {
 	word := p.have.policy.word
-	have, ok := p.have.policy.tables[word.Base]
-	if !ok || have.sum != want.sum || len(have.classes) == 0 || word.Deny != want.deny || word.HostDeny != want.host {
+	have := p.have.policy.tables[word.Base]
+	if !p.have.policy.rulesOf(want) || len(have.classes) == 0 {
 		return false
 	}
 	for index, class := range classes {

@@ -366,3 +366,41 @@ func TestPolicyBesideItself(t *testing.T) {
 		t.Errorf("a shorter one: %v", err)
 	}
 }
+
+// The same rules go on counting where they are written anew for other groups, here the
+// daemon's. Other rules begin at zero.
+func TestRulesGoOnCounting(t *testing.T) {
+	m := lbtest.New(lbtest.DefaultLimits)
+	apply := func(rule config.RuleAction, self uint64) (bank uint8, written bool) {
+		t.Helper()
+		cfg := ruled(3, func(i int) config.Rule {
+			return config.Rule{From: []string{"web"}, Action: rule, To: []config.Target{network("10.0.0.%d/32", i)}}
+		})
+		state, err := Compile(cfg, nil, Membership{Complete: true, Self: self}, Runtime{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		plan, err := Diff(newHave(t, m), state)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, w := range plan.Writes {
+			if p, ok := w.(bpf.SetPolicyTable); ok {
+				bank, written = p.Bank, true
+			}
+			if err := m.Apply(w); err != nil {
+				t.Fatal(err)
+			}
+		}
+		m.Barrier()
+		return bank, written
+	}
+	first, _ := apply(config.Deny, 0)
+	second, written := apply(config.Deny, 77)
+	if !written || second != first {
+		t.Errorf("another group: written %t, bank %d after %d", written, second, first)
+	}
+	if third, written := apply(config.Audit, 77); !written || third == second {
+		t.Errorf("other rules: written %t, bank %d after %d", written, third, second)
+	}
+}

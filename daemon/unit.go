@@ -287,7 +287,7 @@ func (d *daemon) unitNotes(note func(string, ...any)) {
 		note("systemd has not said yet which of the units run that are backends: there are none")
 	}
 	for _, text := range d.running.ends.Wrong {
-		note("%s", prose.Foreign(text))
+		note("%s", text)
 	}
 }
 

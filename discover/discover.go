@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/slicelb/slicelb/config"
+	"github.com/slicelb/slicelb/internal/prose"
 )
 
 // Endpoint names a backend of a VIP.
@@ -28,7 +29,7 @@ type Endpoints struct {
 	// one that serves best.
 	Units map[Endpoint]Unit
 
-	Wrong []string // what could not be made a backend, and why
+	Wrong []string // what could not be made a backend, and why; names of units are quoted unless plain
 }
 
 // maxWrong bounds what is told of units that are no backends.
@@ -46,7 +47,6 @@ func Expand(cfg *config.Config, units *Units, match func(pattern, unit string) b
 	out.VIPs = slices.Clone(cfg.VIPs)
 	for i := range out.VIPs {
 		v := &out.VIPs[i]
-		x.fixed = fixedOf(&cfg.VIPs[i])
 		v.Backends = x.list(v.Name, "vip."+v.Name, v.Backends, v.Units)
 		v.For = slices.Clone(v.For)
 		for j := range v.For {
@@ -62,29 +62,6 @@ type expansion struct {
 	*Endpoints
 	units *Units
 	match func(pattern, unit string) bool
-	fixed map[netip.AddrPort]bool // of one VIP: what stands in any of its lists; nil: it has one, or no units
-}
-
-// fixedOf are the backends of a VIP with views, and with units in some list, that stand
-// in the files.
-func fixedOf(v *config.VIP) map[netip.AddrPort]bool {
-	units := len(v.Units)
-	for i := range v.For {
-		units += len(v.For[i].Units)
-	}
-	if len(v.For) == 0 || units == 0 {
-		return nil
-	}
-	out := map[netip.AddrPort]bool{}
-	for _, b := range v.Backends {
-		out[b.Addr] = true
-	}
-	for i := range v.For {
-		for _, b := range v.For[i].Backends {
-			out[b.Addr] = true
-		}
-	}
-	return out
 }
 
 // list is a list of backends with those that wanted names, each address once:
@@ -108,30 +85,27 @@ func (x *expansion) list(vip, title string, fixed []config.Backend, wanted []con
 			}
 			addr, err := w.Addr(u.Name)
 			if err != nil {
-				x.wrong("%s: unit %s is no backend: %v", title, u.Name, err)
+				x.wrong("%s: unit %s is no backend: %v", title, prose.Foreign(u.Name), err)
 				continue
 			}
 			j, taken := at[addr]
 			switch {
 			case taken && out[j].Unit == "":
-				x.wrong("%s: unit %s is no backend of its own: %s is one in any case", title, u.Name, addr)
+				x.wrong("%s: unit %s is no backend of its own: %s is one in any case", title, prose.Foreign(u.Name), addr)
 				continue
 			case taken && out[j].Unit == u.Name: // a name that stands twice, with this address both times
 			case taken:
 				other := x.units.Find(out[j].Unit)
 				if other.State.Serves() && u.State.Serves() {
-					x.wrong("%s: units %s and %s have one address, %s: they are one backend", title, other.Name, u.Name, addr)
+					x.wrong("%s: units %s and %s have one address, %s: they are one backend", title, prose.Foreign(other.Name), prose.Foreign(u.Name), addr)
 				}
 				if u.State.before(other.State) {
 					out[j].Unit, out[j].Weight, out[j].Origin = u.Name, w.Weight, w.Origin
 				}
 			case len(out) >= config.MaxPerVIP:
-				x.wrong("%s: unit %s is no backend: there are %d already", title, u.Name, config.MaxPerVIP)
+				x.wrong("%s: unit %s is no backend: there are %d already", title, prose.Foreign(u.Name), config.MaxPerVIP)
 				continue
 			default:
-				if x.fixed[addr] {
-					x.wrong("%s: unit %s is also a backend of another list of the VIP, where %s is one in any case, even when the unit is stopped", title, u.Name, addr)
-				}
 				at[addr] = len(out)
 				out = append(out, config.Backend{Addr: addr, Weight: w.Weight, Unit: u.Name, Origin: w.Origin})
 			}

@@ -155,28 +155,6 @@ func TestExpandTwice(t *testing.T) {
 	}
 }
 
-// One address in a list of its own and as a unit in another list of the VIP is told: it is
-// a backend of the one also while the unit is stopped.
-func TestExpandBesideFixed(t *testing.T) {
-	const unit, fixed = `{ unit = "web@*.service", address = "127.0.0.1:%i" }`, `{ address = "127.0.0.1:1" }`
-	for _, tt := range []struct {
-		name, own, view string
-		want            string
-	}{
-		{"a view", fixed, unit, "vip.a.for.web: unit web@1.service is also a backend of another list of the VIP, where 127.0.0.1:1 is one in any case, even when the unit is stopped"},
-		{"beside a view", unit, fixed, "vip.a: unit web@1.service is also a backend of another list of the VIP, where 127.0.0.1:1 is one in any case, even when the unit is stopped"},
-		{"in both", unit, unit, ""},
-		{"in one list", fixed + "," + unit, `{ address = "192.0.2.1:80" }`, "vip.a: unit web@1.service is no backend of its own: 127.0.0.1:1 is one in any case"},
-	} {
-		cfg := parse(t, "[group.web]\nslices = [\"web.slice\"]\n[vip.a]\nfrontends = [\"10.96.0.1:80\"]\nbackend = ["+tt.own+"]\n[vip.a.for.web]\nbackend = ["+tt.view+"]\n"+
-			"[vip.b]\nfrontends = [\"10.96.0.2:80\"]\nbackend = ["+fixed+"]\n")
-		e := Expand(cfg, &Units{Patterns: cfg.UnitPatterns(), List: []Unit{{Name: "web@1.service", State: Active}, {Name: "web@2.service", State: Active}}}, match)
-		if got := strings.Join(e.Wrong, "; "); got != tt.want {
-			t.Errorf("%s: %q, want %q", tt.name, got, tt.want)
-		}
-	}
-}
-
 // Over a unit that several names match the closest decides, wherever it stands; a name
 // for each family, and one that stands twice, all hold.
 func TestExpandClosest(t *testing.T) {

@@ -24,8 +24,8 @@ type policyTable struct {
 	classes []bpf.PolicyClass
 }
 
-// rulesOf reports whether the rules and defaults in force are those of want, whatever
-// the groups' indexes are.
+// rulesOf reports whether the rules and defaults in force are those of want, by classes:
+// whatever the groups are that these stand for.
 func (h *policyHave) rulesOf(want *Policy) bool {
 	have, ok := h.tables[h.word.Base]
 	return ok && have.sum == want.sum && h.word.Deny == want.deny && h.word.HostDeny == want.host
@@ -108,7 +108,7 @@ func (p *planner) planPolicy(at int, words []word, changes []*change, owner map[
 			return p.full("policy_lines", h.limits.PolicyLines, uint64(lines), want.key())
 		}
 		next.Base, next.Deny, next.HostDeny, next.Bank = base, want.deny, want.host, h.policy.word.Bank
-		if !h.policy.rulesOf(want) {
+		if !p.sameRules(want) {
 			next.Bank ^= 1 // their counts begin at zero
 		}
 		writes = append(writes, bpf.SetPolicyTable{Base: base, Lines: lines, Bank: next.Bank, Policy: &table})
@@ -132,6 +132,24 @@ func (p *planner) samePolicy(want *Policy, classes map[uint32]bpf.PolicyClass) b
 	}
 	for index, class := range classes {
 		if have.class(index) != class {
+			return false
+		}
+	}
+	return true
+}
+
+// sameRules reports whether the rules in force are those of want, about the same groups.
+// None is about the daemon's, which comes with a restart, nor about those that go.
+func (p *planner) sameRules(want *Policy) bool {
+	if !p.have.policy.rulesOf(want) {
+		return false
+	}
+	have := p.have.policy.tables[p.have.policy.word.Base]
+	for name, index := range p.groups {
+		if p.added[index] {
+			index = 0 // it was part of the host
+		}
+		if name != DaemonGroup && have.class(index) != want.classes[name] {
 			return false
 		}
 	}

@@ -368,14 +368,19 @@ func TestPolicyBesideItself(t *testing.T) {
 }
 
 // The same rules go on counting where they are written anew for other groups, here the
-// daemon's. Other rules begin at zero.
+// daemon's. Other rules begin at zero, and so do those that are about another group,
+// which may have the class of the one before.
 func TestRulesGoOnCounting(t *testing.T) {
 	m := lbtest.New(lbtest.DefaultLimits)
-	apply := func(rule config.RuleAction, self uint64) (bank uint8, written bool) {
+	apply := func(action config.RuleAction, from string, self uint64, groups ...string) (bank uint8, written bool) {
 		t.Helper()
 		cfg := ruled(3, func(i int) config.Rule {
-			return config.Rule{From: []string{"web"}, Action: rule, To: []config.Target{network("10.0.0.%d/32", i)}}
+			return config.Rule{From: []string{from}, Action: action, To: []config.Target{network("10.0.0.%d/32", i)}}
 		})
+		cfg.Groups = nil
+		for _, name := range groups {
+			cfg.Groups = append(cfg.Groups, config.Group{Name: name, Translate: true})
+		}
 		state, err := Compile(cfg, nil, Membership{Complete: true, Self: self}, Runtime{})
 		if err != nil {
 			t.Fatal(err)
@@ -395,12 +400,24 @@ func TestRulesGoOnCounting(t *testing.T) {
 		m.Barrier()
 		return bank, written
 	}
-	first, _ := apply(config.Deny, 0)
-	second, written := apply(config.Deny, 77)
-	if !written || second != first {
-		t.Errorf("another group: written %t, bank %d after %d", written, second, first)
-	}
-	if third, written := apply(config.Audit, 77); !written || third == second {
-		t.Errorf("other rules: written %t, bank %d after %d", written, third, second)
+	last, _ := apply(config.Deny, "web", 0, "web", "jobs")
+	for _, tt := range []struct {
+		what   string
+		action config.RuleAction
+		from   string
+		self   uint64
+		groups []string
+		goesOn bool
+	}{
+		{"the daemon's group", config.Deny, "web", 77, []string{"web", "jobs"}, true},
+		{"another action", config.Audit, "web", 77, []string{"web", "jobs"}, false},
+		{"about another group", config.Audit, "jobs", 77, []string{"web", "jobs"}, false},
+		{"about a new group", config.Audit, "new", 77, []string{"web", "new"}, false},
+	} {
+		bank, written := apply(tt.action, tt.from, tt.self, tt.groups...)
+		if !written || (bank == last) != tt.goesOn {
+			t.Errorf("%s: written %t, bank %d after %d", tt.what, written, bank, last)
+		}
+		last = bank
 	}
 }

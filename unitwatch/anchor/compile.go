@@ -2,7 +2,6 @@ package anchor
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"hash/fnv"
 	"maps"
@@ -10,14 +9,6 @@ import (
 	"strconv"
 	"strings"
 )
-
-// pattern is one configured path. Its index is its precedence.
-type pattern struct {
-	text       string
-	group      int
-	components []component
-	literal    bool // in every component
-}
 
 // state is a set of patterns of which the components so far have matched, and
 // at most one search for split children: that of the nearest anchor.
@@ -87,62 +78,6 @@ func Compile(groups []Group) (*Tree, error) {
 	})
 	t.listInexact(b.inexact, splits)
 	return t, nil
-}
-
-// parse fills patterns and returns each group's split component, by index.
-func (t *Tree) parse() ([]*component, error) {
-	var errs []error
-	splits := make([]*component, len(t.groups))
-	for g, group := range t.groups {
-		if group.Name == "" {
-			errs = append(errs, errors.New("group: no name"))
-		}
-		for _, text := range group.Patterns {
-			p, err := parsePattern(text)
-			if err != nil {
-				errs = append(errs, fmt.Errorf("group %s: pattern %q: %w", group.Name, text, err))
-				continue
-			}
-			p.group = g
-			t.patterns = append(t.patterns, p)
-		}
-		if group.Split == "" {
-			continue
-		}
-		c, err := parseComponent(group.Split)
-		if err == nil && strings.Contains(group.Split, "/") {
-			err = errors.New(`a basename has no "/"`)
-		}
-		if err != nil {
-			errs = append(errs, fmt.Errorf("group %s: split %q: %w", group.Name, group.Split, err))
-			continue
-		}
-		splits[g] = &c
-	}
-	return splits, errors.Join(errs...)
-}
-
-func parsePattern(text string) (pattern, error) {
-	p := pattern{text: text, literal: true}
-	rest, ok := strings.CutPrefix(text, "/")
-	if !ok {
-		return p, errors.New("not an absolute path")
-	}
-	if rest == "" {
-		return p, nil
-	}
-	for name := range strings.SplitSeq(rest, "/") {
-		c, err := parseComponent(name)
-		if err != nil {
-			return p, err
-		}
-		p.components = append(p.components, c)
-		p.literal = p.literal && c.shape == literal
-	}
-	if len(p.components) > MaxLevel {
-		return p, fmt.Errorf("%d levels below the cgroup root, %d at most", len(p.components), MaxLevel)
-	}
-	return p, nil
 }
 
 // builder holds what is needed only while compiling.
@@ -339,57 +274,6 @@ func (b *builder) text(s *state, pattern int) string {
 		return b.tree.groups[s.search].Split
 	}
 	return b.tree.patterns[pattern].text
-}
-
-// close returns the regions of a state's one-star patterns with all their
-// intersections, the most specific first, so that the first that matches a name
-// stands for all that match it. Names that two patterns share by overlap come
-// apart from them. Patterns that would make it more than limit are dropped,
-// the later first.
-func (b *builder) close(s *state, limit int) (regions []region, dropped []int, overlaps []string) {
-	closed := map[region]bool{}
-	for _, g := range s.globs {
-		if g.shape != oneStar {
-			continue
-		}
-		add := map[region]bool{}
-		var shorter []string
-		if r := (region{g.prefix, g.suffix}); !closed[r] {
-			add[r] = true
-			for other := range closed {
-				both, names, ok := intersect(r, other)
-				if !ok {
-					continue
-				}
-				shorter = append(shorter, names...)
-				if !closed[both] && len(both.prefix)+len(both.suffix) <= MaxName {
-					add[both] = true
-				}
-			}
-		}
-		if len(closed)+len(add) > limit {
-			dropped = append(dropped, g.pattern)
-			continue
-		}
-		maps.Copy(closed, add)
-		overlaps = append(overlaps, shorter...)
-	}
-	regions = slices.SortedFunc(maps.Keys(closed), func(a, b region) int {
-		return cmp.Or(cmp.Compare(len(b.prefix)+len(b.suffix), len(a.prefix)+len(a.suffix)),
-			cmp.Compare(a.prefix, b.prefix), cmp.Compare(a.suffix, b.suffix))
-	})
-	return regions, dropped, overlaps
-}
-
-// covering are the one-star patterns that match every name of a region.
-func covering(s *state, r region) []int {
-	var matched []int
-	for _, g := range s.globs {
-		if g.shape == oneStar && (region{g.prefix, g.suffix}).covers(r) {
-			matched = append(matched, g.pattern)
-		}
-	}
-	return matched
 }
 
 // enumerate makes a result for every combination of patterns that one name

@@ -153,36 +153,3 @@ func classEnd(s string) int {
 	}
 	return -1
 }
-
-// region is the set of names that a pattern edge matches.
-type region struct{ prefix, suffix string }
-
-func (r region) covers(o region) bool {
-	return strings.HasPrefix(o.prefix, r.prefix) && strings.HasSuffix(o.suffix, r.suffix)
-}
-
-// intersect is what two regions share: another region, and the few names that
-// are shorter than it because their prefix and suffix overlap.
-func intersect(a, b region) (both region, overlaps []string, ok bool) {
-	both = a
-	switch {
-	case strings.HasPrefix(b.prefix, a.prefix):
-		both.prefix = b.prefix
-	case !strings.HasPrefix(a.prefix, b.prefix):
-		return region{}, nil, false
-	}
-	switch {
-	case strings.HasSuffix(b.suffix, a.suffix):
-		both.suffix = b.suffix
-	case !strings.HasSuffix(a.suffix, b.suffix):
-		return region{}, nil, false
-	}
-	least := max(len(a.prefix)+len(a.suffix), len(b.prefix)+len(b.suffix))
-	p, s := both.prefix, both.suffix
-	for n := 1; n <= min(len(p), len(s)) && len(p)+len(s)-n >= least; n++ {
-		if strings.HasSuffix(p, s[:n]) {
-			overlaps = append(overlaps, p+s[n:])
-		}
-	}
-	return both, overlaps, true
-}

@@ -117,6 +117,16 @@ func (w *wrk) end() (requests, lost int) {
 	return requests, lost
 }
 
+// endsWhole stops the load, of which nothing may be lost.
+func (w *wrk) endsWhole() {
+	w.h.t.Helper()
+	requests, lost := w.end()
+	w.h.t.Logf("%d requests, %d lost", requests, lost)
+	if lost > 0 || requests == 0 {
+		w.h.t.Errorf("of %d requests %d were lost:\n%s", requests, lost, w.out.text.String())
+	}
+}
+
 // connects is how many calls of the VIP there were.
 func (h *host) connects() uint64 {
 	h.t.Helper()
@@ -173,11 +183,8 @@ func TestRollingRestart(t *testing.T) {
 				h.must("sh", "-c", fmt.Sprintf("for i in $(seq %d); do systemctl restart http@7001 && systemctl restart http@7002 || exit 1; done", restarts))
 				restarts *= 2
 			}
-			requests, lost := w.end()
-			t.Logf("%d restarts, %d requests, %d lost", restarts, requests, lost)
-			if lost > 0 || requests == 0 {
-				t.Errorf("of %d requests %d were lost:\n%s", requests, lost, w.out.text.String())
-			}
+			t.Logf("%d restarts", restarts)
+			w.endsWhole()
 		})
 	}
 }
@@ -212,11 +219,7 @@ func TestRestartOfLateServers(t *testing.T) {
 			t.Errorf("up anew: %+v, check %+v", b, b.Check)
 		}
 	}
-	requests, lost := w.end()
-	t.Logf("%d requests, %d lost", requests, lost)
-	if lost > 0 || requests == 0 {
-		t.Errorf("of %d requests %d were lost:\n%s", requests, lost, w.out.text.String())
-	}
+	w.endsWhole()
 }
 
 // slicelb is killed as a server is told to stop: the stop waits for the next process,
@@ -235,11 +238,7 @@ func TestStopWhileDaemonRestarts(t *testing.T) {
 		h.healthy()
 		h.backends("all are back", "7001 active active", "7002 active active", "7003 active active")
 	}
-	requests, lost := w.end()
-	t.Logf("%d requests, %d lost", requests, lost)
-	if lost > 0 || requests == 0 {
-		t.Errorf("of %d requests %d were lost:\n%s", requests, lost, w.out.text.String())
-	}
+	w.endsWhole()
 }
 
 // What a restart loses without the drop-in: what calls between the moment in

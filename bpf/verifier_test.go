@@ -21,6 +21,7 @@ func TestVerifierWork(t *testing.T) {
 		t.Logf("%s: %d", name, n)
 		total += n
 	}
+	t.Logf("%d in all", total)
 	if total > most {
 		t.Errorf("%d instructions in all, at most %d", total, most)
 	}

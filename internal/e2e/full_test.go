@@ -20,7 +20,8 @@ func many(n int, line func(i int) string) string {
 
 // Of every table that a configuration can fill: one that takes more is refused whole, by
 // check, by a reload and by a restart, with the table, its size and what found no room,
-// while what is there serves on. fault F14
+// while what is there serves on; a first start with one ends. The policy is one that is
+// too large to be compiled at all. fault F14
 func TestFullTables(t *testing.T) {
 	h := install(t)
 	h.units()
@@ -29,6 +30,9 @@ func TestFullTables(t *testing.T) {
 	h.configure(good)
 	h.start()
 	h.healthy()
+	rules := many(4700, func(i int) string {
+		return fmt.Sprintf("[group.g%d]\nslices = [\"g%d.slice\"]\n[[policy.rule]]\nfrom = [\"g%d\"]\nto = [\"10.0.0.0/8:%d-65535/tcp\"]\naction = \"deny\"\n", i, i, i, i+1)
+	})
 	for _, tt := range []struct{ table, key, more string }{
 		{"frontends", "10.", many(6, func(v int) string {
 			return fmt.Sprintf("[vip.v%d]\nreject_unknown_ports = true\nfrontends = [\n%s]\n", v, many(4096, func(i int) string {
@@ -41,6 +45,7 @@ func TestFullTables(t *testing.T) {
 		})},
 		{"groups", "group ", many(16383, func(i int) string { return fmt.Sprintf("[group.g%d]\nslices = [\"g%d.slice\"]\n", i, i) })},
 		{"expect", "node=", "[group.more]\nslices = [\n" + many(22_000, func(i int) string { return fmt.Sprintf("\"a%d-b-c.slice\",\n", i) }) + "]\n"},
+		{"policy_lines", "4700 rules of [policy]", rules},
 	} {
 		full := "table " + tt.table + " has "
 		found := func(what, text string) {
@@ -56,8 +61,8 @@ func TestFullTables(t *testing.T) {
 			}
 		}
 		h.configure(good + tt.more)
-		if code, out := h.exit("slicelb", "check"); code != 78 {
-			t.Errorf("%s: check exits %d", tt.table, code)
+		if code, out := h.exit("slicelb", "check"); code != 78 || !strings.Contains(out, "does not fit: "+full) {
+			t.Errorf("%s: check exits %d: %.500s", tt.table, code, out)
 		} else {
 			found("check", out)
 		}
@@ -81,5 +86,13 @@ func TestFullTables(t *testing.T) {
 		h.configure(good)
 		h.must("slicelb", "reload")
 		h.healthy()
+	}
+
+	h.configure(good + rules)
+	h.must("systemctl", "stop", unit)
+	h.exit("systemctl", "start", unit)
+	h.eventually(20*time.Second, "the unit has failed", func() bool { return h.property("ActiveState") == "failed" })
+	if code := h.property("ExecMainStatus"); code != "78" {
+		t.Errorf("a first start: exit %s", code)
 	}
 }

@@ -24,18 +24,18 @@ func (e *Endpoints) Most(counts func(Endpoint, Unit) bool) int {
 }
 
 // Cut is e with at most so many backends that are units in each VIP, and those that
-// are left out, by VIP and address. What serves comes before what has failed, then
-// what had a place before what had none, then what has stood as it does for longest.
+// are left out, by VIP and address. What runs comes before what is down, then what had
+// a place before what had none, then what has stood as it does for longest.
 func (e *Endpoints) Cut(most int, had func(Endpoint) bool) (*Endpoints, []Endpoint) {
 	type place struct {
-		at     Endpoint
-		failed bool
-		had    bool
-		since  time.Time
+		at    Endpoint
+		runs  bool
+		had   bool
+		since time.Time
 	}
 	byVIP := map[string][]place{}
 	for at, u := range e.Units {
-		byVIP[at.VIP] = append(byVIP[at.VIP], place{at: at, failed: u.State == Failed, since: u.Since})
+		byVIP[at.VIP] = append(byVIP[at.VIP], place{at: at, runs: u.State.Runs(), since: u.Since})
 	}
 	var out []Endpoint
 	left := map[Endpoint]bool{}
@@ -47,7 +47,7 @@ func (e *Endpoints) Cut(most int, had func(Endpoint) bool) (*Endpoints, []Endpoi
 			list[i].had = had(list[i].at)
 		}
 		slices.SortFunc(list, func(a, b place) int {
-			return cmp.Or(after(a.failed, b.failed), after(!a.had, !b.had), a.since.Compare(b.since), a.at.Compare(b.at))
+			return cmp.Or(after(!a.runs, !b.runs), after(!a.had, !b.had), a.since.Compare(b.since), a.at.Compare(b.at))
 		})
 		for _, p := range list[most:] {
 			left[p.at] = true

@@ -224,10 +224,16 @@ func TestCovers(t *testing.T) {
 
 // What is left out, where there is room for so many in each VIP.
 func TestCut(t *testing.T) {
+	for _, down := range []State{Failed, Waiting} {
+		t.Run(down.String(), func(t *testing.T) { testCut(t, down) })
+	}
+}
+
+func testCut(t *testing.T, down State) {
 	cfg := parse(t, conf)
 	begun := time.Unix(1000, 0)
 	e := Expand(cfg, &Units{List: []Unit{
-		{Name: "pg.service", State: Failed, Since: begun},
+		{Name: "pg.service", State: down, Since: begun},
 		{Name: "web@1.service", State: Active, Since: begun.Add(3 * time.Second)},
 		{Name: "web@2.service", State: Active, Since: begun.Add(2 * time.Second)},
 		{Name: "web@3.service", State: Active, Since: begun.Add(1 * time.Second)},
@@ -236,7 +242,7 @@ func TestCut(t *testing.T) {
 	if n := e.Most(nil); n != 7 {
 		t.Errorf("%d units at most", n)
 	}
-	if n := e.Most(func(at Endpoint, u Unit) bool { return had[at] && u.State != Failed }); n != 1 {
+	if n := e.Most(func(at Endpoint, u Unit) bool { return had[at] && u.State != down }); n != 1 {
 		t.Errorf("%d serve at most", n)
 	}
 	for _, tt := range []struct {

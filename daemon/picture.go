@@ -164,6 +164,8 @@ func keptOutBy(b *api.Backend) string {
 		return "is stopping"
 	case b.UnitState == discover.Failed.String():
 		return "has failed"
+	case b.UnitState == discover.Waiting.String():
+		return "waits to be restarted"
 	case b.Check != nil && b.Check.State == health.Down.String():
 		return "fails its checks"
 	case b.Check != nil && b.Check.State == health.Unchecked.String():

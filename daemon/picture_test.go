@@ -98,15 +98,16 @@ func TestPictureKeepsSecrets(t *testing.T) {
 // Why a backend is out is said in words of this program, that name nobody.
 func TestKeptOutBy(t *testing.T) {
 	for want, b := range map[string]api.Backend{
-		"":                 {Weight: 1},
-		"drained":          {Order: api.OrderDrain, UnitState: "active"},
-		"in maintenance":   {Order: api.OrderMaint},
-		"has failed":       {Weight: 1, Unit: "web@1.service", UnitState: "failed", Reason: "unit web@1.service has failed"},
-		"is starting":      {Weight: 1, UnitState: "activating"},
-		"is stopping":      {Weight: 1, UnitState: "deactivating"},
-		"fails its checks": {Weight: 1, UnitState: "active", Check: &api.Check{State: "down", Error: "the answer begins with \"secret\""}},
-		"not checked yet":  {Weight: 1, Check: &api.Check{State: "unchecked"}},
-		"weight 0":         {Check: &api.Check{State: "up"}},
+		"":                      {Weight: 1},
+		"drained":               {Order: api.OrderDrain, UnitState: "active"},
+		"in maintenance":        {Order: api.OrderMaint},
+		"has failed":            {Weight: 1, Unit: "web@1.service", UnitState: "failed", Reason: "unit web@1.service has failed"},
+		"waits to be restarted": {Weight: 1, UnitState: "auto-restart", Check: &api.Check{State: "unchecked"}},
+		"is starting":           {Weight: 1, UnitState: "activating"},
+		"is stopping":           {Weight: 1, UnitState: "deactivating"},
+		"fails its checks":      {Weight: 1, UnitState: "active", Check: &api.Check{State: "down", Error: "the answer begins with \"secret\""}},
+		"not checked yet":       {Weight: 1, Check: &api.Check{State: "unchecked"}},
+		"weight 0":              {Check: &api.Check{State: "up"}},
 	} {
 		if got := keptOutBy(&b); got != want {
 			t.Errorf("%+v: %q, want %q", b, got, want)

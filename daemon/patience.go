@@ -31,7 +31,7 @@ func (d *daemon) change(ctx context.Context, c *backendChange) {
 	all, _ := d.meant(c)
 	for _, o := range d.backends.open {
 		if slices.ContainsFunc(all, func(e lb.Endpoint) bool { return slices.Contains(o.all, e) }) {
-			o.until, o.over = time.Time{}, true
+			o.over = true
 		}
 	}
 	d.carryOut(ctx)
@@ -43,45 +43,16 @@ func (d *daemon) change(ctx context.Context, c *backendChange) {
 // carryOut carries out the wishes whose time has come, and answers those that are
 // done.
 func (d *daemon) carryOut(ctx context.Context) {
-	if len(d.backends.open) == 0 {
-		return
-	}
 	open := d.backends.open
 	d.backends.open = nil
 	for _, c := range open {
 		if c.answer == nil {
-			c.all, _ = d.meant(c) // an error is found once more
-		}
-		if c.answer == nil && c.ctx.Err() != nil {
-			c.done <- backendChanged{err: api.Errorf(api.Timeout, "%s: not done in time, and not done any more", c)}
-			continue
-		}
-		if c.answer == nil && c.over {
-			c.done <- backendChanged{err: api.Errorf(api.Conflict, "%s: not done: another order came meanwhile", c)}
-			continue
-		}
-		waits, err := d.premature(ctx, c)
-		if c.answer == nil && !waits {
-			var answer *api.BackendChanged
-			if err == nil {
-				answer, err = d.order(ctx, c)
-				d.publish() // before the answer: who asks next means this
-			}
-			if err != nil {
+			if err := d.attempt(ctx, c); err != nil {
 				c.done <- backendChanged{err: err}
 				continue
 			}
-			c.answer, c.set = answer, d.backends.set
-			c.until = time.Now()
-			if c.state == api.OrderReady {
-				most := d.running.firstChecks(reloadChecks)
-				if c.wait > 0 {
-					most = min(most, c.wait)
-				}
-				c.until = c.until.Add(most)
-			}
 		}
-		if c.answer == nil || time.Now().Before(c.until) && !d.back(c) {
+		if c.answer == nil || !c.over && time.Now().Before(c.until) && !d.back(c) {
 			d.backends.open = append(d.backends.open, c)
 			continue
 		}
@@ -90,6 +61,35 @@ func (d *daemon) carryOut(ctx context.Context) {
 		}
 		c.done <- backendChanged{answer: c.answer}
 	}
+}
+
+// attempt carries out a wish that was not carried out yet, unless it is to wait.
+func (d *daemon) attempt(ctx context.Context, c *backendChange) error {
+	c.all, _ = d.meant(c) // an error is found once more
+	switch {
+	case c.ctx.Err() != nil:
+		return api.Errorf(api.Timeout, "%s: not done in time, and not done any more", c)
+	case c.over:
+		return api.Errorf(api.Conflict, "%s: not done: another order came meanwhile", c)
+	}
+	if waits, err := d.premature(ctx, c); waits || err != nil {
+		return err
+	}
+	answer, err := d.order(ctx, c)
+	d.publish() // before the answer: who asks next means this
+	if err != nil {
+		return err
+	}
+	c.answer, c.set = answer, d.backends.set
+	c.until = time.Now()
+	if c.state == api.OrderReady {
+		most := d.running.firstChecks(reloadChecks)
+		if c.wait > 0 {
+			most = min(most, c.wait)
+		}
+		c.until = c.until.Add(most)
+	}
+	return nil
 }
 
 // giveUp answers what waits when the daemon stops: what has not been carried out will
@@ -108,7 +108,7 @@ func (b *backendStates) giveUp() {
 // that has backends which are about to come; an error is why it is refused. Units may
 // have started, or stop, of which nothing was heard yet.
 func (d *daemon) premature(ctx context.Context, c *backendChange) (bool, error) {
-	if c.answer != nil || c.state == api.OrderReady || c.force || d.running == nil || d.desired == nil {
+	if c.state == api.OrderReady || c.force || d.running == nil || d.desired == nil {
 		return false, nil
 	}
 	last, others := d.leaves(c.all)

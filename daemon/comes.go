@@ -32,11 +32,7 @@ func (b *backendStates) comes(src *source, e lb.Endpoint, states map[lb.Endpoint
 	return u != nil && time.Since(u.Since) < settles || time.Since(b.back[e]) < settles
 }
 
-func (b *backendStates) anyComes(src *source, list []lb.Endpoint) bool {
-	if len(list) == 0 {
-		return false
-	}
-	states := b.states()
+func (b *backendStates) anyComes(src *source, list []lb.Endpoint, states map[lb.Endpoint]health.State) bool {
 	return slices.ContainsFunc(list, func(e lb.Endpoint) bool { return b.comes(src, e, states) })
 }
 
@@ -75,7 +71,7 @@ func (b *backendStates) spare(src *source, rt lb.Runtime, now time.Time) {
 					others = append(others, e)
 				}
 			}
-			if !used && len(stopping) > 0 && b.anyComes(src, others) {
+			if !used && len(stopping) > 0 && b.anyComes(src, others, states) {
 				spared = append(spared, stopping...)
 			}
 		}

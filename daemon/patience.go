@@ -111,12 +111,11 @@ func (d *daemon) premature(ctx context.Context, c *backendChange) (bool, error) 
 	if c.state == api.OrderReady || c.force || d.running == nil || d.desired == nil {
 		return false, nil
 	}
-	last, others := d.leaves(c.all)
+	last, coming, others := d.leaves(c.all)
 	if !last {
 		return false, nil
 	}
 	inTime := time.Now().Before(c.until)
-	coming := d.backends.anyComes(d.running, others)
 	asks := c.unit != "" && d.watcher != nil && d.units != nil && d.units.Cause == ""
 	if !coming && asks {
 		if c.asked == nil {
@@ -128,8 +127,7 @@ func (d *daemon) premature(ctx context.Context, c *backendChange) (bool, error) 
 		select {
 		case u := <-d.watcher.Units():
 			d.seeUnits(ctx, u)
-			last, others = d.leaves(c.all)
-			coming = d.backends.anyComes(d.running, others)
+			last, coming, others = d.leaves(c.all)
 		default:
 		}
 	}
@@ -155,9 +153,10 @@ func (d *daemon) serves(unit string) bool {
 }
 
 // leaves reports whether all are the last of some VIP, in a family and for those who
-// have the same list, and which others of such lists should take connections, and do not:
-// those that nobody has taken out, and whose units do not stop.
-func (d *daemon) leaves(all []lb.Endpoint) (last bool, others []lb.Endpoint) {
+// have the same list, which others of such lists should take connections, and do not:
+// those that nobody has taken out, and whose units do not stop; and whether one of these
+// is about to.
+func (d *daemon) leaves(all []lb.Endpoint) (last, coming bool, others []lb.Endpoint) {
 	vips := map[string]bool{}
 	for _, e := range all {
 		vips[e.VIP] = true
@@ -197,7 +196,7 @@ func (d *daemon) leaves(all []lb.Endpoint) (last bool, others []lb.Endpoint) {
 			}
 		}
 	}
-	return last, others
+	return last, d.backends.anyComes(d.running, others, states), others
 }
 
 // back reports whether the first checks of backends that are ready again have ended,
@@ -207,7 +206,7 @@ func (d *daemon) back(c *backendChange) bool {
 	if b.verdicts == nil || b.verdicts.Set < c.set || !d.applied || d.desiredOf != b.version {
 		return false
 	}
-	for t, v := range b.verdicts.All() {
+	for t, v := range b.found() {
 		if v.State == health.Unchecked && slices.Contains(c.all, lb.Endpoint{VIP: t.VIP, Addr: t.Addr}) {
 			return false
 		}

@@ -98,8 +98,8 @@ address = "127.0.0.1:1"
 			for _, a := range tt.all {
 				all = append(all, endpointOf("db", a))
 			}
-			last, others := d.leaves(all)
-			if coming := d.backends.anyComes(d.running, others); last != tt.last || coming != tt.coming {
+			last, coming, others := d.leaves(all)
+			if last != tt.last || coming != tt.coming {
 				t.Errorf("the last ones %t, others about to come %t; want %t, %t", last, coming, tt.last, tt.coming)
 			}
 			var text []string

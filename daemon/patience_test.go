@@ -57,27 +57,30 @@ address = "127.0.0.1:1"
 `
 	const one, two, six, view = "127.0.0.1:1", "127.0.0.1:2", "[fd00::1]:80", "127.0.0.1:50"
 	for _, tt := range []struct {
-		name         string
-		second       unitwatch.UnitState // of web@2; 0: there is none
-		drained      []string            // before
-		all          []string
-		last, coming bool
-		others       string // that should take connections, and do not
+		name          string
+		first, second unitwatch.UnitState // of web@1, and of web@2; 0: there is none
+		drained       []string            // before
+		all           []string
+		last, coming  bool
+		others        string // that should take connections, and do not
 	}{
-		{"the only one", 0, nil, []string{one}, true, false, ""},
-		{"one of two", unitwatch.UnitActive, nil, []string{one}, false, false, ""},
-		{"both", unitwatch.UnitActive, nil, []string{one, two}, true, false, ""},
-		{"another starts", unitwatch.UnitActivating, nil, []string{one}, true, true, two},
-		{"another starts, and is meant too", unitwatch.UnitActivating, nil, []string{one, two}, true, false, ""},
-		{"another waits to be restarted", unitwatch.UnitWaiting, nil, []string{one}, true, true, two},
-		{"another has failed", unitwatch.UnitFailed, nil, []string{one}, true, false, two},
-		{"another stops", unitwatch.UnitDeactivating, nil, []string{one}, true, false, ""},
-		{"another is drained", unitwatch.UnitActive, []string{two}, []string{one}, true, false, ""},
-		{"it is drained already", unitwatch.UnitActivating, []string{one}, []string{one}, false, false, ""},
-		{"the last of a family", unitwatch.UnitActive, nil, []string{six}, true, false, ""},
-		{"the last of a view", unitwatch.UnitActive, nil, []string{view}, true, false, ""},
-		{"another starts, and the view does not have it", unitwatch.UnitActivating, nil, []string{view}, true, false, ""},
-		{"no backend", unitwatch.UnitActivating, nil, []string{"127.0.0.1:7"}, false, false, ""},
+		{"the only one", unitwatch.UnitActive, 0, nil, []string{one}, true, false, ""},
+		{"one of two", unitwatch.UnitActive, unitwatch.UnitActive, nil, []string{one}, false, false, ""},
+		{"both", unitwatch.UnitActive, unitwatch.UnitActive, nil, []string{one, two}, true, false, ""},
+		{"another starts", unitwatch.UnitActive, unitwatch.UnitActivating, nil, []string{one}, true, true, two},
+		{"another starts, and is meant too", unitwatch.UnitActive, unitwatch.UnitActivating, nil, []string{one, two}, true, false, ""},
+		{"another waits to be restarted", unitwatch.UnitActive, unitwatch.UnitWaiting, nil, []string{one}, true, true, two},
+		{"another has failed", unitwatch.UnitActive, unitwatch.UnitFailed, nil, []string{one}, true, false, two},
+		{"another stops", unitwatch.UnitActive, unitwatch.UnitDeactivating, nil, []string{one}, true, false, ""},
+		{"it stops, and another has failed", unitwatch.UnitDeactivating, unitwatch.UnitFailed, nil, []string{one}, true, false, two},
+		{"it stops, and another waits to be restarted", unitwatch.UnitDeactivating, unitwatch.UnitWaiting, nil, []string{one}, true, true, two},
+		{"it stops and is drained already", unitwatch.UnitDeactivating, unitwatch.UnitFailed, []string{one}, []string{one}, false, false, ""},
+		{"another is drained", unitwatch.UnitActive, unitwatch.UnitActive, []string{two}, []string{one}, true, false, ""},
+		{"it is drained already", unitwatch.UnitActive, unitwatch.UnitActivating, []string{one}, []string{one}, false, false, ""},
+		{"the last of a family", unitwatch.UnitActive, unitwatch.UnitActive, nil, []string{six}, true, false, ""},
+		{"the last of a view", unitwatch.UnitActive, unitwatch.UnitActive, nil, []string{view}, true, false, ""},
+		{"another starts, and the view does not have it", unitwatch.UnitActive, unitwatch.UnitActivating, nil, []string{view}, true, false, ""},
+		{"no backend", unitwatch.UnitActive, unitwatch.UnitActivating, nil, []string{"127.0.0.1:7"}, false, false, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			d := bare(t, fdstoretest.New(t), newMemoryPath(lbtest.DefaultLimits))
@@ -86,6 +89,7 @@ address = "127.0.0.1:1"
 				units = running(1, 2)
 				units.List[1].State = tt.second
 			}
+			units.List[0].State = tt.first
 			for _, a := range tt.drained {
 				d.backends.operator[endpointOf("db", a)] = order{State: api.OrderDrain, Since: time.Now()}
 			}
@@ -249,15 +253,18 @@ func TestOrderAfterAnother(t *testing.T) {
 	d.running, d.lockHeld = sourceOf(t, twoVIPs), true
 	d.see(t.Context(), &unitwatch.Snapshot{Tree: d.running.tree, Complete: true})
 	d.seeUnits(t.Context(), units)
-	say := func(state string) *backendChange {
-		c := &backendChange{vip: "many", addr: endpointOf("many", "127.0.0.1:1").Addr, state: state, ctx: t.Context(), done: make(chan backendChanged, 1)}
+	say := func(state string, wait time.Duration) *backendChange {
+		c := &backendChange{wait: wait, vip: "many", addr: endpointOf("many", "127.0.0.1:1").Addr, state: state, ctx: t.Context(), done: make(chan backendChanged, 1)}
 		d.change(t.Context(), c)
 		return c
 	}
-	first, second := say(api.OrderMaint), say(api.OrderReady)
+	first, second := say(api.OrderMaint, 0), say(api.OrderReady, 100*time.Millisecond)
 	var e *api.Error
 	if r := <-first.done; !errors.As(r.err, &e) || !strings.Contains(e.Text, "another order came") {
 		t.Errorf("the first: %+v", r)
+	}
+	if in := time.Until(second.until); in > second.wait {
+		t.Errorf("the second waits for its checks for %v, and may for %v", in, second.wait)
 	}
 	second.until = time.Now() // nothing is checked here, and no loop looks after it
 	d.carryOut(t.Context())

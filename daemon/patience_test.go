@@ -226,17 +226,24 @@ func TestStopsWhileAnotherStarts(t *testing.T) {
 	d.see(t.Context(), &unitwatch.Snapshot{Tree: d.running.tree, Complete: true})
 	is := func(addr string) bool { return !d.kernel.Verdict(endpointOf("many", addr)).Drain }
 	for _, tt := range []struct {
-		second unitwatch.UnitState
-		used   bool
+		second, third unitwatch.UnitState
+		used          bool
 	}{
-		{unitwatch.UnitActivating, true}, {unitwatch.UnitActive, false}, {unitwatch.UnitFailed, false}, {unitwatch.UnitDeactivating, false},
+		{unitwatch.UnitActivating, unitwatch.UnitFailed, true},
+		{unitwatch.UnitActive, unitwatch.UnitFailed, false},
+		{unitwatch.UnitActivating, unitwatch.UnitActive, false},
+		{unitwatch.UnitFailed, unitwatch.UnitFailed, false},
+		{unitwatch.UnitDeactivating, unitwatch.UnitFailed, false},
 	} {
-		units := running(1, 2)
-		units.List[0].State, units.List[1].State = unitwatch.UnitDeactivating, tt.second
+		units := running(1, 3)
+		units.List[0].State, units.List[1].State, units.List[2].State = unitwatch.UnitDeactivating, tt.second, tt.third
 		d.seeUnits(t.Context(), units)
 		d.settle(t.Context())
 		if is(first) != tt.used {
-			t.Errorf("the other is %v: used: %t", tt.second, is(first))
+			t.Errorf("the others are %v and %v: used: %t", tt.second, tt.third, is(first))
+		}
+		if looks := d.backends.due(time.Now().Add(spareInterval)); looks != tt.used {
+			t.Errorf("the others are %v and %v: it is looked again before long: %t", tt.second, tt.third, looks)
 		}
 		if tt.second == unitwatch.UnitDeactivating && is(second) {
 			t.Error("both stop, and one is used")

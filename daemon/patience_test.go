@@ -167,6 +167,8 @@ func TestOrderOfTheLast(t *testing.T) {
 		{"another has failed, all the same", unitwatch.UnitActive, unitwatch.UnitFailed, backendChange{force: true}, false, false},
 		{"there is another", unitwatch.UnitActive, unitwatch.UnitActive, backendChange{}, false, false},
 		{"another stops", unitwatch.UnitActive, unitwatch.UnitDeactivating, backendChange{}, false, false},
+		{"by its unit, which runs, another has failed", unitwatch.UnitActive, unitwatch.UnitFailed, backendChange{unit: "web@1.service"}, false, true},
+		{"by its unit, which runs, another starts", unitwatch.UnitActive, unitwatch.UnitActivating, backendChange{unit: "web@1.service"}, true, true},
 		{"in its ExecStop, another starts", unitwatch.UnitDeactivating, unitwatch.UnitActivating, backendChange{unit: "web@1.service"}, true, false},
 		{"in its ExecStop, another has failed", unitwatch.UnitDeactivating, unitwatch.UnitFailed, backendChange{unit: "web@1.service"}, false, false},
 		{"in its ExecStop, another runs", unitwatch.UnitDeactivating, unitwatch.UnitActive, backendChange{unit: "web@1.service"}, false, false},
@@ -187,6 +189,7 @@ func TestOrderOfTheLast(t *testing.T) {
 			if c.unit == "" {
 				c.vip, c.addr = "many", endpointOf("many", addr).Addr
 			}
+			d.watcher = unitwatch.New(unitwatch.Options{}) // which looks for no units: all has been said of them
 			out := func() bool { return d.kernel.Verdict(endpointOf("many", addr)).Drain }
 			d.change(t.Context(), &c)
 			if waits := len(d.backends.open) > 0; waits != tt.waits {

@@ -72,12 +72,13 @@ func endpoints(v *config.VIP, f func(config.Backend)) {
 	}
 }
 
-// lists are what the callers of a VIP are given, everybody's and each view's, once for
-// each family: of a list those count whose address it says yes to.
+// lists are what the callers of a VIP are given, its own, where there may be callers that
+// get it, and each view's, once for each family: of a list those count whose address it
+// says yes to.
 func lists(v *config.VIP) iter.Seq2[[]config.Backend, func(netip.Addr) bool] {
 	return func(yield func([]config.Backend, func(netip.Addr) bool) bool) {
 		for _, family := range []func(netip.Addr) bool{netip.Addr.Is4, netip.Addr.Is6} {
-			if !yield(v.Backends, family) {
+			if v.Own() && !yield(v.Backends, family) {
 				return
 			}
 			for i := range v.For {

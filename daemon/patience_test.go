@@ -285,3 +285,31 @@ func TestOrderAfterAnother(t *testing.T) {
 		t.Error("it is out")
 	}
 }
+
+// The VIP's own backends are no list of anybody's where each client has a for: whoever
+// takes out one of these, that the view has too, leaves nobody with nothing.
+func TestOrderOfWhatNobodyGets(t *testing.T) {
+	src := parse(t, `[group.jobs]
+slices = ["jobs.slice"]
+[vip.db]
+frontends = ["10.96.0.10:80"]
+clients = ["jobs"]
+backend = [{ address = "192.0.2.1:80" }, { address = "192.0.2.3:80" }]
+[vip.db.for.jobs]
+backend = [{ address = "192.0.2.1:80" }, { address = "192.0.2.2:80" }]
+[vip.db.health]
+initial = "up"
+`)
+	d := bare(t, fdstoretest.New(t), newMemoryPath(lbtest.DefaultLimits))
+	if _, err := d.compile(src, &unitwatch.Snapshot{Tree: src.tree, Complete: true}); err != nil {
+		t.Fatal(err)
+	}
+	d.running = src
+	one, two := endpointOf("db", "192.0.2.1:80"), endpointOf("db", "192.0.2.2:80")
+	if last, _, others := d.leaves([]lb.Endpoint{one}); last || len(others) > 0 {
+		t.Errorf("the last one: %t; others that should take connections: %v", last, others)
+	}
+	if last, _, _ := d.leaves([]lb.Endpoint{one, two}); !last {
+		t.Error("both of the view are not the last ones")
+	}
+}

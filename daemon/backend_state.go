@@ -216,7 +216,8 @@ func (b *backendStates) returned(all []lb.Endpoint, before map[lb.Endpoint]order
 // forget drops what operators said about backends that are gone.
 func (b *backendStates) forget(src *source) (gone []string) {
 	if next := maps.Clone(b.back); len(next) > 0 {
-		maps.DeleteFunc(next, func(e lb.Endpoint, _ time.Time) bool { return !src.has(e) })
+		there := src.all()
+		maps.DeleteFunc(next, func(e lb.Endpoint, _ time.Time) bool { return !there[e] })
 		b.unsaved = b.unsaved || len(next) < len(b.back)
 		b.back = next
 	}
@@ -238,11 +239,7 @@ func (b *backendStates) forget(src *source) (gone []string) {
 
 // ordersLeft is what operators said about backends that src has, or may have again.
 func (b *backendStates) ordersLeft(src *source) map[lb.Endpoint]order {
-	there := map[lb.Endpoint]bool{}
-	for i := range src.cfg.VIPs {
-		v := &src.cfg.VIPs[i]
-		endpoints(v, func(be config.Backend) { there[lb.Endpoint{VIP: v.Name, Addr: be.Addr}] = true })
-	}
+	there := src.all()
 	left := maps.Clone(b.operator) // the API reads the old one
 	maps.DeleteFunc(left, func(e lb.Endpoint, o order) bool {
 		v := src.vip(e.VIP)

@@ -67,13 +67,14 @@ func (s *source) vip(name string) *config.VIP {
 	return &s.cfg.VIPs[i]
 }
 
-// has reports whether e is a backend.
-func (s *source) has(e lb.Endpoint) bool {
-	found := false
-	if v := s.vip(e.VIP); v != nil {
-		endpoints(v, func(b config.Backend) { found = found || b.Addr == e.Addr })
+// all are the backends.
+func (s *source) all() map[lb.Endpoint]bool {
+	out := map[lb.Endpoint]bool{}
+	for i := range s.cfg.VIPs {
+		v := &s.cfg.VIPs[i]
+		endpoints(v, func(b config.Backend) { out[lb.Endpoint{VIP: v.Name, Addr: b.Addr}] = true })
 	}
-	return found
+	return out
 }
 
 // group is the configured group of a name; nil: there is none, or nothing runs.

@@ -176,6 +176,11 @@ func (v *VIP) Own() bool {
 	})
 }
 
+// HasUnits reports whether backends of the VIP, or of a view, come and go with units.
+func (v *VIP) HasUnits() bool {
+	return len(v.Units) > 0 || slices.ContainsFunc(v.For, func(view View) bool { return len(view.Units) > 0 })
+}
+
 // View is [vip.NAME.for.GROUP]: what one group gets instead.
 type View struct {
 	Group    string

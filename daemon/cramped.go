@@ -25,7 +25,7 @@ type cramped struct {
 // has units, of which some can be left out.
 func (d *daemon) keepCramped(src *source, why *lb.LimitError) bool {
 	v := src.vip(why.VIP)
-	if v == nil || d.kernel == nil || d.kernelSaid != src.said || d.cramped.vips[v.Name] != nil || hasUnits(v) {
+	if v == nil || d.kernel == nil || d.kernelSaid != src.said || d.cramped.vips[v.Name] != nil || v.HasUnits() {
 		return false
 	}
 	if d.cramped.vips == nil {
@@ -35,10 +35,6 @@ func (d *daemon) keepCramped(src *source, why *lb.LimitError) bool {
 	d.backends.version++
 	d.cramped.version, d.cramped.again = d.backends.version, time.Now().Add(partRetry)
 	return true
-}
-
-func hasUnits(v *config.VIP) bool {
-	return len(v.Units) > 0 || slices.ContainsFunc(v.For, func(f config.View) bool { return len(f.Units) > 0 })
 }
 
 // retryCramped has them tried again: with what was decided since, and after a while.

@@ -109,7 +109,7 @@ func vipsOfUnits(cfg *config.Config) map[string]bool {
 	out := map[string]bool{}
 	for i := range cfg.VIPs {
 		v := &cfg.VIPs[i]
-		out[v.Name] = len(v.Units) > 0 || slices.ContainsFunc(v.For, func(view config.View) bool { return len(view.Units) > 0 })
+		out[v.Name] = v.HasUnits()
 	}
 	return out
 }

@@ -47,7 +47,7 @@ type BackendBefore struct {
 
 // SetBackend drains a backend (drain), takes it out (maint), or takes both back
 // (ready), and returns when the kernel has it. The daemon refuses, as a Conflict, to take
-// out the last backend of a VIP while another should take connections and does not, but
+// out the last backend of a VIP while another should work and does not, but
 // for a unit that stops. UID is not sent.
 func (c *Client) SetBackend(ctx context.Context, b BackendChange) (*BackendChanged, error) {
 	path := "/vips/" + url.PathEscape(b.VIP) + "/backends/" + url.PathEscape(b.Address) + "/" + url.PathEscape(b.State)

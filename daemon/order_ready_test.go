@@ -38,7 +38,7 @@ func TestReadyOfOneThatWasUp(t *testing.T) {
 	p.backends("the one is out", "down", "active")
 
 	begun := time.Now()
-	if _, err := set(two.addr, api.OrderMaint, 100*time.Millisecond); err == nil || !strings.Contains(err.Error(), "should, and does not") {
+	if _, err := set(two.addr, api.OrderMaint, 100*time.Millisecond); err == nil || !strings.Contains(err.Error(), "should be one, and is not") {
 		t.Errorf("the last one: %v", err)
 	}
 	if took := time.Since(begun); took < 100*time.Millisecond {

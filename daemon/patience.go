@@ -8,8 +8,6 @@ import (
 	"time"
 
 	"github.com/slicelb/slicelb/api"
-	"github.com/slicelb/slicelb/bpf"
-	"github.com/slicelb/slicelb/discover"
 	"github.com/slicelb/slicelb/health"
 	"github.com/slicelb/slicelb/lb"
 )
@@ -104,20 +102,17 @@ func (b *backendStates) giveUp() {
 	}
 }
 
-// premature reports whether a wish is to wait, because it would leave a VIP with nothing
+// premature reports whether a wish is to wait, because too little would be left of a VIP
 // that has backends which are about to come; an error is why it is refused. Units may
 // have started, or stop, of which nothing was heard yet.
 func (d *daemon) premature(ctx context.Context, c *backendChange) (bool, error) {
 	if c.state == api.OrderReady || c.force || d.running == nil || d.desired == nil {
 		return false, nil
 	}
-	last, coming, others := d.leaves(c.all)
-	if !last {
-		return false, nil
-	}
+	left := d.leaves(c.all)
 	inTime := time.Now().Before(c.until)
-	asks := c.unit != "" && d.watcher != nil && d.units != nil && d.units.Cause == ""
-	if !coming && asks {
+	asks := d.watcher != nil && d.units != nil && d.units.Cause == ""
+	if left.units && !left.coming && asks {
 		if c.asked == nil {
 			c.asked, c.askedAt = d.watcher.AskUnits(), time.Now()
 		}
@@ -127,22 +122,20 @@ func (d *daemon) premature(ctx context.Context, c *backendChange) (bool, error) 
 		select {
 		case u := <-d.watcher.Units():
 			d.seeUnits(ctx, u)
-			last, coming, others = d.leaves(c.all)
+			left = d.leaves(c.all)
 		default:
 		}
 	}
 	switch {
-	case !last:
-		return false, nil
-	case coming && inTime:
+	case left.coming && inTime:
 		return true, nil
-	case len(others) == 0, c.unit != "" && (!asks || !d.serves(c.unit)):
+	case !left.last, len(left.others) == 0, c.unit != "" && (!asks || !d.serves(c.unit)):
 		return false, nil
 	}
 	return false, &api.Error{
 		Code: api.Conflict,
-		Text: fmt.Sprintf("%s: nothing of VIP %s would take connections: %s should, and does not", c, others[0].VIP, others[0].Addr),
-		Hint: "slicelb backend list --vip " + others[0].VIP + " says why; --force takes it out all the same",
+		Text: fmt.Sprintf("%s: VIP %s would have no backend that works: %s should be one, and is not", c, left.others[0].VIP, left.others[0].Addr),
+		Hint: "slicelb backend list --vip " + left.others[0].VIP + " says why; --force takes it out all the same",
 	}
 }
 
@@ -150,53 +143,6 @@ func (d *daemon) premature(ctx context.Context, c *backendChange) (bool, error) 
 func (d *daemon) serves(unit string) bool {
 	u := d.units.Find(unit)
 	return u != nil && u.State.Serves()
-}
-
-// leaves reports whether all are the last of some VIP, in a family and for those who
-// have the same list, which others of such lists should take connections, and do not:
-// those that nobody has taken out, and whose units do not stop; and whether one of these
-// is about to.
-func (d *daemon) leaves(all []lb.Endpoint) (last, coming bool, others []lb.Endpoint) {
-	vips := map[string]bool{}
-	for _, e := range all {
-		vips[e.VIP] = true
-	}
-	active := map[lb.Endpoint]bool{}
-	for _, v := range d.desired.VIPs {
-		if vips[v.Name] {
-			for _, b := range v.Backends {
-				active[lb.Endpoint{VIP: v.Name, Addr: b.Addr}] = b.State == bpf.BackendActive
-			}
-		}
-	}
-	states := d.backends.states()
-	for i := range d.running.cfg.VIPs {
-		v := &d.running.cfg.VIPs[i]
-		if !vips[v.Name] {
-			continue
-		}
-		for list, family := range lists(v) {
-			taken, left, begin := false, false, len(others)
-			for _, b := range list {
-				e := lb.Endpoint{VIP: v.Name, Addr: b.Addr}
-				switch u := d.running.unit(e); {
-				case !family(b.Addr.Addr()) || b.Weight == 0:
-				case slices.Contains(all, e):
-					taken = taken || active[e] || d.backends.stops(d.running, e, states)
-				case active[e]:
-					left = true
-				case d.backends.operator[e].State == "" && (u == nil || u.State != discover.Deactivating):
-					others = append(others, e)
-				}
-			}
-			if taken && !left {
-				last = true
-			} else {
-				others = others[:begin]
-			}
-		}
-	}
-	return last, d.backends.anyComes(d.running, others, states), others
 }
 
 // back reports whether the first checks of backends that are ready again have ended,

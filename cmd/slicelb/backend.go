@@ -10,9 +10,9 @@ import (
 	"github.com/slicelb/slicelb/internal/prose"
 )
 
-const lastLong = `The last one of a VIP that takes connections waits for another that is about to
-come, 5 seconds or --timeout. Where another should take connections and does not,
-that is an error, but for --force, and for a unit that stops.`
+const lastLong = `The last one of a VIP that works waits for another that is about to come, 5 seconds
+or --timeout. Where another should work and does not, that is an error, but for
+--force, and for a unit that stops.`
 
 func newBackend(g *globals) *cobra.Command {
 	return family("backend", "List backends, and take them out",

@@ -47,9 +47,6 @@ backend: that is said, and no error. One that no backend is named after is.`,
 			if timeout < 0 {
 				return usageErrorf("--timeout %v: want 0 or more", timeout)
 			}
-			if timeout > 0 && !wait && state != api.OrderReady {
-				return usageErrorf("--timeout %v: no connection is waited for without --wait", timeout)
-			}
 			if timeout > 0 {
 				var cancel context.CancelFunc
 				ctx, cancel = context.WithTimeout(ctx, timeout)
@@ -65,11 +62,7 @@ backend: that is said, and no error. One that no backend is named after is.`,
 		cmd.Flags().BoolVar(&wait, "wait", false, "return when no connection is left")
 		cmd.Flags().BoolVar(&force, "force", false, "also where nothing of the VIP takes connections then")
 	}
-	bound := "how `long` it may take; 0 is as long as it takes"
-	if state != api.OrderReady {
-		bound = "with --wait, how `long` it may take in all; 0 is as long as it takes"
-	}
-	cmd.Flags().DurationVar(&timeout, "timeout", 0, bound)
+	cmd.Flags().DurationVar(&timeout, "timeout", 0, "how `long` it may take in all; 0 is as long as it takes")
 	cmd.Flags().StringVar(&unit, "unit", "", "every backend that the unit `U` is")
 	completions(cmd, map[string]cobra.CompletionFunc{"unit": g.completeOption(backendUnits)})
 	return cmd

@@ -189,17 +189,23 @@ func TestRollingRestart(t *testing.T) {
 	}
 }
 
+// late has each server be active a second before it listens.
+func (h *host) late() {
+	h.t.Helper()
+	late := fmt.Sprintf("[Service]\nType=simple\nNotifyAccess=main\nExecStart=\nExecStart=/bin/sh -c 'sleep 1; exec %s 127.0.0.1:%%i'\n", actor)
+	if err := h.WriteFile(httpDropins+"/late.conf", []byte(late), 0o644); err != nil {
+		h.t.Fatal(err)
+	}
+	h.must("systemctl", "daemon-reload")
+}
+
 // A server that is active before it listens is restarted: its next run gets nothing until
 // a check has found it, and no request is lost. Kills of slicelb begin no run. edge D36
 func TestRestartOfLateServers(t *testing.T) {
 	h := install(t)
 	h.deploy()
 	h.drains("30s")
-	late := fmt.Sprintf("[Service]\nType=simple\nNotifyAccess=main\nExecStart=\nExecStart=/bin/sh -c 'sleep 1; exec %s 127.0.0.1:%%i'\n", actor)
-	if err := h.WriteFile(httpDropins+"/late.conf", []byte(late), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	h.must("systemctl", "daemon-reload")
+	h.late()
 	h.configure(httpTOML + "[vip.db.health]\ninterval = \"500ms\"\n")
 	h.must("slicelb", "reload")
 	w := h.wrk("-H", "Connection: close")
@@ -220,6 +226,37 @@ func TestRestartOfLateServers(t *testing.T) {
 		}
 	}
 	w.endsWhole()
+}
+
+// Such servers are restarted one right after the other, by their units alone and by
+// orders about each: the next is not taken out before the one before it works, nor, by
+// panic_threshold, are those used meanwhile that do not.
+func TestRestartsOfLateServersInARow(t *testing.T) {
+	h := install(t)
+	h.deploy()
+	h.drains("30s")
+	h.late()
+	for _, tt := range []struct{ servers, threshold int }{{3, 50}, {2, 100}} {
+		h.configure(httpTOML + fmt.Sprintf("[vip.db.health]\ninterval = \"500ms\"\npanic_threshold = %d\n", tt.threshold))
+		h.must("slicelb", "reload")
+		ports, all := "7001 7002", []string{"7001 active active", "7002 active active"}
+		if tt.servers == 3 {
+			ports, all = ports+" 7003", append(all, "7003 active active")
+		} else {
+			h.must("systemctl", "stop", "http@7003")
+		}
+		h.backends("all work", all...)
+		w := h.wrk("-H", "Connection: close")
+		for _, script := range []string{
+			"systemctl restart http@$port",
+			"slicelb backend maint --timeout 30s db 127.0.0.1:$port && systemctl restart http@$port && slicelb backend ready db 127.0.0.1:$port",
+		} {
+			h.must("sh", "-ec", "for port in "+ports+"; do "+script+"; done")
+			h.backends("all are back", all...)
+		}
+		t.Logf("%d servers, panic_threshold %d", tt.servers, tt.threshold)
+		w.endsWhole()
+	}
 }
 
 // slicelb is killed as a server is told to stop: the stop waits for the next process,

@@ -23,8 +23,8 @@ const (
 	startGrain = 20 * time.Millisecond
 	// batch is how many checks are started before the sockets are looked at.
 	batch = 128
-	// stall is by how much a wait may be exceeded before it counts as a pause of
-	// the process.
+	// stall is by how much a turn and its wait may take longer than the wait before
+	// that counts as a pause of the process.
 	stall = 100 * time.Millisecond
 	// publishGap is the least time between two values of verdicts.
 	publishGap = 10 * time.Millisecond
@@ -157,11 +157,11 @@ func (c *Checker) begin(p prober) {
 func (c *Checker) loop(ctx context.Context, p prober) {
 	var ended []*flight
 	for ctx.Err() == nil {
+		before := time.Now()
 		wait, out := c.turn(p, ended)
 		if out != nil {
 			c.publish(out)
 		}
-		before := time.Now()
 		ended = p.wait(wait)
 		if over := time.Since(before) - wait; over > stall {
 			c.pause(over)

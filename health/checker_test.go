@@ -19,8 +19,8 @@ type scripted struct {
 	// answer says how long a check of an address takes, and how it ends. A check
 	// that takes longer than its timeout is the checker's to end.
 	answer func(addr netip.AddrPort, begun time.Time) (time.Duration, error)
-	// sleepy, once set, keeps wait from returning for so long.
-	sleepy time.Duration
+	// sleepy, once set, keeps wait from returning for so long, and slow start.
+	sleepy, slow time.Duration
 
 	kick chan struct{}
 
@@ -32,7 +32,12 @@ type scripted struct {
 
 func (s *scripted) start(f *flight) bool {
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	nap := s.slow
+	s.slow = 0
+	defer func() {
+		s.mu.Unlock()
+		time.Sleep(nap)
+	}()
 	now := time.Now()
 	s.starts[f.probe.addr] = append(s.starts[f.probe.addr], now)
 	d, err := s.answer(f.probe.addr, now)
@@ -354,6 +359,12 @@ func TestPace(t *testing.T) {
 // The process stands still for five minutes; backends' answers came and went
 // meanwhile, and those that are slow time out at once by any clock but ours.
 func TestStandstill(t *testing.T) {
+	t.Run("in a wait", func(t *testing.T) { standstill(t, func(s *scripted, d time.Duration) { s.sleepy = d }) })
+	t.Run("in a start", func(t *testing.T) { standstill(t, func(s *scripted, d time.Duration) { s.slow = d }) })
+}
+
+func standstill(t *testing.T, pause func(*scripted, time.Duration)) {
+	t.Helper()
 	strict := usual
 	strict.Fall = 1 // fault F19
 	run(t, func(a netip.AddrPort, _ time.Time) (time.Duration, error) {
@@ -363,7 +374,7 @@ func TestStandstill(t *testing.T) {
 		b.pass(10 * time.Second)
 		b.flip = 0
 		for range 5 {
-			b.change(func() { b.sleepy = 5 * time.Minute })
+			b.change(func() { pause(b.scripted, 5*time.Minute) })
 			b.pass(6 * time.Minute)
 		}
 		if b.flip != 0 {
@@ -382,7 +393,10 @@ func TestStandstill(t *testing.T) {
 		for range 5 {
 			b.change(func() { closing = errShort })
 			b.pass(20 * time.Millisecond) // some are under way
-			b.change(func() { closing, b.sleepy = nil, 5*time.Minute })
+			b.change(func() {
+				closing = nil
+				pause(b.scripted, 5*time.Minute)
+			})
 			b.pass(6 * time.Minute)
 		}
 		if s := b.Stats(); b.flip != 0 || s.Void == 0 {

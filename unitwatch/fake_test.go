@@ -109,6 +109,7 @@ type fakeSystemd struct {
 	states    map[string]string // name -> ActiveState, where it is not active, or a SubState "auto-restart…"
 	runs      map[string]byte   // name -> which run this is
 	deaf      bool              // lists are refused
+	ended     bool              // nothing is answered any more
 	subscribe int
 	lists     []time.Time
 	asked     []string
@@ -117,6 +118,11 @@ type fakeSystemd struct {
 func newFakeSystemd(t testing.TB) *fakeSystemd {
 	t.Helper()
 	f := &fakeSystemd{t: t, bus: newPrivateBus(t), root: ownCgroup(t), links: t.TempDir(), units: map[string]string{}}
+	t.Cleanup(func() { // before the links are removed: a question may still be under way
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.ended = true
+	})
 	f.bus.start()
 	f.claim()
 	return f
@@ -160,7 +166,7 @@ func (f *fakeSystemd) list(states, patterns []string) ([]listedUnit, *dbus.Error
 	defer f.mu.Unlock()
 	f.lists = append(f.lists, time.Now())
 	f.asked = append(f.asked, patterns...)
-	if f.deaf {
+	if f.deaf || f.ended {
 		return nil, dbus.MakeFailedError(errors.New("not now"))
 	}
 	found := []listedUnit{}

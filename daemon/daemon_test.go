@@ -414,7 +414,7 @@ func bare(t testing.TB, m *fdstoretest.Manager, dp dataPath) *daemon {
 	t.Helper()
 	notify := fdstore.NewNotifier(fdstoretest.LookupIn(m.Environment()))
 	d := &daemon{
-		log: slog.New(slog.DiscardHandler), level: new(slog.LevelVar), notify: notify, kept: newKept(fdstore.New(notify, nil, m.Ask)),
+		log: slog.New(slog.DiscardHandler), level: new(slog.LevelVar), started: time.Now(), notify: notify, kept: newKept(fdstore.New(notify, nil, m.Ask)),
 		backends: newBackendStates(), hints: make(chan unitwatch.Hint, hintBuffer),
 		opening: opening{passed: make(chan struct{})},
 		open:    func(bpf.Options, []bpf.NamedFD) (opened, error) { return opened{dataPath: dp}, nil },

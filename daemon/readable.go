@@ -11,12 +11,13 @@ import (
 	"github.com/slicelb/slicelb/bpf"
 )
 
-// openPatience is how long an answer waits for a start to open what the process
-// before left. Its counters are that one's: to tell zeros meanwhile would be a lie,
-// and a reset to who counts.
+// openPatience is how long after a start answers wait for it to take over what the
+// process before left. Its counters are that one's, and its groups have members: to tell zeros
+// meanwhile would be a lie, and a reset to who counts.
 const openPatience = 2 * time.Second
 
-// opening is passed once, when what was handed over is open, or could not be opened.
+// opening is passed once, when what was handed over is served by this process, or could
+// not be taken over; at once, where nothing was.
 type opening struct {
 	passed chan struct{}
 	once   sync.Once
@@ -28,13 +29,10 @@ func (o *opening) pass() { o.once.Do(func() { close(o.passed) }) }
 // yet.
 func (d *daemon) unread() bool { return d.dp.dataPath == nil && len(d.handed) > 0 }
 
-// now is what is known, if need be a moment later: when what was handed over is open.
+// now is what is known, if need be a moment later: when what was handed over is taken
+// over.
 func (a answers) now(ctx context.Context) *view {
-	v := a.d.view.Load()
-	if !v.unread {
-		return v
-	}
-	ctx, cancel := context.WithTimeout(ctx, openPatience)
+	ctx, cancel := context.WithDeadline(ctx, a.d.started.Add(openPatience))
 	defer cancel()
 	select {
 	case <-a.d.opening.passed:

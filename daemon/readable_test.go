@@ -39,6 +39,7 @@ func (c closedPath) Counters() (*bpf.CounterSnapshot, error) { return nil, bpf.E
 func heir(t *testing.T, m *fdstoretest.Manager, dp dataPath) *daemon {
 	d := bare(t, m, dp)
 	d.handed = []fdstore.FD{fdstoretest.Memfd(t, "slb1-map")}
+	d.open = func(bpf.Options, []bpf.NamedFD) (opened, error) { return opened{dataPath: dp, adopted: true}, nil }
 	d.before, d.inherited = true, true
 	d.running = sourceOf(t, oneVIP)
 	d.publish()
@@ -54,8 +55,8 @@ func scrape(d *daemon) *httptest.ResponseRecorder {
 	return w
 }
 
-// What asks while a daemon starts waits for the counters that it adopts, and gets
-// those: they never seem to begin anew.
+// What asks while a daemon starts waits for the counters that it adopts, and for who is in
+// its groups, and gets those: they never seem to begin anew.
 func TestStartWaitsForCounters(t *testing.T) {
 	m := fdstoretest.New(t)
 	dp := countedPath{newMemoryPath(lbtest.DefaultLimits)}
@@ -90,6 +91,13 @@ func TestStartWaitsForCounters(t *testing.T) {
 		if _, err := d.apply(t.Context(), d.running, d.snap); err != nil {
 			t.Error(err)
 		}
+		d.publish()
+		select {
+		case <-d.opening.passed:
+			t.Error("answered before it was ready")
+		default:
+		}
+		d.ready = true
 		d.publish()
 		if text := <-scraped; !strings.Contains(text, dbConnects+"78511\n") {
 			t.Errorf("metrics:\n%s", text)

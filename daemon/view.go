@@ -58,7 +58,7 @@ func (d *daemon) publish() {
 		v.addTracking(d.snap)
 	}
 	d.view.Store(v)
-	if !v.unread || d.applyErr != nil {
+	if !v.unread && (d.ready || !d.dp.adopted) || d.applyErr != nil {
 		d.opening.pass()
 	}
 }

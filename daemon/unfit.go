@@ -59,8 +59,8 @@ func (d *daemon) fallBack(ctx context.Context, unfit error) {
 	d.standBy(ctx, unfit)
 }
 
-// standBy leaves the kernel what it has, and has the files tried again with whatever
-// changes.
+// standBy leaves the kernel what it has, and has the files, where they can be read, tried
+// again with whatever changes.
 func (d *daemon) standBy(ctx context.Context, unfit error) {
 	if err := d.adoptOnly(ctx); err != nil {
 		d.note(err)
@@ -74,7 +74,12 @@ func (d *daemon) standBy(ctx context.Context, unfit error) {
 		}
 		d.state = nil
 	}
-	if d.running != d.files {
+	switch {
+	case d.files == nil: // they have errors: there is nothing to try
+		d.running = nil
+		d.follow(&source{tree: emptyTree()})
+		d.note(nil)
+	case d.running != d.files:
 		d.use(d.files.with(d.units))
 		d.backends.watch(d.running, nil)
 		d.follow(d.running)

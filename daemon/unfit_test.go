@@ -206,3 +206,56 @@ func TestFilesThatFitLater(t *testing.T) {
 		t.Errorf("%v, problems %q", d.applyErr, problems)
 	}
 }
+
+// Files that have errors, and a last good configuration that this version cannot give
+// the kernel: nothing is left to serve but what the kernel has.
+func TestRestartWithNothingToServe(t *testing.T) {
+	m := fdstoretest.New(t)
+	dp := newMemoryPath(smallLimits())
+	d := bare(t, m, dp)
+	d.lockHeld = true
+	d.configPath = filepath.Join(t.TempDir(), "slicelb.toml")
+	if err := os.WriteFile(d.configPath, []byte("[vip.\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	good := &lastGood{Generation: 1, Path: d.configPath, Files: []string{d.configPath}, TOML: manyFrontends()}
+	f, err := good.seal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.handed = []fdstore.FD{{Name: good.name(), FD: fd}}
+	d.kept = newKept(fdstore.New(d.notify, d.handed, m.Ask))
+	ctx, cancel := context.WithCancel(t.Context())
+	defer d.tasks.Wait()
+	defer dp.Close()
+	defer cancel()
+	if err := d.start(); err != nil {
+		t.Fatal(err)
+	}
+	for range 4 { // of the ticks and walks of the loop
+		if d.running != nil {
+			d.see(ctx, &unitwatch.Snapshot{Tree: d.running.tree, Complete: true})
+		}
+		d.settle(ctx)
+	}
+	d.publish()
+	if !d.ready || !d.attached || d.applyErr != nil || d.running != nil || d.hopeless() != nil {
+		t.Errorf("ready: %t, attached: %t, %v", d.ready, d.attached, d.applyErr)
+	}
+	problems := strings.Join(d.view.Load().problems, "\n")
+	if !strings.Contains(problems, "what the process before left is served") || !strings.Contains(problems, "the start at ") {
+		t.Errorf("problems:\n%s", problems)
+	}
+	// What was stored stays there, for a version that can use it.
+	if err := d.notify.Barrier(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if said := strings.Join(m.Said(), "\n"); d.state != nil || !strings.Contains(said, "READY=1") || strings.Contains(said, "FDSTOREREMOVE") {
+		t.Errorf("said\n%s", said)
+	}
+}

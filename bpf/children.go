@@ -1,5 +1,7 @@
 package bpf
 
+import "maps"
+
 // Split children that are counted one by one, beside their group. What their word
 // says is what decides; this is who they are, so that the counters of others are
 // cleared.
@@ -59,4 +61,23 @@ func (d *Datapath) setChild(child uint32, counted bool) {
 	}
 	delete(d.children, child)
 	d.freedChildren = true
+}
+
+// keepChildren forgets those that are not among cgroups. The kernel deletes an entry with
+// its directory; who writes may hear of that by missing it, and deletes nothing then.
+func (d *Datapath) keepChildren(cgroups map[uint64]Rule) {
+	d.pairs.Lock()
+	defer d.pairs.Unlock()
+	if len(d.children) == 0 {
+		return
+	}
+	there := make(map[uint32]bool, len(d.children))
+	for id, r := range cgroups {
+		if r.Counted {
+			there[ChildOf(id)] = true
+		}
+	}
+	if !maps.Equal(there, d.children) {
+		d.children, d.freedChildren = there, true
+	}
 }

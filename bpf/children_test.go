@@ -95,4 +95,20 @@ func TestKernelCountedChildren(t *testing.T) {
 	if got := p.counters().Pairs; got[ViewKey{udp.cell, web}].Flows != 3 {
 		t.Errorf("the group has %v", got)
 	}
+
+	// One that the kernel has taken out while nobody knew is found to be gone.
+	p.apply(PutCgroup{one.ID(t), Rule{Group: web, Split: true, Counted: true}}, PutCgroup{two.ID(t), Rule{Group: web, Split: true, Counted: true}})
+	succeeds(t, "sendto", c.UDP(vip).SendTo("x", vip, 0))
+	in(two)
+	succeeds(t, "sendto", c.UDP(vip).SendTo("x", vip, 0))
+	if err := p.maps[slicelbMapCgroups].Delete(one.ID(t)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.Cgroups(); err != nil {
+		t.Fatal(err)
+	}
+	children(map[ViewKey]Counters{{udp.cell, ChildOf(two.ID(t))}: {Flows: 1}})
+	if !maps.Equal(p.children, map[uint32]bool{ChildOf(two.ID(t)): true}) {
+		t.Errorf("%v are said to count", p.children)
+	}
 }

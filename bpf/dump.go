@@ -109,14 +109,19 @@ func (out *Dump) write(w Write) {
 	}
 }
 
-// Cgroups reads the one table that the kernel writes to as well, as Dump does.
+// Cgroups reads the one table that the kernel writes to as well, as Dump does. It is for
+// who writes, between two writes: split children that it does not find count no more.
 func (d *Datapath) Cgroups() (map[uint64]Rule, error) {
 	if err := d.acquire(); err != nil {
 		return nil, err
 	}
 	defer d.release()
 	out := make(map[uint64]Rule)
-	return out, d.dumpCgroups(out)
+	if err := d.dumpCgroups(out); err != nil {
+		return nil, err
+	}
+	d.keepChildren(out)
+	return out, nil
 }
 
 func (d *Datapath) dumpCgroups(out map[uint64]Rule) error {

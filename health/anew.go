@@ -34,6 +34,10 @@ func (c *Checker) again(list []Endpoint, up bool) {
 
 // renew does what Anew and Forget asked for.
 func (c *Checker) renew(p prober, now time.Duration) {
+	if len(c.renewed) == 0 {
+		return
+	}
+	begins := map[*probe]bool{}
 	for _, r := range c.renewed {
 		q := r.probe
 		if q.state == Up && !r.up || c.all[probeKey{q.addr, q.check.key()}] != q {
@@ -44,9 +48,10 @@ func (c *Checker) renew(p prober, now time.Duration) {
 			q.flight = nil
 		}
 		q.state, q.since, q.run = Unchecked, time.Now(), 0
-		c.backlog = slices.DeleteFunc(c.backlog, func(other *probe) bool { return other == q })
+		begins[q] = true
 		c.queue.put(q, now)
 		c.dirty = true
 	}
 	c.renewed = nil
+	c.backlog = slices.DeleteFunc(c.backlog, func(q *probe) bool { return begins[q] })
 }

@@ -15,11 +15,19 @@ import (
 func unitState(ctx context.Context) (active, sub string) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	state, err := unitwatch.AskUnit(ctx, ownUnit)
-	if err != nil {
+	return stateOf(unitwatch.AskUnit(ctx, ownUnit))
+}
+
+// stateOf is a unit's state by systemd's answer. One that has stopped and that nothing
+// wants, such as a target that it is enabled in, is not loaded any more.
+func stateOf(u unitwatch.LoadedUnit, err error) (active, sub string) {
+	switch {
+	case errors.Is(err, unitwatch.ErrNotLoaded):
+		return "inactive", "dead"
+	case err != nil:
 		return "", ""
 	}
-	return state.Active, state.Sub
+	return u.Active, u.Sub
 }
 
 // whyNotRunning says of a daemon that does not answer how its unit is, where systemd

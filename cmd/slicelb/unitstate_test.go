@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/slicelb/slicelb/api"
+	"github.com/slicelb/slicelb/unitwatch"
 )
 
 // A daemon that is on its way is not one to be started.
@@ -24,6 +25,24 @@ func TestWhyNotRunning(t *testing.T) {
 		code := report(e, whyNotRunning(t.Context(), e, fmt.Errorf("%w: nothing answers", api.ErrNotRunning)))
 		if code != exitNotRunning || !strings.Contains(out.String(), tt.want) || tt.not != "" && strings.Contains(out.String(), tt.not) {
 			t.Errorf("%s: exit %d, %s", tt.active, code, out.String())
+		}
+	}
+}
+
+// A unit that systemd has not loaded is one that does not run, which is more than that
+// nobody could be asked.
+func TestStateOf(t *testing.T) {
+	for _, tt := range []struct {
+		unit        unitwatch.LoadedUnit
+		err         error
+		active, sub string
+	}{
+		{unitwatch.LoadedUnit{Active: "active", Sub: "running"}, nil, "active", "running"},
+		{unitwatch.LoadedUnit{}, unitwatch.ErrNotLoaded, "inactive", "dead"},
+		{unitwatch.LoadedUnit{}, context.DeadlineExceeded, "", ""},
+	} {
+		if active, sub := stateOf(tt.unit, tt.err); active != tt.active || sub != tt.sub {
+			t.Errorf("%+v, %v: %q, %q", tt.unit, tt.err, active, sub)
 		}
 	}
 }

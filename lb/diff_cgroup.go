@@ -98,7 +98,8 @@ func flip(words []word) []bpf.Write {
 // for a processor. A stale entry does no harm meanwhile: no id is used again.
 const appears = time.Second
 
-// gone are the entries of directories that are gone or no longer wanted.
+// gone are the entries of directories that are gone or no longer wanted. Those that may
+// be in a closed directory stay, and are changed here where they count.
 func (p *planner) gone() []uint64 {
 	h := p.have
 	if !p.want.Complete {
@@ -127,8 +128,16 @@ func (p *planner) gone() []uint64 {
 	if len(hidden) == 0 {
 		return ids
 	}
-	// They have the room that others leave; the older stay.
+	// They have the room that others leave; the older stay. None has counters of its
+	// own: the counters that a group's children may have are for those that are seen.
 	room := othersRoom(h.limits, uint64(len(p.want.Cgroups)))
 	slices.Sort(hidden)
-	return append(ids, hidden[min(uint64(len(hidden)), room):]...)
+	stay := min(uint64(len(hidden)), room)
+	for _, id := range hidden[:stay] {
+		if r := h.maps.Cgroups[id]; r.Counted {
+			r.Counted = false
+			p.do(bpf.SetCgroup{ID: id, Rule: r})
+		}
+	}
+	return append(ids, hidden[stay:]...)
 }

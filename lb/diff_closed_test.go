@@ -34,7 +34,7 @@ func TestClosed(t *testing.T) {
 	before := []Cgroup{
 		cgroup(10, "/jobs.slice", jobs), cgroup(11, "/jobs.slice/own", way), cgroup(12, "/jobs.slice/zoo", way),
 		cgroup(20, "/jobs.slice/own/x.scope", split), cgroup(21, "/jobs.slice/own/y/deep.slice", Rule{Group: "deep"}),
-		cgroup(22, "/jobs.slice/zoo/x.scope", split), cgroup(23, "/jobs.slice/own2/x.scope", split),
+		cgroup(22, "/jobs.slice/zoo/x.scope", Rule{Group: "jobs", Split: true, Counted: true}), cgroup(23, "/jobs.slice/own2/x.scope", split),
 		cgroup(24, "/web.slice", Rule{Group: "web"}), cgroup(25, "/jobs.slice/a.scope", split),
 	}
 	start := time.Unix(1<<30, 0)
@@ -86,6 +86,9 @@ func TestClosed(t *testing.T) {
 					t.Errorf("gone (-want +got):\n%s", diff)
 				}
 				test.gone = nil
+			}
+			if h.maps.Cgroups[22].Counted {
+				t.Error("who closes a directory after the other has any number of children counted")
 			}
 			if !h.cgroupsDone {
 				t.Error("what stays is judged each time, though nothing has changed")

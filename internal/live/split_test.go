@@ -21,6 +21,7 @@ func TestSplitMetrics(t *testing.T) {
 		return fmt.Sprintf("[group.jobs]\nslices = [\"jobs.slice\"]\nsplit = \"*.scope\"\nsplit_metrics = %d\n", most) +
 			vipOf("db", strconv.Quote(vip), "", backend)
 	}
+	s := h.newStore()
 	h.serve(conf(2))
 	slice := h.root.Make(t, "jobs.slice")
 	names := []string{"first.scope", "evil\xff\"}.scope", "third.scope"}
@@ -41,6 +42,13 @@ func TestSplitMetrics(t *testing.T) {
 		}
 	}
 	line := regexp.MustCompile(`(?m)^slicelb_(split|group)_(?:calls_total|uncounted)\{(?:child="(.*)",)?group="jobs"(?:,verdict="connects",vip="db")?\} (\d+)$`)
+	told := func(text string) map[string]string {
+		got := map[string]string{}
+		for _, m := range line.FindAllStringSubmatch(text, -1) {
+			got[m[1]+m[2]] = m[3]
+		}
+		return got
+	}
 	has := func(when string, want map[string]string) {
 		t.Helper()
 		var text string
@@ -49,11 +57,7 @@ func TestSplitMetrics(t *testing.T) {
 			if text, err = h.client.Metrics(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			got := map[string]string{}
-			for _, m := range line.FindAllStringSubmatch(text, -1) {
-				got[m[1]+m[2]] = m[3]
-			}
-			return maps.Equal(got, want)
+			return maps.Equal(told(text), want)
 		}, func() string { return text })
 	}
 	const evil = `split\"evil\\xff\\\"}.scope\"`
@@ -61,7 +65,22 @@ func TestSplitMetrics(t *testing.T) {
 	for i, g := range children {
 		calls(g, i+1)
 	}
-	has("each is told", map[string]string{"split": "1", "group": "6", "splitfirst.scope": "1", evil: "2"})
+	each := map[string]string{"split": "1", "group": "6", "splitfirst.scope": "1", evil: "2"}
+	has("each is told", each)
+
+	// The first that a process says is all of it.
+	for range 5 {
+		s.kill()
+		var text string
+		h.until("a scrape", func() (ok bool) {
+			var err error
+			text, err = h.client.Metrics(t.Context())
+			return err == nil
+		}, h.log.String)
+		if got := told(text); !maps.Equal(got, each) {
+			t.Errorf("after a restart: %v", got)
+		}
+	}
 
 	if err := c.Enter(h.root); err != nil {
 		t.Fatal(err)

@@ -56,6 +56,9 @@ func main() {
 	flag.BoolVar(&o.flood, "flood", false, "tell of 100,000 decisions a second instead")
 	flag.BoolVar(&o.policy, "policy", false, "measure connects under a policy")
 	flag.Parse()
+	if o.rounds < 1 || o.ops < 20 {
+		exit(errors.New("-rounds: want 1 or more, -ops: want 20 or more"))
+	}
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()

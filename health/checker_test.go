@@ -171,6 +171,14 @@ func (b *bench) pass(d time.Duration) {
 	}
 }
 
+// checked lets time go by until the next check of an address has begun: when that is,
+// nobody can say to less than a tenth of the interval.
+func (b *bench) checked(a netip.AddrPort) {
+	for n := b.count(a); b.count(a) == n; {
+		b.pass(10 * time.Millisecond)
+	}
+}
+
 func (b *bench) is(vip string, addr netip.AddrPort, want State) {
 	b.t.Helper()
 	if got := b.last[Endpoint{vip, addr}]; got != want {
@@ -213,9 +221,7 @@ func TestFallAndRise(t *testing.T) {
 		// One failure is none.
 		b.pass(10 * time.Second)
 		b.change(func() { net[addr(0)] = refused })
-		for n := b.count(addr(0)); b.count(addr(0)) == n; {
-			b.pass(10 * time.Millisecond)
-		}
+		b.checked(addr(0))
 		b.change(func() { net[addr(0)] = nil })
 		b.pass(10 * time.Second)
 		b.is("a", addr(0), Up)
@@ -225,11 +231,12 @@ func TestFallAndRise(t *testing.T) {
 		b.pass(usual.Interval + usual.Timeout)
 		b.is("a", addr(0), Down)
 
-		// Two successes, at the usual pace.
+		// One success is none, two are, at the usual pace.
 		b.change(func() { net[addr(1)] = nil })
-		b.pass(usual.Interval)
+		b.checked(addr(1))
+		b.pass(usual.Interval / 2)
 		b.is("a", addr(1), Down)
-		b.pass(usual.Interval + 10*time.Millisecond)
+		b.pass(usual.Interval/2 + 2*grain)
 		b.is("a", addr(1), Up)
 		if b.flip != 2 {
 			t.Errorf("%d changes of verdicts, want 2", b.flip)

@@ -94,9 +94,7 @@ func TestSuspectRecovers(t *testing.T) {
 		}
 
 		b.change(func() { slow = true })
-		for n := b.count(addr(0)); b.count(addr(0)) == n; {
-			b.pass(10 * time.Millisecond)
-		}
+		b.checked(addr(0))
 		b.change(func() { fails = 100 })
 		b.Suspect(Endpoint{"a", addr(0)})
 		b.pass(100 * time.Millisecond)

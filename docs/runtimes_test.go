@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/slicelb/slicelb/config"
+	"github.com/slicelb/slicelb/internal/leftover"
 	"github.com/slicelb/slicelb/unitwatch"
 	"github.com/slicelb/slicelb/unitwatch/anchor"
 )
@@ -71,7 +72,7 @@ func groupOf(t *testing.T, cfg *config.Config, cgroup string) string {
 	if err != nil {
 		t.Skip(err)
 	}
-	root, err := os.MkdirTemp(mount, "slicelb-docs-")
+	root, err := leftover.MkdirTemp(mount)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/slicelb/slicelb/internal/lab/labtest"
+	"github.com/slicelb/slicelb/internal/leftover"
 	"github.com/slicelb/slicelb/unitwatch/anchor"
 )
 
@@ -57,7 +58,7 @@ func ownCgroup(t testing.TB) string {
 	if err != nil {
 		unable(t, err)
 	}
-	dir, err := os.MkdirTemp(root, "slicelb-unitwatch-")
+	dir, err := leftover.MkdirTemp(root)
 	if err != nil {
 		unable(t, err)
 	}

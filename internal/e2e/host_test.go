@@ -20,6 +20,7 @@ import (
 	"github.com/slicelb/slicelb/api"
 	"github.com/slicelb/slicelb/internal/lab"
 	"github.com/slicelb/slicelb/internal/lab/labtest"
+	"github.com/slicelb/slicelb/internal/leftover"
 	"github.com/slicelb/slicelb/internal/scale"
 )
 
@@ -46,7 +47,7 @@ var built struct {
 func binary(t *testing.T, tag string) string {
 	t.Helper()
 	built.Do(func() {
-		built.dir, built.err = os.MkdirTemp("", "slicelb-e2e-")
+		built.dir, built.err = leftover.MkdirTemp("")
 	})
 	if built.err != nil {
 		t.Fatal(built.err)

@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/slicelb/slicelb/internal/leftover"
 )
 
 // Cgroup is a directory of the cgroup2 hierarchy that a test made.
@@ -21,12 +23,11 @@ type Cgroup struct {
 func NewCgroup(t testing.TB) *Cgroup {
 	t.Helper()
 	Root(t)
-	dir := hierarchy(t)
-	sweepLeftovers(dir)
-	c := &Cgroup{Path: filepath.Join(dir, cgroupName())}
-	if err := os.Mkdir(c.Path, 0o755); err != nil {
+	dir, err := leftover.MkdirTemp(hierarchy(t))
+	if err != nil {
 		t.Fatal(err)
 	}
+	c := &Cgroup{Path: dir}
 	t.Cleanup(func() { c.clear(t) })
 	return c
 }
@@ -74,6 +75,18 @@ func (c *Cgroup) clear(t testing.TB) {
 			t.Errorf("remove %s: %v", dirs[i], err)
 		}
 	}
+}
+
+// below lists a directory and all below it, each before what is in it.
+func below(path string) []string {
+	var dirs []string
+	_ = filepath.WalkDir(path, func(path string, d os.DirEntry, err error) error {
+		if err == nil && d.IsDir() {
+			dirs = append(dirs, path)
+		}
+		return nil
+	})
+	return dirs
 }
 
 // ID is the cgroup's id: its inode number.

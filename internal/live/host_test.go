@@ -20,6 +20,7 @@ import (
 
 	"github.com/slicelb/slicelb/api"
 	"github.com/slicelb/slicelb/internal/kerneltest"
+	"github.com/slicelb/slicelb/internal/leftover"
 )
 
 // backendEnv makes this program a backend on the address that it names.
@@ -72,14 +73,11 @@ func serveBackend(addr string) error {
 var built string
 
 var build = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "slicelb-live-")
+	dir, err := leftover.MkdirTemp("") // a daemon without privileges runs it, too
 	if err != nil {
 		return "", err
 	}
 	built = dir
-	if err := os.Chmod(dir, 0o755); err != nil { // a daemon without privileges runs it
-		return "", err
-	}
 	path := filepath.Join(dir, "slicelb")
 	out, err := exec.Command("go", "build", "-o", path, "github.com/slicelb/slicelb/cmd/slicelb").CombinedOutput()
 	if err != nil {
@@ -131,12 +129,12 @@ func newHost(t *testing.T) *host {
 	t.Helper()
 	kerneltest.EnterNetns(t)
 	h := &host{T: t, root: kerneltest.NewCgroup(t), log: &lockedBuffer{}}
-	dir, err := os.MkdirTemp("/run", "slicelb-live-")
+	dir, err := leftover.MkdirTemp("/run")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	if err := errors.Join(os.Chmod(dir, 0o755), os.Mkdir(filepath.Join(dir, "run"), 0o755), os.Chown(filepath.Join(dir, "run"), nobody, nobody)); err != nil {
+	if err := errors.Join(os.Mkdir(filepath.Join(dir, "run"), 0o755), os.Chown(filepath.Join(dir, "run"), nobody, nobody)); err != nil {
 		t.Fatal(err)
 	}
 	h.config = filepath.Join(dir, "slicelb.toml")

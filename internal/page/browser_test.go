@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/slicelb/slicelb/internal/leftover"
 )
 
 // browser is a headless Chromium with one page, driven over a pair of pipes by
@@ -57,7 +59,7 @@ func open(t *testing.T, url string) *browser {
 	if err != nil {
 		t.Fatal(err)
 	}
-	profile, err := os.MkdirTemp("", "slicelb-page-")
+	profile, err := leftover.MkdirTemp("")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -237,6 +237,7 @@ func TestDrainTimeout(t *testing.T) {
 // hangs in time.
 func TestDrainWithoutDaemon(t *testing.T) {
 	h := newHost(t)
+	h.slicelb("version") // it is built
 	begun := time.Now()
 	var exit *exec.ExitError
 	drain := []string{"backend", "drain", "--unit", "web.service", "--wait", "--timeout", "20s"}

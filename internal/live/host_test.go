@@ -165,8 +165,10 @@ func (h *host) launch() {
 	}
 	h.daemon = exec.Command(args[0], args[1:]...)
 	h.daemon.Stderr = h.log
+	h.daemon.SysProcAttr = mortal()
 	if h.unit {
-		h.daemon.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}, AmbientCaps: capabilities}
+		h.daemon.SysProcAttr.Credential = &syscall.Credential{Uid: nobody, Gid: nobody}
+		h.daemon.SysProcAttr.AmbientCaps = capabilities
 	}
 	if err := h.daemon.Start(); err != nil {
 		h.Fatal(err)
@@ -182,6 +184,10 @@ func (h *host) launch() {
 	})
 	h.await("attached", func(s *api.Status) bool { return s.DataPlane.Attached })
 }
+
+// mortal has a process end with this one, whatever ends that. The signal follows the
+// thread that starts it, to which newHost has bound the test.
+func mortal() *syscall.SysProcAttr { return &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL} }
 
 func (h *host) configure(toml string) {
 	h.Helper()
@@ -258,6 +264,7 @@ func (h *host) processAt(addr string) *exec.Cmd {
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Env = append(os.Environ(), backendEnv+"="+addr)
 	cmd.Stderr = os.Stderr
+	cmd.SysProcAttr = mortal()
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		h.Fatal(err)

@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
-	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -31,6 +30,7 @@ func (s *served) run(t *testing.T) {
 	s.cmd = exec.Command("/proc/self/exe")
 	s.cmd.Env = append(os.Environ(), httpEnv+"="+s.addr.String())
 	s.cmd.Stderr = os.Stderr
+	s.cmd.SysProcAttr = mortal()
 	out, err := s.cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -115,7 +115,8 @@ func restarts(t *testing.T, each int, args []string, stop func(*manager, *served
 	}
 
 	load := exec.Command(wrk, append(append([]string{"-t1", "-c8", "-d10m", "--timeout=20s"}, args...), "http://"+vip+"/")...)
-	load.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(h.root.Open(t).Fd())}
+	load.SysProcAttr = mortal()
+	load.SysProcAttr.UseCgroupFD, load.SysProcAttr.CgroupFD = true, int(h.root.Open(t).Fd())
 	var out bytes.Buffer
 	load.Stdout, load.Stderr = &out, &out
 	if err := load.Start(); err != nil {

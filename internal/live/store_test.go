@@ -122,6 +122,7 @@ func (s *store) again() {
 	cmd := exec.Command("/bin/sh", "-c", `LISTEN_PID=$$ exec "$0" "$@"`, path, "serve", "-c", s.config,
 		"--cgroup-root", s.root.Path, "--socket", filepath.Join(filepath.Dir(s.config), "run", "api.sock"))
 	cmd.Stderr = s.log
+	cmd.SysProcAttr = mortal()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var names []string

@@ -57,6 +57,7 @@ func (h *host) newManager() *manager {
 		h.Fatal(err)
 	}
 	bus := exec.Command(path, "--config-file="+filepath.Join(dir, "bus.conf"), "--nofork", "--nopidfile", "--nosyslog")
+	bus.SysProcAttr = mortal()
 	if err := bus.Start(); err != nil {
 		h.Fatal(err)
 	}

@@ -10,16 +10,16 @@ import (
 )
 
 // comes reports whether a backend that is not in use may be, before long: its unit
-// starts or is about to, its first check has not ended, it fails its checks and was
+// starts or is about to, if need be when it has stopped, its first check has not ended, it fails its checks and was
 // started or made ready a moment ago, or it is not in the kernel yet. states are what
 // checks have found.
 func (b *backendStates) comes(src *source, e lb.Endpoint, states map[lb.Endpoint]health.State) bool {
-	if b.operator[e].State != "" {
+	u := src.unit(e)
+	if o := b.operator[e]; o.State != "" && !o.endsSoon(u) {
 		return false
 	}
-	u := src.unit(e)
 	switch {
-	case u != nil && (u.State == discover.Activating || u.State == discover.Waiting):
+	case u != nil && (u.StartJob || u.State == discover.Activating || u.State == discover.Waiting):
 		return true
 	case u != nil && !u.State.Serves():
 		return false
@@ -31,6 +31,9 @@ func (b *backendStates) comes(src *source, e lb.Endpoint, states map[lb.Endpoint
 	}
 	return u != nil && time.Since(u.Since) < settles || time.Since(b.back[e]) < settles
 }
+
+// endsSoon reports whether an order ends with the run of a unit that is restarted.
+func (o order) endsSoon(u *discover.Unit) bool { return o.ByUnit && u != nil && u.StartJob }
 
 func (b *backendStates) anyComes(src *source, list []lb.Endpoint, states map[lb.Endpoint]health.State) bool {
 	return slices.ContainsFunc(list, func(e lb.Endpoint) bool { return b.comes(src, e, states) })
@@ -46,8 +49,8 @@ func (b *backendStates) stops(src *source, e lb.Endpoint, states map[lb.Endpoint
 const spareInterval = time.Second
 
 // spare has the backends whose units stop take connections while nothing else of their
-// list does, and something is about to: an ExecStop= that drains them waits for that, and
-// the server serves meanwhile.
+// list works, or others that fail would be used in their place, and something is about to
+// work: an ExecStop= that drains them waits for that, and the server serves meanwhile.
 func (b *backendStates) spare(src *source, rt lb.Runtime, now time.Time) {
 	if src.ends == nil || !anyStops(src) {
 		return
@@ -58,20 +61,23 @@ func (b *backendStates) spare(src *source, rt lb.Runtime, now time.Time) {
 		v := &src.cfg.VIPs[i]
 		for list, family := range lists(v) {
 			var stopping, others []lb.Endpoint
-			used := false
+			var used, failing int
 			for _, be := range list {
 				e := lb.Endpoint{VIP: v.Name, Addr: be.Addr}
 				switch verdict := rt.Verdicts[e]; {
 				case !family(be.Addr.Addr()) || be.Weight == 0:
 				case !verdict.Down && !verdict.Drain && !verdict.Failing:
-					used = true
+					used++
 				case b.stops(src, e, states):
 					stopping = append(stopping, e)
 				default:
 					others = append(others, e)
+					if !verdict.Down && !verdict.Drain {
+						failing++
+					}
 				}
 			}
-			if !used && len(stopping) > 0 && b.anyComes(src, others, states) {
+			if len(stopping) > 0 && (used == 0 || panics(v, failing, used+failing)) && b.anyComes(src, append(others, stopping...), states) {
 				spared = append(spared, stopping...)
 			}
 		}

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -69,6 +70,51 @@ address = "127.0.0.1:%i"
 		}
 		if got := b.stops(src, e, states); got != tt.stops {
 			t.Errorf("%s: it stops: %t", tt.name, got)
+		}
+	}
+}
+
+const underPanic = `[vip.db]
+frontends = ["10.96.0.10:80"]
+[[vip.db.backend]]
+unit = "web@*.service"
+address = "127.0.0.1:%%i"
+[vip.db.health]
+panic_threshold = %d
+`
+
+// verdictsOfUnits are those of the backends of underPanic.
+func verdictsOfUnits(t *testing.T, states ...health.State) *health.Verdicts {
+	t.Helper()
+	var targets []health.Target
+	for i, state := range states {
+		targets = append(targets, health.Target{VIP: "db", Addr: endpointOf("db", fmt.Sprintf("127.0.0.1:%d", i+1)).Addr, Assume: state})
+	}
+	return verdictsOf(t, targets...)
+}
+
+// A unit that stops is used while others are that fail, by panic_threshold, and one of
+// these is about to work.
+func TestSpareUnderPanic(t *testing.T) {
+	for _, tt := range []struct {
+		threshold int
+		fresh     bool // the one that fails
+		spared    bool
+	}{{34, true, true}, {34, false, false}, {50, true, false}, {100, true, false}} {
+		now := time.Now()
+		since := now.Add(-2 * settles)
+		if tt.fresh {
+			since = now
+		}
+		src := sourceOf(t, fmt.Sprintf(underPanic, tt.threshold)).with(unitsAre(
+			discover.Unit{Name: "web@1.service", State: discover.Active, Since: since},
+			discover.Unit{Name: "web@2.service", State: discover.Deactivating, Since: now},
+			discover.Unit{Name: "web@3.service", State: discover.Active, Since: now.Add(-2 * settles)},
+		))
+		b := newBackendStates()
+		b.verdicts = verdictsOfUnits(t, health.Down, health.Up, health.Up)
+		if spared := !b.runtime(src, now).Verdicts[endpointOf("db", "127.0.0.1:2")].Drain; spared != tt.spared {
+			t.Errorf("%+v: spared: %t", tt, spared)
 		}
 	}
 }

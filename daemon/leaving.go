@@ -43,7 +43,8 @@ func (d *daemon) leaves(all []lb.Endpoint) leaving {
 		}
 		for list, family := range lists(v) {
 			var meant, left int
-			var others []lb.Endpoint
+			var others, stopping []lb.Endpoint
+			again := true // those that are meant are restarted
 			for _, b := range list {
 				e := lb.Endpoint{VIP: v.Name, Addr: b.Addr}
 				switch {
@@ -51,7 +52,11 @@ func (d *daemon) leaves(all []lb.Endpoint) leaving {
 				case slices.Contains(all, e):
 					if works[e] || d.backends.stops(d.running, e, states) {
 						meant++
+						u := d.running.unit(e)
+						again = again && u != nil && u.StartJob
 					}
+				case (works[e] || d.asksToo(e)) && d.backends.stops(d.running, e, states):
+					stopping = append(stopping, e)
 				case works[e]:
 					left++
 				case d.shouldWork(e):
@@ -60,6 +65,11 @@ func (d *daemon) leaves(all []lb.Endpoint) leaving {
 			}
 			if meant == 0 {
 				continue
+			}
+			if again { // these serve, or can, until those are back
+				left += len(stopping)
+			} else {
+				others = append(others, slices.DeleteFunc(stopping, func(e lb.Endpoint) bool { return !d.shouldWork(e) })...)
 			}
 			if left == 0 {
 				out.last, out.others = true, append(out.others, others...)
@@ -74,10 +84,17 @@ func (d *daemon) leaves(all []lb.Endpoint) leaving {
 }
 
 // shouldWork reports whether a backend that does not work should: nobody has taken it
-// out, and its unit does not stop.
+// out, and its unit does not stop, but to start again.
 func (d *daemon) shouldWork(e lb.Endpoint) bool {
-	u := d.running.unit(e)
-	return d.backends.operator[e].State == "" && (u == nil || u.State != discover.Deactivating)
+	u, o := d.running.unit(e), d.backends.operator[e]
+	return (o.State == "" || o.endsSoon(u)) && (u == nil || u.State != discover.Deactivating || u.StartJob)
+}
+
+// asksToo reports whether another order is about a backend, which has not been carried out.
+func (d *daemon) asksToo(e lb.Endpoint) bool {
+	return slices.ContainsFunc(d.backends.turn, func(c *backendChange) bool {
+		return c.answer == nil && !c.over && c.ctx.Err() == nil && slices.Contains(c.all, e)
+	})
 }
 
 // panics reports whether a VIP uses backends that fail, where so many of total are out.

@@ -33,7 +33,7 @@ func (d *daemon) change(ctx context.Context, c *backendChange) {
 		}
 	}
 	d.carryOut(ctx)
-	c.until = time.Now().Add(cmp.Or(c.wait, startChecks))
+	c.all, c.until = all, time.Now().Add(cmp.Or(c.wait, startChecks))
 	d.backends.open = append(d.backends.open, c)
 	d.carryOut(ctx)
 }
@@ -42,7 +42,8 @@ func (d *daemon) change(ctx context.Context, c *backendChange) {
 // done.
 func (d *daemon) carryOut(ctx context.Context) {
 	open := d.backends.open
-	d.backends.open = nil
+	d.backends.open, d.backends.turn = nil, open
+	defer func() { d.backends.turn = nil }()
 	for _, c := range open {
 		if c.answer == nil {
 			if err := d.attempt(ctx, c); err != nil {

@@ -3,11 +3,14 @@ package daemon
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/slicelb/slicelb/api"
+	"github.com/slicelb/slicelb/health"
 	"github.com/slicelb/slicelb/internal/fdstore/fdstoretest"
 	"github.com/slicelb/slicelb/lb/lbtest"
 	"github.com/slicelb/slicelb/unitwatch"
@@ -162,6 +165,130 @@ func TestStopsWhileAnotherStarts(t *testing.T) {
 		if tt.second == unitwatch.UnitDeactivating && is(second) {
 			t.Error("both stop, and one is used")
 		}
+	}
+}
+
+// Units that are all restarted at once, each with an ExecStop that drains it: they serve
+// until their turn, one goes after the other, and each waits for the one before.
+func TestRestartedAtOnce(t *testing.T) {
+	for _, held := range []bool{false, true} { // the first one drains for some time
+		d := bare(t, fdstoretest.New(t), newMemoryPath(lbtest.DefaultLimits))
+		d.running, d.lockHeld = sourceOf(t, twoVIPs), true
+		d.watcher = unitwatch.New(unitwatch.Options{}) // which looks for no units: all has been said of them
+		d.see(t.Context(), &unitwatch.Snapshot{Tree: d.running.tree, Complete: true})
+		list := running(1, 2).List
+		var used [2]bool
+		stand := func(states ...unitwatch.UnitState) {
+			t.Helper()
+			for i, s := range states {
+				list[i].State, list[i].StartJob = s, s == unitwatch.UnitDeactivating || list[i].Invocation == ""
+			}
+			d.seeUnits(t.Context(), &unitwatch.Units{Patterns: []string{"web@*.service"}, List: slices.Clone(list)})
+			d.settle(t.Context())
+			d.carryOut(t.Context())
+			for i, addr := range []string{"127.0.0.1:1", "127.0.0.1:2"} {
+				used[i] = !d.kernel.Verdict(endpointOf("many", addr)).Drain
+			}
+		}
+		drain := func(unit string) *backendChange {
+			c := &backendChange{unit: unit, state: api.OrderDrain, wait: time.Minute, ctx: t.Context(), done: make(chan backendChanged, 1)}
+			d.change(t.Context(), c)
+			return c
+		}
+		const active, stops, starts = unitwatch.UnitActive, unitwatch.UnitDeactivating, unitwatch.UnitActivating
+		list[0].Invocation, list[1].Invocation = "1", "1"
+		stand(active, active)
+		var first *backendChange
+		if held {
+			stand(stops, active)
+			first = drain("web@1.service")
+		}
+		stand(stops, stops)
+		if used != [2]bool{!held, true} {
+			t.Errorf("held: %t: both are told to stop: used %v", held, used)
+		}
+		if !held {
+			first = drain("web@1.service")
+		}
+		second := drain("web@2.service")
+		stand(stops, stops)
+		if len(first.done) != 1 || len(second.done) != 0 || used != [2]bool{false, true} {
+			t.Fatalf("held: %t: one is to go, the other to wait: %d, %d, used %v", held, len(first.done), len(second.done), used)
+		}
+		list[0].Invocation = "" // it has stopped, and is not started yet
+		stand(starts, stops)
+		list[0].Invocation = "2"
+		stand(starts, stops)
+		if len(second.done) != 0 || used != [2]bool{false, true} {
+			t.Errorf("held: %t: the first one starts: %d, used %v", held, len(second.done), used)
+		}
+		stand(active, stops)
+		if len(second.done) != 1 || used != [2]bool{true, false} {
+			t.Errorf("held: %t: the first one is back: %d, used %v", held, len(second.done), used)
+		}
+		for _, c := range []*backendChange{first, second} {
+			if r := <-c.done; r.err != nil {
+				t.Error(r.err)
+			}
+		}
+		d.backends.stateFile.Close()
+	}
+}
+
+// One that stops for good waits for another that is restarted, which does not wait for it.
+func TestStopsWhileAnotherIsRestarted(t *testing.T) {
+	d := bare(t, fdstoretest.New(t), newMemoryPath(lbtest.DefaultLimits))
+	d.running, d.lockHeld = sourceOf(t, twoVIPs), true
+	d.watcher = unitwatch.New(unitwatch.Options{})
+	d.see(t.Context(), &unitwatch.Snapshot{Tree: d.running.tree, Complete: true})
+	units := running(1, 2)
+	units.List[0].State, units.List[1].State, units.List[1].StartJob = unitwatch.UnitDeactivating, unitwatch.UnitDeactivating, true
+	d.seeUnits(t.Context(), units)
+	d.settle(t.Context())
+	defer func() { d.backends.stateFile.Close() }()
+	var done [2]chan backendChanged
+	for i := range done {
+		done[i] = make(chan backendChanged, 1)
+		d.change(t.Context(), &backendChange{unit: units.List[i].Name, state: api.OrderDrain, wait: time.Minute, ctx: t.Context(), done: done[i]})
+	}
+	if len(done[0]) != 0 || len(done[1]) != 1 {
+		t.Errorf("done: %d, %d", len(done[0]), len(done[1]))
+	}
+	back := running(1, 2)
+	back.List[0].State = unitwatch.UnitDeactivating
+	d.seeUnits(t.Context(), back)
+	d.settle(t.Context())
+	d.carryOut(t.Context())
+	if len(done[0]) != 1 {
+		t.Error("it is waited for, though it is back")
+	}
+}
+
+// Two that are restarted at once, though by panic_threshold only one may be out: one goes,
+// and the other waits for it.
+func TestRestartedAtOnceUnderPanic(t *testing.T) {
+	d := bare(t, fdstoretest.New(t), newMemoryPath(lbtest.DefaultLimits))
+	d.running, d.lockHeld = sourceOf(t, fmt.Sprintf(underPanic, 34)), true
+	d.watcher = unitwatch.New(unitwatch.Options{})
+	d.backends.verdicts = verdictsOfUnits(t, health.Up, health.Up, health.Up)
+	d.see(t.Context(), &unitwatch.Snapshot{Tree: d.running.tree, Complete: true})
+	units := running(1, 3)
+	for i := range units.List[:2] {
+		units.List[i].State, units.List[i].StartJob = unitwatch.UnitDeactivating, true
+	}
+	d.seeUnits(t.Context(), units)
+	d.settle(t.Context())
+	defer func() { d.backends.stateFile.Close() }()
+	done := make(chan backendChanged, 2)
+	for _, u := range units.List[:2] {
+		d.change(t.Context(), &backendChange{unit: u.Name, state: api.OrderDrain, wait: time.Minute, ctx: t.Context(), done: done})
+		d.settle(t.Context())
+	}
+	for range 3 {
+		d.carryOut(t.Context())
+	}
+	if len(done) != 1 {
+		t.Errorf("%d of two are taken out", len(done))
 	}
 }
 

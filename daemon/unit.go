@@ -177,7 +177,7 @@ func (d *daemon) seeUnits(ctx context.Context, u *unitwatch.Units) {
 func unitsOf(u *unitwatch.Units, before *discover.Units) *discover.Units {
 	out := &discover.Units{Patterns: u.Patterns, Cause: u.Cause, List: make([]discover.Unit, 0, len(u.List))}
 	for _, w := range u.List {
-		n := discover.Unit{Name: w.Name, Since: w.Since, Run: w.Invocation}
+		n := discover.Unit{Name: w.Name, Since: w.Since, Run: w.Invocation, StartJob: w.StartJob}
 		switch w.State {
 		case unitwatch.UnitActive:
 			n.State = discover.Active

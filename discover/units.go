@@ -54,6 +54,9 @@ type Unit struct {
 	State State
 	Since time.Time // of the state, in this run
 	Run   string    // tells one run from the next; "" = not known
+
+	// StartJob is that systemd starts it, when it has stopped or what it waits for has come.
+	StartJob bool
 }
 
 // Units is what is known of units. It is immutable.

@@ -106,7 +106,7 @@ type fakeSystemd struct {
 	mu        sync.Mutex
 	units     map[string]string // name -> path of its directory
 	described map[string]string // name -> description, where it is not "the unit NAME"
-	states    map[string]string // name -> ActiveState, where it is not active, or a SubState "auto-restart…"
+	states    map[string]string // name -> ActiveState, where it is not active, or a SubState "auto-restart…", and "+" and its job's type
 	runs      map[string]byte   // name -> which run this is
 	deaf      bool              // lists are refused
 	ended     bool              // nothing is answered any more
@@ -175,6 +175,7 @@ func (f *fakeSystemd) list(states, patterns []string) ([]listedUnit, *dbus.Error
 		if s := f.states[name]; s != "" {
 			active = s
 		}
+		active, job, _ := strings.Cut(active, "+")
 		if rest, waits := strings.CutPrefix(active, "auto-restart"); waits {
 			active, sub = "activating", "auto-restart"+rest
 		}
@@ -188,7 +189,7 @@ func (f *fakeSystemd) list(states, patterns []string) ([]listedUnit, *dbus.Error
 			}
 			found = append(found, listedUnit{
 				Name: name, Description: description, Load: "loaded", Active: active, Sub: sub,
-				Path: systemdPath + "/unit/" + dbus.ObjectPath(hex.EncodeToString([]byte(name))), JobPath: "/",
+				Path: systemdPath + "/unit/" + dbus.ObjectPath(hex.EncodeToString([]byte(name))), JobType: job, JobPath: "/",
 			})
 		}
 	}

@@ -139,11 +139,11 @@ func (b *bus) unitStates(ctx context.Context, conn *dbus.Conn, q question) ([]Un
 	}
 	var units []Unit
 	for _, l := range reply {
-		state, ok := unitState(l.Active, l.Sub)
+		state, job, ok := unitState(l)
 		if !ok || !b.states.wants(l.Name) {
 			continue
 		}
-		u := Unit{Name: l.Name, State: state, Sub: l.Sub}
+		u := Unit{Name: l.Name, State: state, Sub: l.Sub, StartJob: job}
 		if state != UnitFailed && state != UnitWaiting {
 			u.Invocation = b.invocation(l.Name)
 		}
@@ -166,26 +166,31 @@ func (b *bus) invocation(unit string) string {
 	return id
 }
 
-// unitState knows every ActiveState but those of a unit that does not run. sub is the
-// SubState, of which one says what activating does not: that a service waits for its
-// RestartSec=, queued since systemd 252 where its restart is a job already.
-func unitState(active, sub string) (UnitState, bool) {
-	if active == "activating" && (sub == "auto-restart" || sub == "auto-restart-queued") {
-		return UnitWaiting, true
-	}
-	switch active {
+// unitState knows every ActiveState but those of a unit that does not run. The SubState
+// says of one what activating does not: that a service waits for its RestartSec=, queued
+// since systemd 252 where its restart is a job already. Of a unit that is to start, its
+// job says so: restart while it stops, whatever restart was asked for (job_type_collapse()),
+// and start when it has stopped.
+func unitState(l listed) (state UnitState, job, ok bool) {
+	job = l.JobType == "restart" || l.JobType == "start"
+	switch l.Active {
 	case "active":
-		return UnitActive, true
+		return UnitActive, false, true
 	case "reloading", "refreshing":
-		return UnitReloading, true
+		return UnitReloading, false, true
 	case "activating":
-		return UnitActivating, true
+		if l.Sub == "auto-restart" || l.Sub == "auto-restart-queued" {
+			return UnitWaiting, false, true
+		}
+		return UnitActivating, false, true
 	case "deactivating":
-		return UnitDeactivating, true
+		return UnitDeactivating, job, true
 	case "failed":
-		return UnitFailed, true
+		return UnitFailed, false, true
+	case "inactive":
+		return UnitActivating, job, job
 	}
-	return 0, false // inactive, and maintenance, which is no service's
+	return 0, false, false // maintenance, which is no service's
 }
 
 // unitOfPath is the unit that an object path names.

@@ -168,6 +168,21 @@ func TestUnitTurns(t *testing.T) {
 		f.turn("web@1.service", "active")
 		r.units("active", "web@1.service active")
 	}
+	// What systemd has a job for comes again; so does what a job is yet to start.
+	for _, tt := range []struct {
+		said string
+		want string
+		job  bool
+	}{
+		{"deactivating+restart", "deactivating", true}, {"inactive+start", "activating", true},
+		{"deactivating+stop", "deactivating", false}, {"activating+start", "activating", false}, {"active+restart", "active", false},
+	} {
+		f.turn("web@1.service", tt.said)
+		r.unitsAre(tt.said, func(u *Units) bool {
+			return len(u.List) == 1 && u.List[0].State.String() == tt.want && u.List[0].StartJob == tt.job
+		})
+	}
+
 	f.turn("web@1.service", "inactive")
 	r.units("inactive")
 	f.turn("web@1.service", "active")

@@ -43,6 +43,7 @@ type Unit struct {
 	Name       string // its own, never an alias
 	State      UnitState
 	Sub        string    // systemd's finer word, "running"; other people's text
+	StartJob   bool      // a job of systemd's starts it, when it has stopped or what it waits for has come
 	Since      time.Time // when it was first seen to stand so, in this run
 	Invocation string    // 32 hexadecimal digits, or "" while not known
 }

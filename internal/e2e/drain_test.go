@@ -229,14 +229,14 @@ func TestRestartOfLateServers(t *testing.T) {
 }
 
 // Such servers are restarted one right after the other, by their units alone and by
-// orders about each: the next is not taken out before the one before it works, nor, by
-// panic_threshold, are those used meanwhile that do not.
+// orders about each, and all at once: the next is not taken out before the one before it
+// works, nor, by panic_threshold, are those used meanwhile that do not.
 func TestRestartsOfLateServersInARow(t *testing.T) {
 	h := install(t)
 	h.deploy()
 	h.drains("30s")
 	h.late()
-	for _, tt := range []struct{ servers, threshold int }{{3, 50}, {2, 100}} {
+	for _, tt := range []struct{ servers, threshold int }{{3, 34}, {2, 100}} {
 		h.configure(httpTOML + fmt.Sprintf("[vip.db.health]\ninterval = \"500ms\"\npanic_threshold = %d\n", tt.threshold))
 		h.must("slicelb", "reload")
 		ports, all := "7001 7002", []string{"7001 active active", "7002 active active"}
@@ -248,10 +248,11 @@ func TestRestartsOfLateServersInARow(t *testing.T) {
 		h.backends("all work", all...)
 		w := h.wrk("-H", "Connection: close")
 		for _, script := range []string{
-			"systemctl restart http@$port",
-			"slicelb backend maint --timeout 30s db 127.0.0.1:$port && systemctl restart http@$port && slicelb backend ready db 127.0.0.1:$port",
+			"for port in $1; do systemctl restart http@$port; done",
+			"for port in $1; do slicelb backend maint --timeout 30s db 127.0.0.1:$port; systemctl restart http@$port; slicelb backend ready db 127.0.0.1:$port; done",
+			"systemctl restart $(printf 'http@%s ' $1)", // all at once
 		} {
-			h.must("sh", "-ec", "for port in "+ports+"; do "+script+"; done")
+			h.must("sh", "-ec", script, "sh", ports)
 			h.backends("all are back", all...)
 		}
 		t.Logf("%d servers, panic_threshold %d", tt.servers, tt.threshold)

@@ -47,7 +47,7 @@ func next(t *testing.T, from <-chan Decision) Decision {
 	select {
 	case d := <-from:
 		return d
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("no decision was told")
 		return Decision{}
 	}

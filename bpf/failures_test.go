@@ -65,7 +65,7 @@ func nextFailure(t *testing.T, what string, from <-chan Failure) Failure {
 	select {
 	case f := <-from:
 		return f
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatalf("%s: no failure was reported", what)
 		return Failure{}
 	}

@@ -23,12 +23,12 @@ func refuseIPv6(next func(hook, *os.File, *ebpf.Program) (link.Link, error)) fun
 	}
 }
 
-// until polls a condition for five seconds at most.
+// until polls a condition for a minute at most: on a machine that is busy, or emulated.
 func until(what string, ok func() bool) error {
-	deadline := time.Now().Add(5 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for !ok() {
 		if time.Now().After(deadline) {
-			return fmt.Errorf("%s: not within 5 s", what)
+			return fmt.Errorf("%s: not within a minute", what)
 		}
 		_ = unix.Nanosleep(&unix.Timespec{Nsec: 1e6}, nil)
 	}

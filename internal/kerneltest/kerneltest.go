@@ -113,9 +113,9 @@ func numbers(version string) []int {
 	return out
 }
 
-// until polls for five seconds at most; its error is f's last.
+// until polls for half a minute at most; its error is f's last.
 func until(f func() error) error {
-	deadline := time.Now().Add(5 * time.Second)
+	deadline := time.Now().Add(30 * time.Second)
 	for {
 		err := f()
 		if err == nil || time.Now().After(deadline) {

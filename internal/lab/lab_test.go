@@ -33,7 +33,7 @@ func run(t *testing.T, l *lab.Lab, name string, args ...string) string {
 // eventually polls until ok holds.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for tick := time.Tick(5 * time.Millisecond); !ok(); <-tick {
 		if time.Now().After(deadline) {
 			t.Fatalf("never came true: %s", what)

@@ -43,11 +43,17 @@ func TestMemberLatency(t *testing.T) {
 		slices.Sort(late)
 		p99 := func(d []time.Duration) time.Duration { return d[len(d)*99/100] }
 		t.Logf("%s: %v after mkdir in the median, %v at p99, of %d; a timer here is %v late at p99", test.what, took[len(took)/2], p99(took), len(took), p99(late))
-		// On a machine that does much else, each of those that pass a hint on is late now
-		// and then: there the median is held to it, and what a timer is late.
-		const limit = 10 * time.Millisecond
-		idle := p99(late) < time.Millisecond && late[len(late)-1] < limit
-		if idle && scale.Factor() >= 1 && p99(took) > limit || took[len(took)/2] > limit+p99(late) {
+		// On a machine that does much else, each of those that pass a hint on is late, and
+		// a timer tells of one of them: there half must still be known long before anything
+		// but the hint would have them looked for.
+		limit, held := 10*time.Millisecond, took[len(took)/2]
+		switch idle := p99(late) < time.Millisecond && late[len(late)-1] < limit; {
+		case !idle:
+			limit = 200 * time.Millisecond
+		case scale.Factor() >= 1:
+			held = p99(took)
+		}
+		if held > limit {
 			t.Errorf("%s: more than %v", test.what, limit)
 		}
 	}

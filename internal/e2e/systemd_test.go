@@ -44,8 +44,8 @@ func playCycled(args []string) int {
 		if id != 0 && (err != nil || now != id) {
 			// The directory is out of sight a moment before its entry goes.
 			gone := time.Now()
-			for groupIn(table, id) != 0 {
-				if time.Since(gone) > time.Second {
+			for late := false; groupIn(table, id) != 0; late = time.Since(gone) > time.Second {
+				if late { // this look began when the time was over
 					c.Stale++
 					break
 				}

@@ -240,9 +240,11 @@ func (h *host) status() *api.Status {
 	return s
 }
 
-// eventually polls until ok holds.
+// eventually polls until ok holds: within some time, and a minute more on a machine that
+// does much else.
 func (h *host) eventually(within time.Duration, what string, ok func() bool) {
 	h.t.Helper()
+	within += time.Minute
 	deadline := time.Now().Add(within)
 	for tick := time.Tick(20 * time.Millisecond); !ok(); <-tick {
 		if time.Now().After(deadline) {

@@ -157,7 +157,7 @@ func TestLoopHangs(t *testing.T) {
 			return next != pid && next != "0" && h.property("ActiveState") == "active"
 		})
 		t.Logf("at %q: restarted after %v", point, time.Since(hung).Round(time.Millisecond))
-		h.eventually(10*time.Second, "the watchdog did it", func() bool { return watchdogs() == before+1 })
+		h.eventually(10*time.Second, "the watchdog did it", func() bool { return watchdogs() > before })
 		if s := h.healthy(); !s.DataPlane.Adopted {
 			t.Errorf("at %q: not adopted: %q", point, s.Notes)
 		}
@@ -204,7 +204,7 @@ func (h *host) held() map[string]int {
 // cleaned waits until the maps hold so many entries of each kind and no more.
 func (h *host) cleaned(want map[string]int) {
 	h.t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for {
 		have := h.held()
 		if maps.Equal(have, want) {

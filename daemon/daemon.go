@@ -197,6 +197,7 @@ func (d *daemon) loop(ctx context.Context) error {
 			d.soon(ctx)
 		case c := <-changes:
 			d.change(ctx, c)
+		case <-d.backends.patience():
 		case <-d.hup:
 			d.again = true // also where one is under way: it may have read the files already
 		case l := <-d.loads:

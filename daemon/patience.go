@@ -91,12 +91,21 @@ func (d *daemon) attempt(ctx context.Context, c *backendChange) error {
 	return nil
 }
 
+// patience is when the time of an order that waits is over; nil: none waits.
+func (b *backendStates) patience() <-chan time.Time {
+	if len(b.open) == 0 {
+		return nil
+	}
+	first := slices.MinFunc(b.open, func(x, y *backendChange) int { return x.until.Compare(y.until) })
+	return time.After(time.Until(first.until))
+}
+
 // giveUp answers what waits when the daemon stops: what has not been carried out will
-// not be.
+// not be, but for who asks the next one.
 func (b *backendStates) giveUp() {
 	for _, c := range b.open {
 		if c.answer == nil {
-			c.done <- backendChanged{err: api.Errorf(api.Failed, "%s: the daemon stops", c)}
+			c.done <- backendChanged{err: api.Errorf(api.Busy, "%s: the daemon stops", c)}
 			continue
 		}
 		c.done <- backendChanged{answer: c.answer}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/slicelb/slicelb/api"
@@ -23,12 +24,28 @@ func TestStopAnswersOpenOrders(t *testing.T) {
 	b := newBackendStates()
 	b.open = []*backendChange{waits, carried}
 	b.giveUp()
-	if out := <-waits.done; out.err == nil || out.answer != nil {
+	if out := <-waits.done; !stops(out.err) || out.answer != nil {
 		t.Errorf("not carried out: %+v", out)
 	}
 	if out := <-carried.done; out.err != nil || out.answer != carried.answer {
 		t.Errorf("carried out: %+v", out)
 	}
+}
+
+// When the time of an order is over that is looked at, and not some time later: its command
+// is to hear why nothing was done.
+func TestPatience(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBackendStates()
+		if b.patience() != nil {
+			t.Error("no order waits, and one's time ends")
+		}
+		begun := time.Now()
+		b.open = []*backendChange{{until: begun.Add(time.Hour)}, {until: begun.Add(time.Minute)}}
+		if <-b.patience(); time.Since(begun) != time.Minute {
+			t.Errorf("after %v", time.Since(begun))
+		}
+	})
 }
 
 // An order whose command was interrupted, or whose time was over, while it waited is

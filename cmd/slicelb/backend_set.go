@@ -110,7 +110,11 @@ func (g *globals) order(ctx context.Context, change api.BackendChange) (*api.Bac
 			change.Wait = max(time.Until(end)*19/20, time.Millisecond)
 		}
 		out, err := g.client().SetBackend(ctx, change)
-		if err == nil || !g.restarts(ctx, err) || time.Since(begun) > waitPatience {
+		stops := isBusy(err) // it had the order until now
+		if stops {
+			begun = time.Now()
+		}
+		if err == nil || !stops && (!g.restarts(ctx, err) || time.Since(begun) > waitPatience) {
 			return out, err
 		}
 		select {
@@ -119,6 +123,13 @@ func (g *globals) order(ctx context.Context, change api.BackendChange) (*api.Bac
 		case <-tick.C:
 		}
 	}
+}
+
+// isBusy reports whether a daemon answered that it does not do what it was asked now, as
+// one does that stops.
+func isBusy(err error) bool {
+	var refused *api.Error
+	return errors.As(err, &refused) && refused.Code == api.Busy
 }
 
 // restarts reports whether a daemon that did not answer may do so before long.

@@ -55,3 +55,40 @@ func TestOrderOverRestart(t *testing.T) {
 		})
 	}
 }
+
+// leaving stops while it has an order, the first time.
+type leaving struct {
+	canned
+	asked *atomic.Int32
+}
+
+func (l leaving) SetBackend(ctx context.Context, q api.BackendChange) (*api.BackendChanged, error) {
+	if l.asked.Add(1) == 1 {
+		return nil, api.Errorf(api.Busy, "the daemon stops")
+	}
+	return l.canned.SetBackend(ctx, q)
+}
+
+// An order that a daemon had, which waited with it until it stopped, is given to the next
+// one.
+func TestOrderOfOneThatStops(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "api.sock")
+	ctx, cancel := context.WithCancel(t.Context())
+	ln, err := api.Listen(socket, -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var asked atomic.Int32
+	served := make(chan error, 1)
+	go func() {
+		served <- (&api.Server{Daemon: leaving{canned{}, &asked}, Log: slog.New(slog.DiscardHandler)}).Serve(ctx, ln)
+	}()
+	g := &globals{env: &env{stderr: io.Discard, unitState: func(context.Context) (string, string) { return "", "" }}, socket: socket}
+	if _, err := g.order(t.Context(), api.BackendChange{VIP: "db", Address: "192.0.2.11:5432", State: "drain"}); err != nil || asked.Load() != 2 {
+		t.Errorf("asked %d times: %v", asked.Load(), err)
+	}
+	cancel()
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/slicelb/slicelb/api"
@@ -115,6 +116,9 @@ func (d *daemon) meant(c *backendChange) ([]lb.Endpoint, error) {
 // meantByUnit are the backends that a unit is; none, where it could be one and
 // does not run.
 func (d *daemon) meantByUnit(unit string) ([]lb.Endpoint, error) {
+	if strings.Contains(unit, "*") {
+		return nil, &api.Error{Code: api.BadRequest, Text: fmt.Sprintf("unit %q: want the name of one unit", unit), Hint: "slicelb backend list -o wide"}
+	}
 	if !slices.ContainsFunc(d.running.patterns, func(p string) bool { return unitwatch.MatchUnit(p, unit) }) {
 		return nil, &api.Error{Code: api.NotFound, Text: fmt.Sprintf("no backend is the unit %q", unit), Hint: "slicelb backend list -o wide"}
 	}

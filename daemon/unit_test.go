@@ -166,7 +166,7 @@ func TestMeantByUnit(t *testing.T) {
 		unit string
 		want string
 	}{
-		{"web@1.service", "db 127.0.0.1:1, other 127.0.0.1:1"}, {"web@2.service", ""}, {"x.service", `no backend is the unit "x.service"`},
+		{"web@1.service", "db 127.0.0.1:1, other 127.0.0.1:1"}, {"web@2.service", ""}, {"web@*.service", `unit "web@*.service": want the name of one unit`}, {"x.service", `no backend is the unit "x.service"`},
 	} {
 		all, err := d.meant(&backendChange{unit: tt.unit})
 		var got []string

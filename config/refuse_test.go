@@ -192,6 +192,7 @@ func TestRefuse(t *testing.T) {
 		{"bad unit bare template", unit("pg@.service", "127.0.0.1:%i"), `write "pg@*.service"`},
 		{"bad unit instance of no template", unit("pg.service", "127.0.0.1:%i"), `"pg.service" has no instance`},
 		{"bad unit glob of no template", unit("pg-*.service", "127.0.0.1:%i"), `"pg-*.service" has no instance`},
+		{"its hint", unit("pg-*.service", "127.0.0.1:%i"), `unit = "pg-@*.service"`},
 		{"bad unit glob with one address", unit("pg@*.service", "127.0.0.1:5432"), `the same for each of "pg@*.service"`},
 		{"bad unit instance makes no address", unit("pg@x.service", "127.0.0.1:%i"), `the port is not a number`},
 		{"bad unit no instance makes an address", unit("pg@*.service", "127.0.0.1%i"), "no instance makes it ADDRESS:PORT"},

@@ -124,7 +124,11 @@ func (u *UnitBackend) check(known bool) *refusal {
 	}
 	switch {
 	case uses && !has:
-		return refuse("%i has no meaning, "+quote(u.Unit)+" has no instance", `unit = "`+strings.TrimSuffix(u.Unit, ".service")+`@*.service"`)
+		hint := ""
+		if stem, ok := strings.CutSuffix(u.Unit, ".service"); ok {
+			hint = `unit = "` + strings.TrimRight(stem, "*") + `@*.service"`
+		}
+		return refuse("%i has no meaning, "+quote(u.Unit)+" has no instance", hint)
 	case uses && !many:
 		addr, err := parseBackend(strings.ReplaceAll(u.Address, instance, instanceOf(u.Unit)))
 		if err != nil {

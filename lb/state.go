@@ -220,15 +220,6 @@ type Cgroup struct {
 	Place Place
 }
 
-// Place is how a cgroup stands where there is no room for all.
-type Place uint8
-
-const (
-	Needed  Place = iota // its entry decides who is in which group, and root made it
-	Foreign              // its entry decides that, and anybody may have made it
-	Repeats              // its entry says what that of a cgroup around it does, only sooner
-)
-
 // Edge is an entry of expect, or of expect_patterns where Pattern is set.
 type Edge struct {
 	Node    uint32

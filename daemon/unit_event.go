@@ -1,7 +1,6 @@
 package daemon
 
 import (
-	"maps"
 	"slices"
 
 	"github.com/slicelb/slicelb/discover"
@@ -16,25 +15,26 @@ func (d *daemon) tellRuns(before, now *source) {
 		return // no backend is a unit
 	}
 	was, is := before.ends.Units, now.ends.Units
-	all := maps.Clone(was)
-	if all == nil {
-		all = map[discover.Endpoint]discover.Unit{}
-	}
-	maps.Copy(all, is)
-	said := 0
-	for _, at := range slices.SortedFunc(maps.Keys(all), discover.Endpoint.Compare) {
-		u := all[at]
-		_, there := is[at]
-		serves := is[at].State.Serves() // one that is not there does not
-		if serves == was[at].State.Serves() {
-			continue
+	var turned []discover.Endpoint // one that is not there does not serve
+	for at, u := range is {
+		if u.State.Serves() != was[at].State.Serves() {
+			turned = append(turned, at)
 		}
-		if said++; said > maxLogged {
-			continue
+	}
+	for at, u := range was {
+		if _, there := is[at]; !there && u.State.Serves() {
+			turned = append(turned, at)
+		}
+	}
+	slices.SortFunc(turned, discover.Endpoint.Compare)
+	for _, at := range turned[:min(len(turned), maxLogged)] {
+		u, there := is[at]
+		if !there {
+			u = was[at]
 		}
 		e, unit := lb.Endpoint(at), prose.Foreign(u.Name)
 		switch {
-		case serves:
+		case there && u.State.Serves():
 			d.log.Info("backend is up", "event", eventBackendUp, "vip", e.VIP, "backend", e.Addr, "reason", "unit "+unit+" is "+u.State.String())
 		case there:
 			d.log.Warn("backend is down", "event", eventBackendDown, "vip", e.VIP, "backend", e.Addr, "reason", unitReason(&u))
@@ -42,7 +42,7 @@ func (d *daemon) tellRuns(before, now *source) {
 			d.log.Warn("backend is down", "event", eventBackendDown, "vip", e.VIP, "backend", e.Addr, "reason", "unit "+unit+" is inactive")
 		}
 	}
-	if said > maxLogged {
-		d.log.Warn("more backends have come or gone with their units", "number", said-maxLogged)
+	if more := len(turned) - maxLogged; more > 0 {
+		d.log.Warn("more backends have come or gone with their units", "number", more)
 	}
 }

@@ -67,6 +67,25 @@ func TestUnitEvents(t *testing.T) {
 	}
 }
 
+// Of many that come at once the first are told by name, the others by their number.
+func TestManyUnitEvents(t *testing.T) {
+	d := bare(t, fdstoretest.New(t), newMemoryPath(lbtest.DefaultLimits))
+	var log syncBuffer
+	d.log = slog.New(slog.NewTextHandler(&log, nil))
+	d.running = sourceOf(t, twoVIPs)
+	d.snap = &unitwatch.Snapshot{Tree: d.running.tree, Complete: true}
+	d.seeUnits(t.Context(), running(1001, 1002))
+	d.seeUnits(t.Context(), running(1001, 1003+maxLogged))
+	text := log.String()
+	got := eventsIn(text)
+	if len(got) != maxLogged || !slices.IsSorted(got) || !strings.HasPrefix(got[0], "backend-up many 127.0.0.1:1003 ") {
+		t.Errorf("events %q", got)
+	}
+	if !strings.Contains(text, `msg="more backends have come or gone with their units" number=1`) {
+		t.Errorf("the others are not told:\n%s", text)
+	}
+}
+
 func stateNamed(t *testing.T, name string) unitwatch.UnitState {
 	t.Helper()
 	for _, s := range []unitwatch.UnitState{unitwatch.UnitActive, unitwatch.UnitReloading, unitwatch.UnitActivating, unitwatch.UnitDeactivating, unitwatch.UnitFailed} {

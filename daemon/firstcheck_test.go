@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/slicelb/slicelb/health"
+	"github.com/slicelb/slicelb/internal/fdstore/fdstoretest"
+	"github.com/slicelb/slicelb/lb/lbtest"
 )
 
 // verdictsOf is what a checker says of targets before it has checked any.
@@ -60,6 +62,32 @@ func TestBare(t *testing.T) {
 		b.verdicts = verdictsOf(t, targets...)
 		if got := b.bare(src); got != tt.want {
 			t.Errorf("%s: %t, want %t", tt.name, got, tt.want)
+		}
+	}
+}
+
+// A start waits for every first check, and one that has inherited something, which serves
+// meanwhile, for one of each list.
+func TestWhoWaitsForFirstChecks(t *testing.T) {
+	d := bare(t, fdstoretest.New(t), newMemoryPath(lbtest.DefaultLimits))
+	d.running = parse(t, oneVIP+"[[vip.db.backend]]\naddress = \"192.0.2.2:80\"\n[vip.db.health]\n")
+	d.listening = time.Now()
+	target := func(addr string, state health.State) health.Target {
+		return health.Target{VIP: "db", Addr: endpointOf("db", addr).Addr, Assume: state}
+	}
+	for _, tt := range []struct {
+		other            health.State // of a backend, while the first one's check has not ended
+		inherited, waits bool
+	}{
+		{health.Up, false, true},
+		{health.Up, true, false},
+		{health.Down, true, true},
+	} {
+		d.backends.verdicts = verdictsOf(t, target("192.0.2.1:80", health.Unchecked), target("192.0.2.2:80", tt.other))
+		d.backends.verdicts.Unchecked = 1
+		d.inherited = tt.inherited
+		if got := d.unchecked(); got != tt.waits {
+			t.Errorf("the other one is %s, inherited %t: waits %t", tt.other, tt.inherited, got)
 		}
 	}
 }

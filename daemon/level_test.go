@@ -1,13 +1,17 @@
 package daemon
 
 import (
+	"errors"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/slicelb/slicelb/config"
+	"github.com/slicelb/slicelb/internal/fdstore/fdstoretest"
 	"github.com/slicelb/slicelb/internal/kerneltest"
+	"github.com/slicelb/slicelb/lb/lbtest"
 	"github.com/slicelb/slicelb/unitwatch"
+	"github.com/slicelb/slicelb/unitwatch/anchor"
 )
 
 // A root that is named lies where it lies, however it is called. edge D27
@@ -53,5 +57,17 @@ func TestTooDeep(t *testing.T) {
 		if (err == nil) != (want == "") || err != nil && !strings.HasPrefix(err.Error(), want) {
 			t.Errorf("a root at level %d: %v, want %q", root, err, want)
 		}
+	}
+}
+
+// A daemon that cannot give the kernel its slices for that reason ends, and says so.
+func TestTooDeepAtStart(t *testing.T) {
+	d := bare(t, fdstoretest.New(t), newMemoryPath(lbtest.DefaultLimits))
+	d.rootLevel = anchor.MaxLevel
+	d.running = sourceOf(t, "[group.web]\nslices = [\"web.slice\"]\n"+oneVIP)
+	d.see(t.Context(), &unitwatch.Snapshot{Tree: d.running.tree, Complete: true})
+	var bad *ConfigError
+	if err := d.hopeless(); !errors.As(err, &bad) || !strings.Contains(err.Error(), "which is at level 31 itself") {
+		t.Errorf("%v", err)
 	}
 }

@@ -37,6 +37,11 @@ clients = ["web"]
 backend = [{ address = "192.0.2.1:80" }]
 [vip.own.for.web]
 backend = [{ address = "192.0.2.2:80" }]
+[vip.most]
+frontends = ["10.96.0.8:80"]
+backend = [{ address = "192.0.2.1:80" }]
+[vip.most.for.web]
+backend = [{ address = "192.0.2.2:80" }]
 [vip.well]
 frontends = ["10.96.0.6:80"]
 backend = [{ address = "192.0.2.1:80" }]
@@ -44,6 +49,7 @@ backend = [{ address = "192.0.2.1:80" }]
 	c := &counted{source: src, share: map[shareKey]float64{
 		{"both", "", netip.MustParseAddrPort("[fd00::1]:80")}:     1,
 		{"views", "web", netip.MustParseAddrPort("192.0.2.1:80")}: 1,
+		{"most", "web", netip.MustParseAddrPort("192.0.2.2:80")}:  1,
 		{"own", "web", netip.MustParseAddrPort("192.0.2.2:80")}:   1,
 		{"well", "", netip.MustParseAddrPort("192.0.2.1:80")}:     1,
 	}}
@@ -62,6 +68,7 @@ backend = [{ address = "192.0.2.1:80" }]
 	want := map[string]told{
 		"both":  {[]api.Family{{Family: 4}, {Family: 6, Up: 1}}, `vip.both: no IPv4 backend takes connections; when_down = "reject"`},
 		"down":  {[]api.Family{{Family: 4}}, `vip.down: no backend takes connections; when_down = "pass"`},
+		"most":  {[]api.Family{{Family: 4}}, `vip.most: no backend takes connections; when_down = "reject"`}, // of those that most callers get
 		"none":  {},
 		"own":   {[]api.Family{{Family: 4, Up: 1}}, ""},
 		"units": {[]api.Family{{Family: 4}}, `vip.units: no backend takes connections; when_down = "reject"`},

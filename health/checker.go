@@ -23,8 +23,8 @@ const (
 	startGrain = 20 * time.Millisecond
 	// batch is how many checks are started before the sockets are looked at.
 	batch = 128
-	// stall is by how much a turn and its wait may take longer than the wait before
-	// that counts as a pause of the process.
+	// stall is by how much a turn and its wait may take longer than the turn's work and
+	// the wait before that counts as a pause of the process.
 	stall = 100 * time.Millisecond
 	// publishGap is the least time between two values of verdicts.
 	publishGap = 10 * time.Millisecond
@@ -40,6 +40,7 @@ const (
 // Checker checks targets. Its methods may be called from any goroutine.
 type Checker struct {
 	newProber func(*errgroup.Group, context.Context) (prober, error)
+	processor func() time.Duration // how much of its time the process has had
 	out       chan *Verdicts
 
 	mu         sync.Mutex
@@ -74,7 +75,7 @@ type probeKey struct {
 
 // New makes a checker that checks nothing.
 func New() *Checker {
-	return &Checker{newProber: newPoller, out: make(chan *Verdicts, 1)}
+	return &Checker{newProber: newPoller, processor: processorTime, out: make(chan *Verdicts, 1)}
 }
 
 // Verdicts delivers the newest value, and one after each call of Set. A value
@@ -157,13 +158,15 @@ func (c *Checker) begin(p prober) {
 func (c *Checker) loop(ctx context.Context, p prober) {
 	var ended []*flight
 	for ctx.Err() == nil {
-		before := time.Now()
+		before, used := time.Now(), c.processor()
 		wait, out := c.turn(p, ended)
 		if out != nil {
 			c.publish(out)
 		}
+		// To take a list of many targets is work, in which the process runs.
+		worked := min(time.Since(before), c.processor()-used)
 		ended = p.wait(wait)
-		if over := time.Since(before) - wait; over > stall {
+		if over := time.Since(before) - worked - wait; over > stall {
 			c.pause(over)
 		}
 	}

@@ -21,6 +21,9 @@ type scripted struct {
 	answer func(addr netip.AddrPort, begun time.Time) (time.Duration, error)
 	// sleepy, once set, keeps wait from returning for so long, and slow start.
 	sleepy, slow time.Duration
+	// work is how long each question for room has the process work, and worked how long
+	// it has.
+	work, worked time.Duration
 
 	kick chan struct{}
 
@@ -96,8 +99,19 @@ func (s *scripted) wake() {
 
 func (s *scripted) room() int {
 	s.mu.Lock()
+	work := s.work
+	s.mu.Unlock()
+	time.Sleep(work)
+	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.worked += work
 	return maxOpen - len(s.flying)
+}
+
+func (s *scripted) processor() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.worked
 }
 
 // change changes what the prober's answers depend on.
@@ -139,6 +153,7 @@ func run(t *testing.T, answer func(netip.AddrPort, time.Time) (time.Duration, er
 		s := &scripted{answer: answer, kick: make(chan struct{}, 1), starts: map[netip.AddrPort][]time.Time{}, flying: map[*flight]time.Time{}}
 		c := New()
 		c.newProber = func(*errgroup.Group, context.Context) (prober, error) { return s, nil }
+		c.processor = s.processor
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() { done <- c.Run(ctx) }()
@@ -368,6 +383,28 @@ func TestPace(t *testing.T) {
 func TestStandstill(t *testing.T) {
 	t.Run("in a wait", func(t *testing.T) { standstill(t, func(s *scripted, d time.Duration) { s.sleepy = d }) })
 	t.Run("in a start", func(t *testing.T) { standstill(t, func(s *scripted, d time.Duration) { s.slow = d }) })
+}
+
+// A checker that has much to do has not stood still: who says nothing goes down all the
+// same.
+func TestWorkIsNoPause(t *testing.T) {
+	strict := usual
+	strict.Fall = 1
+	run(t, func(netip.AddrPort, time.Time) (time.Duration, error) { return time.Hour, nil }, func(b *bench) {
+		list := targets(1, &strict, Up)
+		b.Set(list)
+		b.pass(time.Millisecond)
+		b.change(func() { b.work = strict.Timeout })
+		b.pass(time.Minute)
+		if got := b.last[Endpoint{list[0].VIP, addr(0)}]; got != Down {
+			t.Errorf("it is %s", got)
+		}
+		b.change(func() { b.work = 0 })
+		b.pass(time.Minute) // it holds no lock while it works no more
+		if s := b.Stats(); s.Stalled != 0 || s.Void != 0 || s.Failed == 0 {
+			t.Errorf("%+v", s)
+		}
+	})
 }
 
 func standstill(t *testing.T, pause func(*scripted, time.Duration)) {

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/slicelb/slicelb/internal/leftover"
 	"github.com/slicelb/slicelb/internal/scale"
 )
 
@@ -65,7 +66,7 @@ func TestMatrix(t *testing.T) {
 				t.Fatal(err)
 			}
 			t.Parallel() // a machine keeps one processor busy, hardly more
-			initramfs := filepath.Join(t.TempDir(), "initramfs")
+			initramfs := filepath.Join(tempDir(t), "initramfs")
 			// Emulation is ten times slower at best, and shows what holds, not how long.
 			fraction := strconv.FormatFloat(scale.Factor()/10, 'g', -1, 64)
 			env := []string{guestVar + "=" + s, "CI=" + os.Getenv("CI"), scale.Var + "=" + fraction}
@@ -109,11 +110,22 @@ func TestMatrix(t *testing.T) {
 	}
 }
 
+// tempDir is for what is large: where the test is killed, the next one removes it.
+func tempDir(t *testing.T) string {
+	t.Helper()
+	dir, err := leftover.MkdirTemp("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
 // build compiles the candidates.
 func build(t *testing.T) []Program {
 	t.Helper()
 	top := filepath.Join("..", "..")
-	bin := t.TempDir()
+	bin := tempDir(t)
 	var programs []Program
 	for _, pkg := range candidates {
 		dir := filepath.Join(top, pkg)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 
@@ -20,14 +21,26 @@ var ErrNotLoaded = errors.New("not loaded")
 // LoadedUnit is how systemd says a loaded unit is: "active", "running".
 type LoadedUnit struct{ Active, Sub string }
 
-// AskUnit asks how a unit is.
+// AskUnit asks how a unit is, root also where there is no bus.
 func AskUnit(ctx context.Context, name string) (LoadedUnit, error) {
-	conn, err := sdbus.NewSystemConnectionContext(ctx)
+	conn, err := dialSystemd(ctx)
 	if err != nil {
 		return LoadedUnit{}, err
 	}
 	defer conn.Close()
 	return loaded(ctx, conn, name)
+}
+
+// dialSystemd opens a connection for root to systemd itself, past the bus, as systemctl
+// does: at a shutdown the bus is among the first that end, while its socket still takes
+// calls that nobody answers. Others are not let in there, and it may be missing.
+func dialSystemd(ctx context.Context) (*sdbus.Conn, error) {
+	if os.Geteuid() == 0 {
+		if conn, err := sdbus.NewSystemdConnectionContext(ctx); err == nil {
+			return conn, nil
+		}
+	}
+	return sdbus.NewSystemConnectionContext(ctx)
 }
 
 // loaded lists one unit: to ask for it by its name would load it.

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"os"
@@ -309,4 +310,26 @@ func TestStopWithoutDaemon(t *testing.T) {
 	if result := h.must("systemctl", "show", "--property=Result", "--value", "http@7001"); result != "success" {
 		t.Errorf("the stop's result is %s", result)
 	}
+}
+
+// Nor does it where slicelb is stopped meanwhile and the bus has ended before, as at a
+// shutdown.
+func TestStopAtShutdown(t *testing.T) {
+	h := install(t)
+	h.deploy()
+	h.drains("30s")
+	h.must("systemctl", "stop", "http@7002", "http@7003")
+	h.backends("one serves", "7001 active active")
+	w := h.wrk()
+	h.must("systemctl", "stop", "--no-block", "http@7001")
+	h.backends("its connections are waited for", "7001 draining deactivating")
+	t.Cleanup(func() { h.Run(context.Background(), "systemctl", "start", "dbus.socket", "dbus.service") })
+	h.must("systemctl", "stop", "dbus.socket", "dbus.service")
+	begun := time.Now()
+	h.must("systemctl", "stop", unit)
+	h.eventually(15*time.Second, "the server stops", func() bool {
+		return h.must("systemctl", "show", "--property=ActiveState", "--value", "http@7001") == "inactive"
+	})
+	t.Logf("the stop went on for %v", time.Since(begun))
+	w.end()
 }

@@ -18,8 +18,9 @@ import (
 // ErrNotLoaded is returned for a unit that systemd has not loaded.
 var ErrNotLoaded = errors.New("not loaded")
 
-// LoadedUnit is how systemd says a loaded unit is: "active", "running".
-type LoadedUnit struct{ Active, Sub string }
+// LoadedUnit is how systemd says a loaded unit is, "active", "running", and the type of
+// its job, "start"; "" where it has none.
+type LoadedUnit struct{ Active, Sub, Job string }
 
 // AskUnit asks how a unit is, root also where there is no bus.
 func AskUnit(ctx context.Context, name string) (LoadedUnit, error) {
@@ -53,7 +54,7 @@ func loaded(ctx context.Context, conn *sdbus.Conn, name string) (LoadedUnit, err
 	}
 	for _, u := range list {
 		if u.Name == name {
-			return LoadedUnit{Active: u.ActiveState, Sub: u.SubState}, nil
+			return LoadedUnit{Active: u.ActiveState, Sub: u.SubState, Job: u.JobType}, nil
 		}
 	}
 	return LoadedUnit{}, ErrNotLoaded

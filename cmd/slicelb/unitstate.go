@@ -19,13 +19,16 @@ func unitState(ctx context.Context) (active, sub string) {
 }
 
 // stateOf is a unit's state by systemd's answer. One that has stopped and that nothing
-// wants, such as a target that it is enabled in, is not loaded any more.
+// wants, such as a target that it is enabled in, is not loaded any more. One that a job
+// is to start, as between the two halves of a restart, is on its way.
 func stateOf(u unitwatch.LoadedUnit, err error) (active, sub string) {
 	switch {
 	case errors.Is(err, unitwatch.ErrNotLoaded):
 		return "inactive", "dead"
 	case err != nil:
 		return "", ""
+	case u.Active != "active" && (u.Job == "start" || u.Job == "restart"):
+		return "activating", ""
 	}
 	return u.Active, u.Sub
 }

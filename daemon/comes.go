@@ -10,9 +10,9 @@ import (
 )
 
 // comes reports whether a backend that is not in use may be, before long: its unit
-// starts or is about to, if need be when it has stopped, its first check has not ended, it fails its checks and was
-// started or made ready a moment ago, or it is not in the kernel yet. states are what
-// checks have found.
+// starts or is about to, if need be when it has stopped, its first check has not ended,
+// it fails its checks and was started or made ready a moment ago, or it is not in the
+// kernel yet. states are what checks have found.
 func (b *backendStates) comes(src *source, e lb.Endpoint, states map[lb.Endpoint]health.State) bool {
 	u := src.unit(e)
 	if o := b.operator[e]; o.State != "" && !o.endsSoon(u) {

@@ -41,6 +41,7 @@ func TestStateOf(t *testing.T) {
 		{unitwatch.LoadedUnit{Active: "inactive", Sub: "dead"}, nil, "inactive", "dead"},
 		{unitwatch.LoadedUnit{Active: "inactive", Sub: "dead", Job: "start"}, nil, "activating", ""},
 		{unitwatch.LoadedUnit{Active: "failed", Sub: "failed", Job: "restart"}, nil, "activating", ""},
+		{unitwatch.LoadedUnit{Active: "activating", Sub: "start-pre", Job: "start"}, nil, "activating", "start-pre"},
 		{unitwatch.LoadedUnit{Active: "deactivating", Sub: "stop", Job: "stop"}, nil, "deactivating", "stop"},
 		{unitwatch.LoadedUnit{Active: "active", Sub: "running", Job: "restart"}, nil, "active", "running"},
 		{unitwatch.LoadedUnit{}, unitwatch.ErrNotLoaded, "inactive", "dead"},

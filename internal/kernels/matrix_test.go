@@ -34,9 +34,6 @@ var candidates = []string{"internal/kernels", "bpf", "lb"}
 // bootTimeout bounds one machine, boot and all tests.
 const bootTimeout = 38 * time.Minute
 
-// findTimeout bounds the download of a kernel.
-const findTimeout = 10 * time.Minute
-
 func TestMatrix(t *testing.T) {
 	cache := os.Getenv(matrixVar)
 	if cache == "" {
@@ -48,15 +45,15 @@ func TestMatrix(t *testing.T) {
 		}
 	}
 	programs := build(t)
-	summaries := make([]string, len(series))
-	t.Cleanup(func() {
-		if err := os.WriteFile(filepath.Join(cache, Summary), []byte(strings.Join(summaries, "")), 0o644); err != nil {
+	var summary strings.Builder
+	defer func() {
+		if err := os.WriteFile(filepath.Join(cache, Summary), []byte(summary.String()), 0o644); err != nil {
 			t.Error(err)
 		}
-	})
-	for i, s := range series {
+	}()
+	for _, s := range series {
 		t.Run(s, func(t *testing.T) {
-			ctx, cancel := context.WithTimeout(t.Context(), findTimeout)
+			ctx, cancel := context.WithTimeout(t.Context(), bootTimeout)
 			defer cancel()
 			k, err := Find(ctx, s, cache)
 			if errors.Is(err, ErrUnavailable) {
@@ -65,24 +62,21 @@ func TestMatrix(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			t.Parallel() // a machine keeps one processor busy, hardly more
 			initramfs := filepath.Join(tempDir(t), "initramfs")
 			// Emulation is ten times slower at best, and shows what holds, not how long.
 			fraction := strconv.FormatFloat(scale.Factor()/10, 'g', -1, 64)
 			env := []string{guestVar + "=" + s, "CI=" + os.Getenv("CI"), scale.Var + "=" + fraction}
-			if err := k.Initramfs(t.Context(), initramfs, env, programs); err != nil {
+			if err := k.Initramfs(ctx, initramfs, env, programs); err != nil {
 				t.Fatal(err)
 			}
-			boot, cancel := context.WithTimeout(t.Context(), bootTimeout)
-			defer cancel()
 			began := time.Now()
-			console, err := k.Boot(boot, initramfs)
+			console, err := k.Boot(ctx, initramfs)
 			t.Logf("Linux %s: %d test programs in %.0f s, boot included", k.Release, len(programs), time.Since(began).Seconds())
 			if err != nil {
 				t.Errorf("%v; console:\n%s", err, console)
 			}
 			results := parse(console)
-			summaries[i] = summarize(k.Release, results)
+			summary.WriteString(summarize(k.Release, results))
 			for _, p := range programs {
 				l, err := readList(p.Dir)
 				if err != nil {

@@ -70,6 +70,13 @@ func (c Code) status() int {
 	}
 }
 
+// IsBusy reports whether a daemon did not do what it was asked because it starts, stops or
+// has too much to do: who asks again is served then, by it or by the next one.
+func IsBusy(err error) bool {
+	var e *Error
+	return errors.As(err, &e) && e.Code == Busy
+}
+
 // head sets what the header of an answer says of e, and returns its status.
 func (e *Error) head(h http.Header) int {
 	if e.Code == Busy {

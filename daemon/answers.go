@@ -48,7 +48,7 @@ func (a answers) status(v *view) (*api.Status, *counted, error) {
 	problems, notes := slices.Clone(v.problems), slices.Clone(v.notes)
 	c, err := a.counters(v)
 	switch {
-	case stops(err):
+	case api.IsBusy(err):
 		return nil, nil, err
 	case err != nil:
 		problems = append(problems, err.Error())

@@ -37,7 +37,6 @@ type backendStates struct {
 
 	changes chan *backendChange
 	open    []*backendChange // that wait, in the order in which they came
-	turn    []*backendChange // those of which one is looked at now, all of them
 	notes   []string         // what a status says
 
 	stateFile  *os.File // the sealed memfd of the newest state

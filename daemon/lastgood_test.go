@@ -67,3 +67,19 @@ func FuzzLastGood(f *testing.F) {
 		}
 	})
 }
+
+// leftGood is what a process hands over that served toml last.
+func leftGood(t *testing.T, path, toml string) fdstore.FD {
+	t.Helper()
+	l := &lastGood{Generation: 1, Path: path, Files: []string{path}, TOML: toml}
+	f, err := l.seal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fdstore.FD{Name: l.name(), FD: fd}
+}

@@ -92,7 +92,7 @@ func (d *daemon) shouldWork(e lb.Endpoint) bool {
 
 // asksToo reports whether another order is about a backend, which has not been carried out.
 func (d *daemon) asksToo(e lb.Endpoint) bool {
-	return slices.ContainsFunc(d.backends.turn, func(c *backendChange) bool {
+	return slices.ContainsFunc(d.backends.open, func(c *backendChange) bool {
 		return c.answer == nil && !c.over && c.ctx.Err() == nil && slices.Contains(c.all, e)
 	})
 }

@@ -9,11 +9,8 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/slicelb/slicelb/api"
 	"github.com/slicelb/slicelb/config"
-	"github.com/slicelb/slicelb/internal/fdstore"
 	"github.com/slicelb/slicelb/internal/fdstore/fdstoretest"
 	"github.com/slicelb/slicelb/lb/lbtest"
 )
@@ -73,16 +70,7 @@ func TestStartWithFilesLost(t *testing.T) {
 			d.configPath = path
 			d.handed = append(d.handed, fdstoretest.Memfd(t, "slb1-x-map-cells"))
 			if tt.good {
-				state, err := (&lastGood{Generation: 1, Path: path, Files: []string{path}, TOML: oneVIP}).seal()
-				if err != nil {
-					t.Fatal(err)
-				}
-				defer state.Close()
-				fd, err := unix.FcntlInt(state.Fd(), unix.F_DUPFD_CLOEXEC, 0)
-				if err != nil {
-					t.Fatal(err)
-				}
-				d.handed = append(d.handed, fdstore.FD{Name: "state-v1.1", FD: fd})
+				d.handed = append(d.handed, leftGood(t, path, oneVIP))
 			}
 			if err := d.start(); err != nil {
 				t.Fatal(err)

@@ -41,10 +41,8 @@ func (d *daemon) change(ctx context.Context, c *backendChange) {
 // carryOut carries out the wishes whose time has come, and answers those that are
 // done.
 func (d *daemon) carryOut(ctx context.Context) {
-	open := d.backends.open
-	d.backends.open, d.backends.turn = nil, open
-	defer func() { d.backends.turn = nil }()
-	for _, c := range open {
+	var open []*backendChange
+	for _, c := range d.backends.open {
 		if c.answer == nil {
 			if err := d.attempt(ctx, c); err != nil {
 				c.done <- backendChanged{err: err}
@@ -52,7 +50,7 @@ func (d *daemon) carryOut(ctx context.Context) {
 			}
 		}
 		if c.answer == nil || !c.over && time.Now().Before(c.until) && !d.back(c) {
-			d.backends.open = append(d.backends.open, c)
+			open = append(open, c)
 			continue
 		}
 		if c.state == api.OrderReady {
@@ -60,6 +58,7 @@ func (d *daemon) carryOut(ctx context.Context) {
 		}
 		c.done <- backendChanged{answer: c.answer}
 	}
+	d.backends.open = open
 }
 
 // attempt carries out a wish that was not carried out yet, unless it is to wait.

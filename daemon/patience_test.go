@@ -24,7 +24,7 @@ func TestStopAnswersOpenOrders(t *testing.T) {
 	b := newBackendStates()
 	b.open = []*backendChange{waits, carried}
 	b.giveUp()
-	if out := <-waits.done; !stops(out.err) || out.answer != nil {
+	if out := <-waits.done; !api.IsBusy(out.err) || out.answer != nil {
 		t.Errorf("not carried out: %+v", out)
 	}
 	if out := <-carried.done; out.err != nil || out.answer != carried.answer {

@@ -59,9 +59,3 @@ func unreadable(what string, err error) error {
 	}
 	return fmt.Errorf("read %s: %w", what, err)
 }
-
-// stops tells a daemon that stops from one that cannot read the kernel.
-func stops(err error) bool {
-	var e *api.Error
-	return errors.As(err, &e) && e.Code == api.Busy
-}

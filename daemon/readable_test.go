@@ -120,7 +120,7 @@ func TestCountersThatCannotBeRead(t *testing.T) {
 		d := heir(t, m, nil)
 		a := answers{d}
 		begun := time.Now()
-		if _, err := a.Top(t.Context()); !stops(err) || time.Since(begun) != openPatience {
+		if _, err := a.Top(t.Context()); !api.IsBusy(err) || time.Since(begun) != openPatience {
 			t.Errorf("top after %v: %v", time.Since(begun), err)
 		}
 		d.applyErr = bpf.ErrLayout
@@ -135,7 +135,7 @@ func TestCountersThatCannotBeRead(t *testing.T) {
 			"dump": second(a.Dump(t.Context())), "the page": second(a.picture(t.Context())),
 			"explain": second(a.Explain(t.Context(), api.Question{Cgroup: "/", Address: "10.96.0.10:80"})),
 		} {
-			if !stops(err) {
+			if !api.IsBusy(err) {
 				t.Errorf("%s: %v", what, err)
 			}
 		}
@@ -161,10 +161,10 @@ func TestStopFailsScrapes(t *testing.T) {
 		t.Errorf("%d, %v:\n%s", w.Code, w.Header(), w.Body)
 	}
 	a := answers{d}
-	if s, err := a.Status(t.Context()); !stops(err) {
+	if s, err := a.Status(t.Context()); !api.IsBusy(err) {
 		t.Errorf("status: %+v, %v", s, err)
 	}
-	if top, err := a.Top(t.Context()); !stops(err) {
+	if top, err := a.Top(t.Context()); !api.IsBusy(err) {
 		t.Errorf("top: %+v, %v", top, err)
 	}
 }

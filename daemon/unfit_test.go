@@ -66,17 +66,7 @@ func TestRestartThatDoesNotFit(t *testing.T) {
 			}
 			d.handed = []fdstore.FD{{Name: "slb1-x-map-cells", FD: adopted}}
 			if test.good != "" {
-				l := &lastGood{Generation: 1, Path: d.configPath, Files: []string{d.configPath}, TOML: test.good}
-				f, err := l.seal()
-				if err != nil {
-					t.Fatal(err)
-				}
-				defer f.Close()
-				fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
-				if err != nil {
-					t.Fatal(err)
-				}
-				d.handed = append(d.handed, fdstore.FD{Name: l.name(), FD: fd})
+				d.handed = append(d.handed, leftGood(t, d.configPath, test.good))
 			}
 			d.kept = newKept(fdstore.New(d.notify, d.handed, m.Ask))
 			ctx, cancel := context.WithCancel(t.Context())
@@ -218,17 +208,7 @@ func TestRestartWithNothingToServe(t *testing.T) {
 	if err := os.WriteFile(d.configPath, []byte("[vip.\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	good := &lastGood{Generation: 1, Path: d.configPath, Files: []string{d.configPath}, TOML: manyFrontends()}
-	f, err := good.seal()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	d.handed = []fdstore.FD{{Name: good.name(), FD: fd}}
+	d.handed = []fdstore.FD{leftGood(t, d.configPath, manyFrontends())}
 	d.kept = newKept(fdstore.New(d.notify, d.handed, m.Ask))
 	ctx, cancel := context.WithCancel(t.Context())
 	defer d.tasks.Wait()

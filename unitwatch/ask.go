@@ -18,9 +18,11 @@ import (
 // ErrNotLoaded is returned for a unit that systemd has not loaded.
 var ErrNotLoaded = errors.New("not loaded")
 
-// LoadedUnit is how systemd says a loaded unit is, "active", "running", and the type of
-// its job, "start"; "" where it has none.
-type LoadedUnit struct{ Active, Sub, Job string }
+// LoadedUnit is how systemd says a loaded unit is: "active", "running".
+type LoadedUnit struct {
+	Active, Sub string
+	StartJob    bool // it has a job that starts it, at once or when it has stopped
+}
 
 // AskUnit asks how a unit is, root also where there is no bus.
 func AskUnit(ctx context.Context, name string) (LoadedUnit, error) {
@@ -54,7 +56,7 @@ func loaded(ctx context.Context, conn *sdbus.Conn, name string) (LoadedUnit, err
 	}
 	for _, u := range list {
 		if u.Name == name {
-			return LoadedUnit{Active: u.ActiveState, Sub: u.SubState, Job: u.JobType}, nil
+			return LoadedUnit{Active: u.ActiveState, Sub: u.SubState, StartJob: isStart(u.JobType)}, nil
 		}
 	}
 	return LoadedUnit{}, ErrNotLoaded

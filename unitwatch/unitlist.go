@@ -168,11 +168,10 @@ func (b *bus) invocation(unit string) string {
 
 // unitState knows every ActiveState but those of a unit that does not run. The SubState
 // says of one what activating does not: that a service waits for its RestartSec=, queued
-// since systemd 252 where its restart is a job already. Of a unit that is to start, its
-// job says so: restart while it stops, whatever restart was asked for (job_type_collapse()),
-// and start when it has stopped.
+// since systemd 252 where its restart is a job already. job: it is to start, and does not
+// yet.
 func unitState(l listed) (state UnitState, job, ok bool) {
-	job = l.JobType == "restart" || l.JobType == "start"
+	job = isStart(l.JobType)
 	switch l.Active {
 	case "active":
 		return UnitActive, false, true
@@ -192,6 +191,10 @@ func unitState(l listed) (state UnitState, job, ok bool) {
 	}
 	return 0, false, false // maintenance, which is no service's
 }
+
+// isStart reports whether a job of a type starts its unit: "restart" while that stops,
+// whatever restart was asked for (job_type_collapse()), and "start" when it has stopped.
+func isStart(jobType string) bool { return jobType == "restart" || jobType == "start" }
 
 // unitOfPath is the unit that an object path names.
 func unitOfPath(path string) (string, bool) {

@@ -60,7 +60,7 @@ backend: that is said, and no error. One that no backend is named after is.`,
 	}
 	if state != api.OrderReady {
 		cmd.Flags().BoolVar(&wait, "wait", false, "return when no connection is left")
-		cmd.Flags().BoolVar(&force, "force", false, "also where nothing of the VIP takes connections then")
+		cmd.Flags().BoolVar(&force, "force", false, "also where nothing of the VIP works then")
 	}
 	cmd.Flags().DurationVar(&timeout, "timeout", 0, "how `long` it may take in all; 0 is as long as it takes")
 	cmd.Flags().StringVar(&unit, "unit", "", "every backend that the unit `U` is")
@@ -110,11 +110,10 @@ func (g *globals) order(ctx context.Context, change api.BackendChange) (*api.Bac
 			change.Wait = max(time.Until(end)*19/20, time.Millisecond)
 		}
 		out, err := g.client().SetBackend(ctx, change)
-		stops := isBusy(err) // it had the order until now
-		if stops {
-			begun = time.Now()
+		if api.IsBusy(err) {
+			begun = time.Now() // it had the order until now
 		}
-		if err == nil || !stops && (!g.restarts(ctx, err) || time.Since(begun) > waitPatience) {
+		if err == nil || !g.restarts(ctx, err) || time.Since(begun) > waitPatience {
 			return out, err
 		}
 		select {
@@ -125,17 +124,12 @@ func (g *globals) order(ctx context.Context, change api.BackendChange) (*api.Bac
 	}
 }
 
-// isBusy reports whether a daemon answered that it does not do what it was asked now, as
-// one does that stops.
-func isBusy(err error) bool {
-	var refused *api.Error
-	return errors.As(err, &refused) && refused.Code == api.Busy
-}
-
 // restarts reports whether a daemon that did not answer may do so before long.
 func (g *globals) restarts(ctx context.Context, err error) bool {
 	var refused *api.Error
 	switch {
+	case ctx.Err() == nil && api.IsBusy(err):
+		return true
 	case ctx.Err() != nil, errors.As(err, &refused), errors.Is(err, api.ErrNotPermitted):
 		return false
 	case !errors.Is(err, api.ErrNotRunning):

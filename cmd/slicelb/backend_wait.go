@@ -56,7 +56,7 @@ func (g *globals) waitDrained(ctx context.Context, change api.BackendChange) err
 				return nil
 			}
 		case ctx.Err() != nil:
-		case errors.As(err, &refused) && refused.Code != api.Busy:
+		case errors.As(err, &refused) && !api.IsBusy(err):
 			return err
 		case errors.Is(err, api.ErrNotRunning) && gone.lasts(ctx, g):
 			fmt.Fprintln(g.stderr, "slicelb: slicelb was stopped: connections are not waited for any more")

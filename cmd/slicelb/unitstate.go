@@ -27,7 +27,7 @@ func stateOf(u unitwatch.LoadedUnit, err error) (active, sub string) {
 		return "inactive", "dead"
 	case err != nil:
 		return "", ""
-	case (u.Active == "inactive" || u.Active == "failed") && (u.Job == "start" || u.Job == "restart"):
+	case (u.Active == "inactive" || u.Active == "failed") && u.StartJob:
 		return "activating", ""
 	}
 	return u.Active, u.Sub

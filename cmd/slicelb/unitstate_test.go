@@ -39,11 +39,11 @@ func TestStateOf(t *testing.T) {
 	}{
 		{unitwatch.LoadedUnit{Active: "active", Sub: "running"}, nil, "active", "running"},
 		{unitwatch.LoadedUnit{Active: "inactive", Sub: "dead"}, nil, "inactive", "dead"},
-		{unitwatch.LoadedUnit{Active: "inactive", Sub: "dead", Job: "start"}, nil, "activating", ""},
-		{unitwatch.LoadedUnit{Active: "failed", Sub: "failed", Job: "restart"}, nil, "activating", ""},
-		{unitwatch.LoadedUnit{Active: "activating", Sub: "start-pre", Job: "start"}, nil, "activating", "start-pre"},
-		{unitwatch.LoadedUnit{Active: "deactivating", Sub: "stop", Job: "stop"}, nil, "deactivating", "stop"},
-		{unitwatch.LoadedUnit{Active: "active", Sub: "running", Job: "restart"}, nil, "active", "running"},
+		{unitwatch.LoadedUnit{Active: "inactive", Sub: "dead", StartJob: true}, nil, "activating", ""},
+		{unitwatch.LoadedUnit{Active: "failed", Sub: "failed", StartJob: true}, nil, "activating", ""},
+		{unitwatch.LoadedUnit{Active: "activating", Sub: "start-pre", StartJob: true}, nil, "activating", "start-pre"},
+		{unitwatch.LoadedUnit{Active: "deactivating", Sub: "stop"}, nil, "deactivating", "stop"},
+		{unitwatch.LoadedUnit{Active: "active", Sub: "running", StartJob: true}, nil, "active", "running"},
 		{unitwatch.LoadedUnit{}, unitwatch.ErrNotLoaded, "inactive", "dead"},
 		{unitwatch.LoadedUnit{}, context.DeadlineExceeded, "", ""},
 	} {

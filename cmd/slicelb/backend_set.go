@@ -62,7 +62,11 @@ backend: that is said, and no error. One that no backend is named after is.`,
 		cmd.Flags().BoolVar(&wait, "wait", false, "return when no connection is left")
 		cmd.Flags().BoolVar(&force, "force", false, "also where nothing of the VIP works then")
 	}
-	cmd.Flags().DurationVar(&timeout, "timeout", 0, "how `long` it may take in all; 0 is as long as it takes")
+	bound := "how `long` it may take; 0 is as long as it takes"
+	if state != api.OrderReady {
+		bound = "how `long` it may take in all; 0 is 5s for another backend to come, and no end of --wait"
+	}
+	cmd.Flags().DurationVar(&timeout, "timeout", 0, bound)
 	cmd.Flags().StringVar(&unit, "unit", "", "every backend that the unit `U` is")
 	completions(cmd, map[string]cobra.CompletionFunc{"unit": g.completeOption(backendUnits)})
 	return cmd

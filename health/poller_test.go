@@ -163,6 +163,50 @@ func TestTCP(t *testing.T) {
 	}
 }
 
+// A TCP check is over before the peer has a connection: no application there accepts one,
+// or has its queue filled. A checker that does not run for 40 ms makes one after all.
+func TestTCPUnseen(t *testing.T) {
+	const checks = 50
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	at := ln.Addr().(*net.TCPAddr).AddrPort()
+	checker := start(t)
+	checker.Set([]Target{{VIP: "a", Addr: at, Check: &Check{Interval: 20 * time.Millisecond, Timeout: time.Second, Fall: 1, Rise: 1}}})
+	for deadline := time.After(20 * time.Second); checker.Stats().Checks < checks; {
+		select {
+		case <-deadline:
+			t.Fatalf("%+v", checker.Stats())
+		case <-time.After(time.Millisecond):
+		}
+	}
+	checker.Set(nil)
+	last, err := net.Dial("tcp", at.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer last.Close()
+	for seen := 0; ; seen++ {
+		c, err := ln.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Close()
+		if c.RemoteAddr().String() != last.LocalAddr().String() {
+			continue
+		}
+		if seen > checks/2 {
+			t.Errorf("%d of %d checks became connections", seen, checks)
+		}
+		break
+	}
+	if s := checker.Stats(); s.Failed > 0 {
+		t.Errorf("%+v", s)
+	}
+}
+
 var ok2xx = []Range{{200, 299}}
 
 // timeoutFor is short only for a server that is to run into it: the others may share a

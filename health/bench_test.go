@@ -1,10 +1,8 @@
 package health
 
 import (
-	"net/netip"
 	"testing"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -67,7 +65,7 @@ func BenchmarkCheck(b *testing.B) {
 
 // bareLoop connects, on 64 sockets in turn.
 type bareLoop struct {
-	to   []netip.AddrPort
+	to   [][]byte
 	fds  [64]int
 	next int
 }
@@ -75,7 +73,7 @@ type bareLoop struct {
 func newBareLoop(b *testing.B, list []Target) *bareLoop {
 	l := &bareLoop{}
 	for _, t := range list {
-		l.to = append(l.to, t.Addr)
+		l.to = append(l.to, sockaddr(t.Addr))
 	}
 	for i := range l.fds {
 		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
@@ -90,7 +88,6 @@ func newBareLoop(b *testing.B, list []Target) *bareLoop {
 
 // run connects for a while, at the pace of the checks, and returns how often.
 func (l *bareLoop) run(b *testing.B, d time.Duration) (n int) {
-	var unspec [16]byte
 	begun := time.Now()
 	tick := time.NewTicker(startGrain)
 	defer tick.Stop()
@@ -100,9 +97,9 @@ func (l *bareLoop) run(b *testing.B, d time.Duration) (n int) {
 		for ; n < int(time.Since(begun)*time.Duration(len(l.to))*100/95/(2*time.Second)); n++ {
 			l.next++
 			fd, to := l.fds[l.next%len(l.fds)], l.to[l.next%len(l.to)]
-			unix.RawSyscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&unspec)), uintptr(len(unspec)))
-			unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_QUICKACK, 0)
-			if err := unix.Connect(fd, sockaddr(to)); err != nil && err != unix.EINPROGRESS {
+			disconnect(fd)
+			putAckOff(fd)
+			if err := connect(fd, to); err != nil {
 				b.Fatal(err)
 			}
 		}

@@ -5,9 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"net/netip"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
@@ -21,6 +19,9 @@ import (
 // so what an earlier use of a socket has left over does no harm.
 type poller struct {
 	epoll, event int
+	woken        chan struct{} // both say the same
+	called       bool          // event was seen
+	alarm        *time.Timer
 	tls          *tlsProber
 
 	conns  []conn
@@ -63,7 +64,10 @@ func newPoller(tasks *errgroup.Group, ctx context.Context) (prober, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("eventfd: %w", err), unix.Close(epoll))
 	}
-	p := &poller{epoll: epoll, event: event, events: make([]unix.EpollEvent, 512), buf: make([]byte, maxAnswer)}
+	p := &poller{
+		epoll: epoll, event: event, woken: make(chan struct{}, 1), alarm: time.NewTimer(idle),
+		events: make([]unix.EpollEvent, 512), buf: make([]byte, maxAnswer),
+	}
 	p.tls = newTLSProber(ctx, tasks, p.wake)
 	e := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLET, Fd: eventSlot}
 	if err := unix.EpollCtl(epoll, unix.EPOLL_CTL_ADD, event, &e); err != nil {
@@ -86,10 +90,17 @@ func (p *poller) wake() {
 	one := binary.NativeEndian.AppendUint64(nil, 1)
 	// EAGAIN: it is awake already.
 	_, _ = unix.Write(p.event, one)
+	select {
+	case p.woken <- struct{}{}:
+	default:
+	}
 }
 
-func (p *poller) room() int {
-	return maxOpen - (len(p.conns) - len(p.unused) - len(p.spare[0]) - len(p.spare[1])) - p.tls.open()
+func (p *poller) room() int { return maxOpen - p.busy() - p.tls.open() }
+
+// busy is how many sockets have a check under way.
+func (p *poller) busy() int {
+	return len(p.conns) - len(p.unused) - len(p.spare[0]) - len(p.spare[1])
 }
 
 func (p *poller) own(f *flight) bool { return f.probe.check.Type == HTTPS }
@@ -111,14 +122,13 @@ func (p *poller) start(f *flight) bool {
 	c := &p.conns[slot]
 	c.flight, c.phase, c.sent = f, connecting, 0
 	f.slot = slot
-	// What the peer's kernel answers to the SYN is the outcome of a TCP check. The ack
-	// that would follow is put off (tcp(7); by 40 ms), and the reset comes before it: the
-	// peer makes no connection, and its application is not woken up. To a disconnect
-	// this is news each time. An error leaves a check that costs more.
-	_ = unix.SetsockoptInt(c.fd, unix.IPPROTO_TCP, unix.TCP_QUICKACK, 0)
-	err = unix.Connect(c.fd, f.probe.sockaddr)
+	// What the peer's kernel answers to the SYN is the outcome of a TCP check. The reset
+	// comes before the ack: the peer makes no connection, and its application is not
+	// woken up.
+	putAckOff(c.fd)
+	err = connect(c.fd, f.probe.sockaddr)
 	switch {
-	case err == nil, errors.Is(err, unix.EINPROGRESS):
+	case err == nil:
 	case isLocal(err):
 		f.err = &localError{err}
 	default:
@@ -135,13 +145,6 @@ func (p *poller) start(f *flight) bool {
 		return true
 	}
 	return false
-}
-
-func sockaddr(to netip.AddrPort) unix.Sockaddr {
-	if a := to.Addr(); a.Is6() {
-		return &unix.SockaddrInet6{Addr: a.As16(), Port: int(to.Port())}
-	}
-	return &unix.SockaddrInet4{Addr: to.Addr().As4(), Port: int(to.Port())}
 }
 
 // socket finds one that is not in use; fresh: epoll does not know it yet.
@@ -183,12 +186,9 @@ func (p *poller) drop(slot int) {
 func (p *poller) reuse(slot int) {
 	c := &p.conns[slot]
 	c.flight = nil
-	var unspec [16]byte // of AF_UNSPEC
-	if len(p.spare[c.family]) < maxSpare {
-		if _, _, errno := unix.RawSyscall(unix.SYS_CONNECT, uintptr(c.fd), uintptr(unsafe.Pointer(&unspec)), uintptr(len(unspec))); errno == 0 {
-			p.spare[c.family] = append(p.spare[c.family], slot)
-			return
-		}
+	if len(p.spare[c.family]) < maxSpare && disconnect(c.fd) == nil {
+		p.spare[c.family] = append(p.spare[c.family], slot)
+		return
 	}
 	p.drop(slot)
 }
@@ -222,24 +222,46 @@ func (p *poller) finish(slot int, err error) {
 	}
 }
 
+// wait blocks in a system call only while a socket may have news before d is over: see
+// nonblock.go.
 func (p *poller) wait(d time.Duration) []*flight {
-	p.ended = p.ended[:0]
-	ms := int((d + time.Millisecond - 1) / time.Millisecond)
-	for {
-		n, err := unix.EpollWait(p.epoll, p.events, ms)
-		if err != nil {
-			break // EINTR: the caller comes again
+	p.ended, p.called = p.ended[:0], false
+	p.poll(0)
+	switch {
+	case len(p.ended) > 0, p.called, d <= 0:
+	case p.busy() > 0:
+		p.poll(d)
+	default:
+		p.alarm.Reset(d)
+		select {
+		case <-p.alarm.C:
+		case <-p.woken:
 		}
+	}
+	p.ended = p.tls.collect(p.ended)
+	return p.ended
+}
+
+// poll waits for news of the sockets for d at most, and goes on with those that have some.
+func (p *poller) poll(d time.Duration) {
+	var n int
+	var err error
+	if d > 0 {
+		n, err = unix.EpollWait(p.epoll, p.events, int((d+time.Millisecond-1)/time.Millisecond))
+	} else {
+		n, err = news(p.epoll, p.events)
+	}
+	// An error is EINTR: the caller comes again. All that there is is fetched: nobody may
+	// be called late who has answered.
+	for err == nil && n > 0 {
 		for i := range n {
 			p.goOn(p.events[i])
 		}
 		if n < len(p.events) {
 			break
 		}
-		ms = 0 // there is more, and nobody may be called late who has answered
+		n, err = news(p.epoll, p.events)
 	}
-	p.ended = p.tls.collect(p.ended)
-	return p.ended
 }
 
 // goOn goes on with one socket.
@@ -247,6 +269,7 @@ func (p *poller) goOn(e unix.EpollEvent) {
 	if e.Fd == eventSlot {
 		var b [8]byte
 		_, _ = unix.Read(p.event, b[:]) // it counts calls of wake: any number is one
+		p.called = true
 		return
 	}
 	slot := int(e.Fd)

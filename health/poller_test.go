@@ -21,6 +21,7 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 )
 
@@ -205,6 +206,48 @@ func TestTCPUnseen(t *testing.T) {
 	if s := checker.Stats(); s.Failed > 0 {
 		t.Errorf("%+v", s)
 	}
+}
+
+// A wake-up ends a wait that has begun and one that begins, with a socket under way and
+// without one.
+func TestWake(t *testing.T) {
+	ctx, cancel := context.WithCancel(context.Background())
+	tasks, ctx := errgroup.WithContext(ctx)
+	prober, err := newPoller(tasks, ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := prober.(*poller)
+	defer func() {
+		cancel()
+		if err := errors.Join(tasks.Wait(), p.close()); err != nil {
+			t.Error(err)
+		}
+	}()
+	late := func(what string, wake func()) {
+		t.Helper()
+		begun := time.Now()
+		wake()
+		p.wait(10 * time.Second)
+		if took := time.Since(begun); took > 5*time.Second {
+			t.Errorf("%s: it took %v", what, took)
+		}
+		p.poll(0) // what is left of it
+		select {
+		case <-p.woken:
+		default:
+		}
+	}
+	soon := func() { time.AfterFunc(20*time.Millisecond, p.wake) }
+	late("no socket, before", p.wake)
+	late("no socket, after", soon)
+	f := &flight{probe: newProbe(Target{Addr: full(t), Check: &Check{}}, time.Now()), slot: -1}
+	if p.start(f) {
+		t.Fatal(f.err)
+	}
+	late("a socket, before", p.wake)
+	late("a socket, after", soon)
+	p.stop(f)
 }
 
 var ok2xx = []Range{{200, 299}}

@@ -5,8 +5,6 @@ import (
 	"net/netip"
 	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // probe is one check of one address, for every target that wants just that.
@@ -14,7 +12,7 @@ type probe struct {
 	addr     netip.AddrPort
 	check    *Check
 	request  []byte // of HTTP
-	sockaddr unix.Sockaddr
+	sockaddr []byte
 
 	state  State
 	since  time.Time

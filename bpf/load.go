@@ -125,7 +125,8 @@ func notPermitted(err error) error {
 func loadSideBySide(spec *ebpf.CollectionSpec, given map[string]*ebpf.Map) (_ *ebpf.Collection, err error) {
 	bare := spec.Copy()
 	clear(bare.Programs)
-	coll, err := ebpf.NewCollectionWithOptions(bare, ebpf.CollectionOptions{MapReplacements: given})
+	kernel := btf.NewCache() // its types are decoded once, not for each program
+	coll, err := ebpf.NewCollectionWithOptions(bare, ebpf.CollectionOptions{MapReplacements: given, Cache: kernel})
 	if err != nil {
 		return nil, err
 	}
@@ -140,7 +141,7 @@ func loadSideBySide(spec *ebpf.CollectionSpec, given map[string]*ebpf.Map) (_ *e
 		one := spec.Copy()
 		maps.DeleteFunc(one.Programs, func(other string, _ *ebpf.ProgramSpec) bool { return other != name })
 		g.Go(func() error {
-			c, err := ebpf.NewCollectionWithOptions(one, ebpf.CollectionOptions{MapReplacements: coll.Maps})
+			c, err := ebpf.NewCollectionWithOptions(one, ebpf.CollectionOptions{MapReplacements: coll.Maps, Cache: kernel})
 			if err != nil {
 				return err
 			}

@@ -251,8 +251,11 @@ func (p *poller) poll(d time.Duration) {
 	} else {
 		n, err = news(p.epoll, p.events)
 	}
-	// An error is EINTR: the caller comes again. All that there is is fetched: nobody may
-	// be called late who has answered.
+	if err != nil {
+		// EINTR, as after SIGSTOP and SIGCONT: there may be something all the same.
+		n, err = news(p.epoll, p.events)
+	}
+	// All that there is is fetched: nobody may be called late who has answered.
 	for err == nil && n > 0 {
 		for i := range n {
 			p.goOn(p.events[i])

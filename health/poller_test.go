@@ -654,13 +654,14 @@ func bytesWhole(b []byte) bool { return len(b) > 0 && b[len(b)-1] == '\n' }
 // quiet is a log for servers that complain of what a test does.
 func quiet(t *testing.T) *log.Logger { return log.New(io.Discard, "", 0) }
 
-// playChecker checks many backends, strictly, and says how many are up when all
+// playChecker checks some backends of a port, strictly, and says how many are up when all
 // are, and how often a verdict changed until standard input ended.
 func playChecker() {
 	var port uint16
-	fmt.Sscan(os.Getenv(checkerVar), &port)
+	var n int
+	fmt.Sscan(os.Getenv(checkerVar), &port, &n)
 	check := &Check{Type: HTTP, Path: "/", Expect: ok2xx, Interval: time.Second, Timeout: 900 * time.Millisecond, Fall: 1, Rise: 1}
-	list := make([]Target, 200)
+	list := make([]Target, n)
 	for i := range list {
 		list[i] = Target{VIP: "a", Addr: loopback(1+i, port), Check: check}
 	}
@@ -698,12 +699,18 @@ func playChecker() {
 	}
 }
 
-// A process that is stopped for a while, with checks of strict and impatient
-// backends under way, takes none out when it goes on.
-func TestStopped(t *testing.T) { // fault F19
-	ports := servers(t)
+// playedChecker is playChecker in a process of its own.
+type playedChecker struct {
+	*exec.Cmd
+	in  io.Closer
+	out io.Reader
+}
+
+// playing returns when all n backends are up.
+func playing(t *testing.T, port uint16, n int) *playedChecker {
+	t.Helper()
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d", checkerVar, ports[len(ports)-1]))
+	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d %d", checkerVar, port, n))
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -716,32 +723,82 @@ func TestStopped(t *testing.T) { // fault F19
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	defer cmd.Process.Kill()
-	var n, flips, stalled int
+	t.Cleanup(func() { cmd.Process.Kill() })
 	if _, err := fmt.Fscanf(out, "up %d\n", &n); err != nil {
 		t.Fatal(err)
 	}
-	for range 2 {
-		if err := cmd.Process.Signal(syscall.SIGSTOP); err != nil {
-			t.Fatal(err)
-		}
-		<-time.After(3 * time.Second) // the pause itself
-		if err := cmd.Process.Signal(syscall.SIGCONT); err != nil {
-			t.Fatal(err)
-		}
-		<-time.After(2 * time.Second) // two rounds of checks
-	}
-	in.Close()
-	if _, err := fmt.Fscanf(out, "flips %d %d", &flips, &stalled); err != nil {
+	return &playedChecker{cmd, in, out}
+}
+
+func (p *playedChecker) signal(t *testing.T, s syscall.Signal) {
+	t.Helper()
+	if err := p.Process.Signal(s); err != nil {
 		t.Fatal(err)
 	}
-	if err := cmd.Wait(); err != nil {
+}
+
+// end returns how many verdicts changed, and for how many ms it noticed to have been
+// stopped.
+func (p *playedChecker) end(t *testing.T) (flips, stalled int) {
+	t.Helper()
+	p.in.Close()
+	if _, err := fmt.Fscanf(p.out, "flips %d %d", &flips, &stalled); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Wait(); err != nil {
 		t.Error(err)
 	}
+	return flips, stalled
+}
+
+// A process that is stopped for a while, with checks of strict and impatient
+// backends under way, takes none out when it goes on.
+func TestStopped(t *testing.T) { // fault F19
+	ports := servers(t)
+	p := playing(t, ports[len(ports)-1], 200)
+	for range 2 {
+		p.signal(t, syscall.SIGSTOP)
+		<-time.After(3 * time.Second) // the pause itself
+		p.signal(t, syscall.SIGCONT)
+		<-time.After(2 * time.Second) // two rounds of checks
+	}
+	flips, stalled := p.end(t)
 	if flips > 0 {
 		t.Errorf("%d verdicts changed", flips)
 	}
 	if stalled < 5000 {
 		t.Errorf("stopped for 6 s, %d ms noticed", stalled)
+	}
+}
+
+// The same in the middle of a check: what was answered meanwhile counts.
+func TestStoppedUnderWay(t *testing.T) { // fault F19
+	const ok = "HTTP/1.1 200 OK\r\n\r\n"
+	var hold atomic.Bool
+	held := make(chan net.Conn)
+	asked := make(chan bool, 100)
+	port := serve(t, "tcp", "127.1.0.1:0", func(c net.Conn) {
+		head(c)
+		if hold.CompareAndSwap(true, false) {
+			held <- c
+		} else {
+			io.WriteString(c, ok)
+		}
+		asked <- true
+		io.Copy(io.Discard, c)
+	}).Port()
+	p := playing(t, port, 1)
+	hold.Store(true)
+	c := <-held
+	p.signal(t, syscall.SIGSTOP)
+	<-time.After(1500 * time.Millisecond) // the pause itself: more than the rest of the timeout
+	io.WriteString(c, ok)
+	p.signal(t, syscall.SIGCONT)
+	for len(asked) > 0 {
+		<-asked
+	}
+	<-asked // the next check
+	if flips, _ := p.end(t); flips > 0 {
+		t.Errorf("%d verdicts changed", flips)
 	}
 }

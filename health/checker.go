@@ -278,9 +278,15 @@ func (c *Checker) launch(p prober, q *probe, now time.Duration) {
 	c.queue.put(q, now+q.check.Timeout)
 }
 
-// expire ends a check that took too long.
+// expire ends a check that took too long. One during which the process stood still has its
+// time once more: where in the wait for it the pause was, nobody knows.
 func (c *Checker) expire(p prober, q *probe, now time.Duration) {
 	f := q.flight
+	if f.stalled < c.stalled && !f.again {
+		f.again = true
+		c.queue.put(q, now+q.check.Timeout)
+		return
+	}
 	p.stop(f)
 	if f.err == nil {
 		f.err = errConnectTimeout

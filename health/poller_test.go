@@ -771,34 +771,44 @@ func TestStopped(t *testing.T) { // fault F19
 	}
 }
 
-// The same in the middle of a check: what was answered meanwhile counts.
+// The same in the middle of a check: what was answered meanwhile counts, and what is
+// answered soon after.
 func TestStoppedUnderWay(t *testing.T) { // fault F19
 	const ok = "HTTP/1.1 200 OK\r\n\r\n"
-	var hold atomic.Bool
-	held := make(chan net.Conn)
-	asked := make(chan bool, 100)
-	port := serve(t, "tcp", "127.1.0.1:0", func(c net.Conn) {
-		head(c)
-		if hold.CompareAndSwap(true, false) {
-			held <- c
-		} else {
+	for _, after := range []time.Duration{0, 50 * time.Millisecond} {
+		t.Run(after.String(), func(t *testing.T) {
+			t.Parallel()
+			var hold atomic.Bool
+			held := make(chan net.Conn)
+			asked := make(chan bool, 100)
+			port := serve(t, "tcp", "127.1.0.1:0", func(c net.Conn) {
+				head(c)
+				if hold.CompareAndSwap(true, false) {
+					held <- c
+				} else {
+					io.WriteString(c, ok)
+				}
+				asked <- true
+				io.Copy(io.Discard, c)
+			}).Port()
+			p := playing(t, port, 1)
+			hold.Store(true)
+			c := <-held
+			p.signal(t, syscall.SIGSTOP)
+			<-time.After(1500 * time.Millisecond) // the pause itself: more than the rest of the timeout
+			if after > 0 {
+				p.signal(t, syscall.SIGCONT)
+				<-time.After(after) // that long the server thinks on
+			}
 			io.WriteString(c, ok)
-		}
-		asked <- true
-		io.Copy(io.Discard, c)
-	}).Port()
-	p := playing(t, port, 1)
-	hold.Store(true)
-	c := <-held
-	p.signal(t, syscall.SIGSTOP)
-	<-time.After(1500 * time.Millisecond) // the pause itself: more than the rest of the timeout
-	io.WriteString(c, ok)
-	p.signal(t, syscall.SIGCONT)
-	for len(asked) > 0 {
-		<-asked
-	}
-	<-asked // the next check
-	if flips, _ := p.end(t); flips > 0 {
-		t.Errorf("%d verdicts changed", flips)
+			p.signal(t, syscall.SIGCONT)
+			for len(asked) > 0 {
+				<-asked
+			}
+			<-asked // the next check
+			if flips, _ := p.end(t); flips > 0 {
+				t.Errorf("%d verdicts changed", flips)
+			}
+		})
 	}
 }

@@ -63,6 +63,7 @@ type flight struct {
 	probe   *probe
 	started time.Duration // on the run clock
 	stalled time.Duration // how long the process had stood still by then
+	again   bool          // its time has begun anew
 	err     error         // when it has ended
 	slot    int
 	read    []byte // of an answer that came in pieces

@@ -47,7 +47,7 @@ func disconnect(fd int) error {
 }
 
 // putAckOff has the next connection of a socket not acknowledge the peer's answer to its
-// SYN for 40 ms: tcp(7), TCP_QUICKACK. It cannot fail for a TCP socket.
+// SYN for 200 ms (TCP_DELACK_MAX): tcp(7), TCP_QUICKACK. If it fails, the check costs more.
 func putAckOff(fd int) {
 	var off int32
 	unix.RawSyscall6(unix.SYS_SETSOCKOPT, uintptr(fd), unix.IPPROTO_TCP, unix.TCP_QUICKACK, uintptr(unsafe.Pointer(&off)), unsafe.Sizeof(off), 0)

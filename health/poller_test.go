@@ -165,7 +165,7 @@ func TestTCP(t *testing.T) {
 }
 
 // A TCP check is over before the peer has a connection: no application there accepts one,
-// or has its queue filled. A checker that does not run for 40 ms makes one after all.
+// or has its queue filled. A checker that does not run for 200 ms makes one after all.
 func TestTCPUnseen(t *testing.T) {
 	const checks = 50
 	ln, err := net.Listen("tcp", "127.0.0.1:0")

@@ -46,12 +46,36 @@ func disconnect(fd int) error {
 	return connect(fd, unspec[:])
 }
 
+// forget has the kernel draw the sequence numbers of a socket's next connection. They would
+// follow from those of the last one otherwise (net/ipv4/tcp.c, tcp_disconnect()), and
+// whoever was asked in that could answer in another's name: all that it has to guess is a
+// port. It takes CAP_NET_ADMIN.
+func forget(fd int) error {
+	const sendQueue = 2 // linux/tcp.h, TCP_SEND_QUEUE
+	for _, o := range [...]struct {
+		name  uintptr
+		value int32
+	}{
+		{unix.TCP_REPAIR, unix.TCP_REPAIR_ON},
+		{unix.TCP_REPAIR_QUEUE, sendQueue},
+		{unix.TCP_QUEUE_SEQ, 0}, // 0: none yet
+		{unix.TCP_REPAIR, unix.TCP_REPAIR_OFF_NO_WP},
+	} {
+		if errno := setTCP(fd, o.name, o.value); errno != 0 {
+			return errno
+		}
+	}
+	return nil
+}
+
+func setTCP(fd int, name uintptr, value int32) unix.Errno {
+	_, _, errno := unix.RawSyscall6(unix.SYS_SETSOCKOPT, uintptr(fd), unix.IPPROTO_TCP, name, uintptr(unsafe.Pointer(&value)), unsafe.Sizeof(value), 0)
+	return errno
+}
+
 // putAckOff has the next connection of a socket not acknowledge the peer's answer to its
 // SYN for 200 ms (TCP_DELACK_MAX): tcp(7), TCP_QUICKACK. If it fails, the check costs more.
-func putAckOff(fd int) {
-	var off int32
-	unix.RawSyscall6(unix.SYS_SETSOCKOPT, uintptr(fd), unix.IPPROTO_TCP, unix.TCP_QUICKACK, uintptr(unsafe.Pointer(&off)), unsafe.Sizeof(off), 0)
-}
+func putAckOff(fd int) { setTCP(fd, unix.TCP_QUICKACK, 0) }
 
 // news fetches the events of epoll that are there.
 func news(epoll int, events []unix.EpollEvent) (int, error) {

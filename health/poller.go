@@ -182,11 +182,12 @@ func (p *poller) drop(slot int) {
 	p.unused = append(p.unused, slot)
 }
 
-// reuse ends a socket's connection and keeps the socket.
+// reuse ends a socket's connection and keeps the socket, if nothing of the one tells of the
+// next.
 func (p *poller) reuse(slot int) {
 	c := &p.conns[slot]
 	c.flight = nil
-	if len(p.spare[c.family]) < maxSpare && disconnect(c.fd) == nil {
+	if len(p.spare[c.family]) < maxSpare && disconnect(c.fd) == nil && forget(c.fd) == nil {
 		p.spare[c.family] = append(p.spare[c.family], slot)
 		return
 	}

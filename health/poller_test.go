@@ -208,6 +208,67 @@ func TestTCPUnseen(t *testing.T) {
 	}
 }
 
+// Who was asked by one check cannot tell the sequence numbers of the next, which may ask
+// another.
+func TestSequence(t *testing.T) {
+	ctx, cancel := context.WithCancel(context.Background())
+	tasks, ctx := errgroup.WithContext(ctx)
+	prober, err := newPoller(tasks, ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := prober.(*poller)
+	defer func() {
+		cancel()
+		if err := errors.Join(tasks.Wait(), p.close()); err != nil {
+			t.Error(err)
+		}
+	}()
+	at := serve(t, "tcp", "127.0.0.1:0", func(net.Conn) {})
+	seen := map[int]int{} // by descriptor
+	for range 3 {
+		f := &flight{probe: newProbe(Target{Addr: at, Check: &Check{}}, time.Now()), slot: -1}
+		if p.start(f) {
+			t.Fatal(f.err)
+		}
+		fd := p.conns[f.slot].fd
+		if err := tellSequence(fd); errors.Is(err, unix.EPERM) {
+			t.Skip("without CAP_NET_ADMIN no socket is used again")
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		number, err := unix.GetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_QUEUE_SEQ)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if last, ok := seen[fd]; ok && uint32(number-last) < 1<<17 {
+			t.Errorf("%d follows %d", number, last)
+		}
+		seen[fd] = number
+		for deadline := time.Now().Add(10 * time.Second); len(p.wait(time.Second)) == 0; {
+			if time.Now().After(deadline) {
+				t.Fatal("no end")
+			}
+		}
+		if f.err != nil {
+			t.Fatal(f.err)
+		}
+	}
+	if len(seen) != 1 {
+		t.Errorf("%d sockets for one check after the other", len(seen))
+	}
+}
+
+// tellSequence has TCP_QUEUE_SEQ tell the number of what is sent next.
+func tellSequence(fd int) error {
+	for _, o := range [][2]int{{unix.TCP_REPAIR, unix.TCP_REPAIR_ON}, {unix.TCP_REPAIR_QUEUE, 2}, {unix.TCP_REPAIR, unix.TCP_REPAIR_OFF_NO_WP}} {
+		if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, o[0], o[1]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // A wake-up ends a wait that has begun and one that begins, with a socket under way and
 // without one.
 func TestWake(t *testing.T) {

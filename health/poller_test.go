@@ -62,6 +62,24 @@ func start(t testing.TB) *Checker {
 	return checker
 }
 
+// barePoller is one that no checker uses.
+func barePoller(t *testing.T) *poller {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	tasks, ctx := errgroup.WithContext(ctx)
+	p, err := newPoller(tasks, ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cancel()
+		if err := errors.Join(tasks.Wait(), p.close()); err != nil {
+			t.Error(err)
+		}
+	})
+	return p.(*poller)
+}
+
 // serve runs f for each connection until the test ends.
 func serve(t testing.TB, network, address string, f func(net.Conn)) netip.AddrPort {
 	t.Helper()
@@ -211,19 +229,7 @@ func TestTCPUnseen(t *testing.T) {
 // Who was asked by one check cannot tell the sequence numbers of the next, which may ask
 // another.
 func TestSequence(t *testing.T) {
-	ctx, cancel := context.WithCancel(context.Background())
-	tasks, ctx := errgroup.WithContext(ctx)
-	prober, err := newPoller(tasks, ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := prober.(*poller)
-	defer func() {
-		cancel()
-		if err := errors.Join(tasks.Wait(), p.close()); err != nil {
-			t.Error(err)
-		}
-	}()
+	p := barePoller(t)
 	at := serve(t, "tcp", "127.0.0.1:0", func(net.Conn) {})
 	seen := map[int]int{} // by descriptor
 	for range 3 {
@@ -272,19 +278,7 @@ func tellSequence(fd int) error {
 // A wake-up ends a wait that has begun and one that begins, with a socket under way and
 // without one.
 func TestWake(t *testing.T) {
-	ctx, cancel := context.WithCancel(context.Background())
-	tasks, ctx := errgroup.WithContext(ctx)
-	prober, err := newPoller(tasks, ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := prober.(*poller)
-	defer func() {
-		cancel()
-		if err := errors.Join(tasks.Wait(), p.close()); err != nil {
-			t.Error(err)
-		}
-	}()
+	p := barePoller(t)
 	late := func(what string, wake func()) {
 		t.Helper()
 		begun := time.Now()

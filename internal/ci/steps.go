@@ -102,7 +102,8 @@ func (c *checks) lint() {
 }
 
 // tests runs the Go tests. Those that boot machines, attach programs and load
-// the host follow each other; the others share it.
+// the host follow each other; the others share it. No result is taken from Go's
+// cache: many build the program and run it, of which the cache knows nothing.
 func (c *checks) tests(timeout string) {
 	const format = `{{.ImportPath}}{{range .TestImports}} {{.}}{{end}}{{range .XTestImports}} {{.}}{{end}}`
 	list := exec.CommandContext(c.ctx, "go", "list", "-f", format, "./...")
@@ -124,13 +125,13 @@ func (c *checks) tests(timeout string) {
 		}
 	}
 	c.step("tests", func() error {
-		return c.gotest(append([]string{"-race", "-timeout=" + timeout}, light...)...)
+		return c.gotest(append([]string{"-race", "-count=1", "-timeout=" + timeout}, light...)...)
 	})
 	c.step("tests on the kernel and on systemd", func() error {
 		if os.Geteuid() != 0 {
 			c.skip("tests on the kernel and on systemd", "most need root", false)
 		}
-		return c.gotest(append([]string{"-race", "-p=1", "-timeout=" + timeout}, heavy...)...)
+		return c.gotest(append([]string{"-race", "-count=1", "-p=1", "-timeout=" + timeout}, heavy...)...)
 	})
 }
 
